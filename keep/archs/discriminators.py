@@ -1,0 +1,81 @@
+"""Patch discriminators: 2-D for the images of stage I, 3-D for the clips of stage III."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch.nn as nn
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn.utils.parametrizations import spectral_norm
+
+from keep.registry import ARCHS
+
+
+@ARCHS.register()
+class PatchGAN(nn.Module):
+    """2-D patch discriminator (Isola et al. 2017): images (N, C, H, W) in [-1, 1] → logits (N, 1, h, w).
+
+    Args:
+        in_channels: channels of the images.
+        channels: channels of the first layer; they double at each layer up to eight times that.
+        layers: stride-2 layers; 3 judges patches of 70 pixels, 4 of 142.
+        norm: normalisation of the inner layers.
+    """
+
+    def __init__(
+        self,
+        in_channels: PositiveInt = 3,
+        channels: PositiveInt = 64,
+        layers: PositiveInt = 4,
+        norm: Literal["batch", "instance", "none"] = "batch",
+    ) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [nn.Conv2d(in_channels, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        width = channels
+        for i in range(1, layers + 1):
+            next_width = channels * min(2**i, 8)
+            blocks.append(nn.Conv2d(width, next_width, 4, 2 if i < layers else 1, 1, bias=norm != "batch"))
+            if norm == "batch":
+                blocks.append(nn.BatchNorm2d(next_width))
+            elif norm == "instance":
+                blocks.append(nn.InstanceNorm2d(next_width))
+            blocks.append(nn.LeakyReLU(0.2))
+            width = next_width
+        self.net = nn.Sequential(*blocks, nn.Conv2d(width, 1, 4, 1, 1))
+        self.apply(_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def _init(module: nn.Module) -> None:
+    """The start of pix2pix (Isola et al. 2017): deviation .02 around 0, and around 1 for norms."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, mean=1.0, std=0.02)
+
+
+@ARCHS.register()
+class TemporalPatchGAN(nn.Module):
+    """3-D patch discriminator (Chang et al. 2019): clips (B, T, C, H, W) in [-1, 1] → logits (B, T, 4·channels, h, w).
+
+    Six convolutions of kernel 3×5×5 and stride 1×2×2 with spectral norm. Every element of the output is one
+    judgement of its own, of one patch of the clip. T ≥ 1.
+
+    Args:
+        in_channels: channels of the frames.
+        channels: channels of the first layer; the second has twice, the others four times as many.
+    """
+
+    def __init__(self, in_channels: PositiveInt = 3, channels: PositiveInt = 32) -> None:
+        super().__init__()
+        widths = [in_channels, channels, 2 * channels] + [4 * channels] * 4
+        blocks: list[nn.Module] = []
+        for width, next_width in pairwise(widths):
+            conv = nn.Conv3d(width, next_width, (3, 5, 5), stride=(1, 2, 2), padding=(1, 2, 2))
+            blocks += [spectral_norm(conv), nn.LeakyReLU(0.2)]
+        self.net = nn.Sequential(*blocks[:-1])
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.net(clip.transpose(1, 2)).transpose(1, 2)

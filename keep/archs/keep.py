@@ -1,0 +1,357 @@
+"""KEEP: Kalman-inspired feature propagation (supplement, Algorithm 1)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn as nn
+from pydantic import PositiveInt
+from torch import Tensor
+
+from keep.archs.cfa import CFA
+from keep.archs.cft import CFT
+from keep.archs.code_transformer import CodeTransformer
+from keep.archs.kalman import KalmanFilter
+from keep.archs.vqgan import Codebook, Encoder, Generator, LQEncoder, check_scales, scales_of
+from keep.errors import UserError
+from keep.flow.warp import warp
+from keep.registry import ARCHS, Flow
+
+GradHalf = Literal["both", "codes", "decoder"]
+
+
+@dataclass
+class KalmanState:
+    """All that frame t - 1 leaves to frame t; its size does not depend on the length of the clip.
+
+    Attributes:
+        output: ŷ_{t-1} (B, 3, S, S), detached.
+        memory: CFA's features v_{t-1}, scale → (B, C, scale, scale); empty without CFA.
+    """
+
+    output: Tensor
+    memory: dict[int, Tensor]
+
+
+@dataclass
+class KalmanStep:
+    """One frame of Algorithm 1. ``warped`` and ``z_prior`` are None at the first frame, which has no prediction.
+
+    Attributes:
+        output: ŷ_t (B, 3, S, S).
+        z_post: ẑ⁺_t (B, C, h, w).
+        logits: T_Q's prediction (B, h·w, K).
+        codes: their argmax (B, h·w).
+        warped: ω(ŷ_{t-1}, Φ) (B, 3, S, S).
+        z_prior: ẑ⁻_t (B, C, h, w).
+    """
+
+    output: Tensor
+    z_post: Tensor
+    logits: Tensor
+    codes: Tensor
+    warped: Tensor | None = None
+    z_prior: Tensor | None = None
+
+
+@dataclass
+class KEEPOutput:
+    """Everything a clip passes through. Shapes (B, T, …); ``z_prior`` and ``warped`` (B, T - 1, …), from t = 2 on.
+
+    Attributes:
+        output: ŷ (B, T, 3, S, S), in about [-1, 1], not clamped.
+        z_obs: z̃, E_L's codes (B, T, C, h, w).
+        gains: K (B, T, 1, h, w); the first is not used, as ẑ⁺_1 = z̃_1.
+        z_prior: ẑ⁻ (B, T - 1, C, h, w).
+        z_post: ẑ⁺ (B, T, C, h, w).
+        logits: (B, T, h·w, K).
+        codes: (B, T, h·w).
+        warped: ω(ŷ_{t-1}, Φ) (B, T - 1, 3, S, S).
+    """
+
+    output: Tensor
+    z_obs: Tensor
+    gains: Tensor
+    z_prior: Tensor
+    z_post: Tensor
+    logits: Tensor
+    codes: Tensor
+    warped: Tensor
+
+
+@ARCHS.register()
+class KEEP(nn.Module):
+    """KEEP, the whole restorer: E_L, E_H, Kalman filter network, T_Q, codebook, generator with CFT and CFA, flow.
+
+    The defaults are the released configuration (158.49 M parameters with GMFlow).
+
+    Args:
+        image_size: side of the square frames in pixels.
+        channels: channels of encoders and generator at full size; scale i has ``channels * ch_mult[i]``.
+        ch_mult: channel multiplier of each scale, from the image down; one halving between two scales.
+        res_blocks: residual blocks at each scale.
+        attn_resolutions: side lengths at which each residual block is followed by self-attention.
+        latent_dim: dimension of a code.
+        codebook_size: number of codes.
+        norm_groups: groups of every GroupNorm (see ``VQGAN``).
+        transformer_width: width of T_Q.
+        transformer_heads: attention heads of T_Q.
+        transformer_layers: layers of T_Q.
+        transformer_mlp_width: inner width of T_Q's MLPs.
+        kalman_blocks: uncertainty blocks of the Kalman filter network.
+        kalman_heads: heads of its attentions.
+        kalman_head_dim: channels of one of these heads.
+        kalman_gain_blocks: residual blocks of the gain network.
+        temporal: what a gain depends on. ``causal``: z̃_1, z̃_{t-1} and z̃_t alone (Algorithm 1; can be streamed).
+            ``clip``: all frames of the clip (the public weights).
+        cft_scales: side lengths at which CFT acts in the generator.
+        cfa_scales: side lengths at which CFA acts in the generator.
+        cfa_heads: heads of CFA.
+        cfa_head_dim: channels of one of these heads.
+        flow: flow estimator, kept frozen; none: flows must be given with every clip.
+    """
+
+    def __init__(
+        self,
+        image_size: PositiveInt = 512,
+        channels: PositiveInt = 64,
+        ch_mult: tuple[PositiveInt, ...] = (1, 2, 2, 4, 4, 8),
+        res_blocks: PositiveInt = 2,
+        attn_resolutions: tuple[PositiveInt, ...] = (16,),
+        latent_dim: PositiveInt = 256,
+        codebook_size: PositiveInt = 1024,
+        norm_groups: PositiveInt = 32,
+        transformer_width: PositiveInt = 512,
+        transformer_heads: PositiveInt = 8,
+        transformer_layers: PositiveInt = 9,
+        transformer_mlp_width: PositiveInt = 1024,
+        kalman_blocks: PositiveInt = 3,
+        kalman_heads: PositiveInt = 8,
+        kalman_head_dim: PositiveInt = 48,
+        kalman_gain_blocks: PositiveInt = 3,
+        temporal: Literal["clip", "causal"] = "clip",
+        cft_scales: tuple[PositiveInt, ...] = (16, 32, 64),
+        cfa_scales: tuple[PositiveInt, ...] = (16, 32),
+        cfa_heads: PositiveInt = 4,
+        cfa_head_dim: PositiveInt = 256,
+        flow: Flow | None = None,
+    ) -> None:
+        super().__init__()
+        scales = scales_of(image_size, ch_mult)
+        check_scales("cft_scales", cft_scales, scales)
+        check_scales("cfa_scales", cfa_scales, scales)
+        width = {scale: channels * mult for scale, mult in zip(scales, ch_mult, strict=True)}
+        self.image_size, self.latent_size = image_size, scales[-1]
+
+        sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups)
+        self.lq_encoder = LQEncoder(*sizes, feature_scales=cft_scales)
+        self.hq_encoder = Encoder(*sizes)
+        self.kalman_filter = KalmanFilter(
+            latent_dim, kalman_heads, kalman_head_dim, kalman_blocks, kalman_gain_blocks, temporal, norm_groups
+        )
+        self.code_transformer = CodeTransformer(
+            tokens=self.latent_size**2,
+            latent_dim=latent_dim,
+            codebook_size=codebook_size,
+            width=transformer_width,
+            heads=transformer_heads,
+            layers=transformer_layers,
+            mlp_width=transformer_mlp_width,
+        )
+        self.codebook = Codebook(codebook_size, latent_dim)
+        self.generator = Generator(*sizes)
+        self.cft = nn.ModuleDict({str(s): CFT(width[s], norm_groups) for s in cft_scales})
+        self.cfa = nn.ModuleDict({str(s): CFA(width[s], cfa_heads, cfa_head_dim) for s in cfa_scales})
+        self.flownet = None if flow is None else flow.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "KEEP":
+        super().train(mode)
+        if self.flownet is not None:
+            self.flownet.eval()  # frozen: its batch norms, if any, must not follow the training clips
+        return self
+
+    def forward(
+        self,
+        lq: Tensor,
+        flows: Tensor | None = None,
+        *,
+        w: float = 1.0,
+        use_cft: bool = True,
+        use_cfa: bool = True,
+        grad: GradHalf = "both",
+        return_states: bool = False,
+    ) -> Tensor | KEEPOutput:
+        """Restore clips (Algorithm 1).
+
+        The argmax over codes cuts the graph in two halves. ``grad`` says which of them keep gradients: ``codes``
+        (stage II), everything up to logits and z̃, that is E_L, Kalman filter network and T_Q; ``decoder``
+        (stage III), the generator with CFT and CFA, from its output. E_H and the flow never have any, and ŷ_{t-1}
+        is detached before it is warped.
+
+        Args:
+            lq: low-quality frames, upsampled to the output's size: (B, T, 3, S, S) in [-1, 1].
+            flows: (B, T - 1, 2, S, S) in pixels; ``flows[:, t - 1]`` leads from frame t to frame t - 1 (t from 0).
+                Estimated on ``lq`` when None.
+            w: fidelity weight of CFT.
+            use_cft: apply CFT; stage II leaves it out.
+            use_cfa: apply CFA; stage II leaves it out.
+            grad: the half of the network that keeps gradients, or both.
+            return_states: return a :class:`KEEPOutput` in place of ŷ alone.
+
+        Returns:
+            ŷ (B, T, 3, S, S) in about [-1, 1], or a :class:`KEEPOutput`.
+
+        Raises:
+            UserError: frames or flows of another size, or no flows and no flow estimator.
+        """
+        self._check(lq, flows)
+        with _grad(grad != "decoder"):
+            z_obs, features = self.observe(lq)
+            gains = self.kalman_filter(z_obs)
+        if flows is None:
+            flows = self.estimate_flows(lq)
+
+        steps: list[KalmanStep] = []
+        state = None
+        for t in range(lq.shape[1]):
+            step, state = self.step(
+                z_obs[:, t],
+                gains[:, t],
+                {scale: feature[:, t] for scale, feature in features.items()},
+                flow=flows[:, t - 1] if t else None,
+                state=state,
+                w=w,
+                use_cft=use_cft,
+                use_cfa=use_cfa,
+                grad=grad,
+            )
+            steps.append(step)
+        output = torch.stack([s.output for s in steps], dim=1)
+        if not return_states:
+            return output
+        return KEEPOutput(
+            output=output,
+            z_obs=z_obs,
+            gains=gains,
+            z_prior=_stack([s.z_prior for s in steps[1:]], like=z_obs),
+            z_post=torch.stack([s.z_post for s in steps], dim=1),
+            logits=torch.stack([s.logits for s in steps], dim=1),
+            codes=torch.stack([s.codes for s in steps], dim=1),
+            warped=_stack([s.warped for s in steps[1:]], like=output),
+        )
+
+    def step(
+        self,
+        z_obs: Tensor,
+        gain: Tensor,
+        features: dict[int, Tensor],
+        *,
+        flow: Tensor | None = None,
+        state: KalmanState | None = None,
+        w: float = 1.0,
+        use_cft: bool = True,
+        use_cfa: bool = True,
+        grad: GradHalf = "both",
+    ) -> tuple[KalmanStep, KalmanState]:
+        """One turn of Algorithm 1's loop; without ``state`` it is the first frame, and ẑ⁺_1 = z̃_1.
+
+        Args:
+            z_obs: z̃_t (B, C, h, w).
+            gain: K_t (B, 1, h, w).
+            features: F_e of frame t, scale → (B, C, scale, scale).
+            flow: Φ, from frame t to frame t - 1, (B, 2, S, S) in pixels; needed with ``state``.
+            state: what the previous step returned.
+            w: fidelity weight of CFT.
+            use_cft: apply CFT.
+            use_cfa: apply CFA.
+            grad: the half of the network that keeps gradients, as in :meth:`forward`.
+        """
+        with _grad(grad != "decoder"):
+            if state is None:
+                warped = z_prior = None
+                z_post = z_obs
+            else:
+                assert flow is not None, "every frame but the first needs its flow"
+                # State prediction
+                with torch.no_grad():
+                    warped = warp(state.output, flow)
+                    z_prior = self.hq_encoder(warped)
+                # State update
+                z_post = (1 - gain) * z_prior + gain * z_obs
+            logits = self.code_transformer(z_post)
+            codes = logits.argmax(-1)
+        with torch.no_grad():
+            z_q = self.codebook.lookup(codes, *z_obs.shape[-2:])
+        with _grad(grad != "codes"):
+            output, memory = self.decode(
+                z_q, features if use_cft else None, state.memory if state else {}, w=w, use_cfa=use_cfa
+            )
+        return KalmanStep(output, z_post, logits, codes, warped, z_prior), KalmanState(output.detach(), memory)
+
+    def observe(self, lq: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """E_L on all frames at once: (B, T, 3, S, S) → z̃ (B, T, C, h, w) and F_e, scale → (B, T, C, scale, scale)."""
+        z, features = self.lq_encoder(lq.flatten(0, 1))
+        split = lq.shape[:2]
+        return z.unflatten(0, split), {scale: f.unflatten(0, split) for scale, f in features.items()}
+
+    @torch.no_grad()
+    def estimate_flows(self, lq: Tensor) -> Tensor:
+        """The flow of every frame but the first to the one before it: (B, T, 3, S, S) → (B, T - 1, 2, S, S)."""
+        b, t, _, h, w = lq.shape
+        if t == 1:
+            return lq.new_zeros(b, 0, 2, h, w)
+        if self.flownet is None:
+            raise UserError("KEEP was given a clip without flows and has no flow estimator; set its `flow` option")
+        return self.flownet(lq[:, 1:].flatten(0, 1), lq[:, :-1].flatten(0, 1)).unflatten(0, (b, t - 1))
+
+    def decode(
+        self,
+        z_q: Tensor,
+        features: dict[int, Tensor] | None,
+        memory: dict[int, Tensor],
+        *,
+        w: float = 1.0,
+        use_cfa: bool = True,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The generator with, at each scale, CFT and then CFA.
+
+        Args:
+            z_q: quantised code (B, C, h, w).
+            features: F_e for CFT; None leaves CFT out.
+            memory: v_{t-1} for CFA; empty at the first frame, where CFA does not act.
+            w: fidelity weight of CFT.
+            use_cfa: apply CFA.
+
+        Returns:
+            ŷ_t (B, 3, S, S), and v_t: the features to pass as ``memory`` with the next frame.
+        """
+        new_memory: dict[int, Tensor] = {}
+
+        def fuse(scale: int, x: Tensor) -> Tensor:
+            if features is not None and str(scale) in self.cft:
+                x = self.cft[str(scale)](features[scale], x, w)
+            if use_cfa and str(scale) in self.cfa:
+                if memory:
+                    x = self.cfa[str(scale)](x, memory[scale])
+                new_memory[scale] = x
+            return x
+
+        return self.generator(z_q, fuse), new_memory
+
+    def _check(self, lq: Tensor, flows: Tensor | None) -> None:
+        size = self.image_size
+        if lq.dim() != 5 or lq.shape[1] < 1 or lq.shape[2:] != (3, size, size):
+            raise UserError(f"KEEP restores clips (B, T, 3, {size}, {size}) with T ≥ 1; got {tuple(lq.shape)}")
+        b, t = lq.shape[:2]
+        if flows is not None and flows.shape != (b, t - 1, 2, size, size):
+            raise UserError(f"flows of this clip must be ({b}, {t - 1}, 2, {size}, {size}); got {tuple(flows.shape)}")
+
+
+def _grad(wanted: bool) -> torch.set_grad_enabled:
+    """Gradients inside this context if ``wanted`` and the caller has them on."""
+    return torch.set_grad_enabled(wanted and torch.is_grad_enabled())
+
+
+def _stack(frames: list[Tensor | None], like: Tensor) -> Tensor:
+    """Frames (B, …) → (B, T - 1, …), also when there are none."""
+    return torch.stack([f for f in frames if f is not None], dim=1) if frames else like[:, :0]

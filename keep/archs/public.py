@@ -1,0 +1,78 @@
+"""Weights between this code and other layouts: the authors' public checkpoints, and stage I to stage II."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+
+from keep.errors import UserError
+
+# public prefix → ours; v0.1.0 says cross_fuse and fuse_convs_dict where v1.0.0 says cfa and cft
+PREFIXES = {
+    "encoder.": "lq_encoder.",
+    "quantize.": "codebook.",
+    "position_emb": "code_transformer.position_emb",
+    "feat_emb.": "code_transformer.feat_emb.",
+    "ft_layers.": "code_transformer.ft_layers.",
+    "idx_pred_layer.": "code_transformer.idx_pred_layer.",
+    "kalman_filter.uncertainty_estimator.": "kalman_filter.uncertainty.",
+    "kalman_filter.kalman_gain_calculator.": "kalman_filter.gain.",
+    "flownet.model.": "flownet.",
+}
+V010_PREFIXES = {"cross_fuse.": "cfa.", "fuse_convs_dict.": "cft."}
+
+# The gain network's last convolution. Public weights give the weight of ẑ⁻, the paper's K is that of z̃:
+# sigmoid(-a) = 1 - sigmoid(a), so negating it converts exactly, both ways.
+LAST_GAIN_LAYER = re.compile(r"kalman_filter\.gain\.\d+\.(weight|bias)")
+
+
+def from_public(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A public checkpoint of KEEP (v0.1.0 or v1.0.0, bare or under ``params_ema``) as a state dict of our KEEP."""
+    renamed = {_rename(key, PREFIXES | V010_PREFIXES): value for key, value in state.get("params_ema", state).items()}
+    return {key: -value if LAST_GAIN_LAYER.fullmatch(key) else value for key, value in renamed.items()}
+
+
+def to_public(state: Mapping[str, Tensor], layout: Literal["v0.1.0", "v1.0.0"] = "v1.0.0") -> dict[str, Tensor]:
+    """The reverse of :func:`from_public`, as a bare state dict of the public ``layout``."""
+    prefixes = PREFIXES | (V010_PREFIXES if layout == "v0.1.0" else {})
+    back = {ours: public for public, ours in prefixes.items()}
+    return {_rename(key, back): -value if LAST_GAIN_LAYER.fullmatch(key) else value for key, value in state.items()}
+
+
+def from_vqgan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What KEEP takes over from a stage I VQGAN: codebook, generator, and the encoder as both E_H and E_L.
+
+    Args:
+        state: a VQGAN of ours, or in the public names (CodeFormer's stage I, which say ``quantize`` for ``codebook``).
+
+    Raises:
+        UserError: a whole CodeFormer or public KEEP, whose ``encoder`` reads degraded images: it cannot be E_H.
+    """
+    if any(key.startswith("idx_pred_layer.") for key in state):
+        raise UserError(
+            "these are weights of a whole CodeFormer or KEEP, whose 'encoder' is made for degraded images; "
+            "stage I's own file is needed, the VQGAN alone"
+        )
+    state = {_rename(key, {"quantize.": "codebook."}): value for key, value in state.items()}
+    taken = {key: value for key, value in state.items() if not key.startswith("encoder.")}
+    for key in state.keys() - taken.keys():
+        inner = key.removeprefix("encoder.")
+        taken[f"hq_encoder.{inner}"] = taken[f"lq_encoder.{inner}"] = state[key]
+    return taken
+
+
+def from_codeformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What KEEP can start from of a whole CodeFormer: E_L, T_Q, codebook and generator, in our names.
+
+    CodeFormer shares these names with the public KEEP. Its feature transformation (``fuse_convs_dict``) is left
+    out: it acts at other scales. E_H is not in such a file; it is the encoder of CodeFormer's stage I VQGAN.
+    """
+    return from_public({key: value for key, value in state.items() if not key.startswith("fuse_convs_dict.")})
+
+
+def _rename(key: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key

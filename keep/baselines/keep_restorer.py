@@ -1,0 +1,66 @@
+"""KEEP from a checkpoint."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+
+from keep.degradation.resize import upsample
+from keep.registry import BASELINES, Arch
+from keep.streaming import CONTEXT, WINDOW, stream
+from keep.weights import network, read
+
+
+@BASELINES.register("KEEP")
+class KEEPRestorer:
+    """KEEP with trained weights, on clips of any length.
+
+    Args:
+        weights: a checkpoint of stage II or III, a public one, or the name of one: ``KEEP``, ``KEEP_Asian``,
+            ``KEEP_v0.1.0`` (downloaded once).
+        net: the network, where the checkpoint does not say what it is of; null takes what the checkpoint says.
+        params: ``ema`` (averaged) or ``online`` weights, where the file has both.
+        cft: use the controllable feature transformation (off for a stage II checkpoint).
+        cfa: use the cross-frame attention (off for a stage II checkpoint).
+        fidelity: weight w of CFT, 0 to 1.
+        scale: how much smaller the LQ frames are.
+        window: frames that are encoded at once: memory grows with it, the result does not change.
+        context: earlier frames that a gain of a ``clip`` network looks at.
+        cache: folder for downloaded weights; null: $KEEP_HOME, or ~/.cache/keep.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        net: Arch | None = None,
+        params: Literal["ema", "online"] = "ema",
+        cft: bool = True,
+        cfa: bool = True,
+        fidelity: float = 1.0,
+        scale: int = 4,
+        window: PositiveInt = WINDOW,
+        context: PositiveInt = CONTEXT,
+        cache: Path | None = None,
+    ) -> None:
+        found = read(weights, params, cache)
+        self.net = network(found, net=net).requires_grad_(False)
+        self.weights, self.params, self.scale = weights, found.params, scale
+        self.options = {"w": fidelity, "use_cft": cft, "use_cfa": cfa, "window": window, "context": context}
+        self.gains: torch.Tensor | None = None
+        """Kalman gains (T, h, w) of the last clip, in [0, 1]."""
+
+    def to(self, device: torch.device) -> "KEEPRestorer":
+        self.net.to(device)
+        return self
+
+    def describe(self) -> str:
+        return f"{type(self.net).__name__} ({self.params}) {self.weights}"
+
+    @torch.no_grad()
+    def __call__(self, lq: torch.Tensor) -> torch.Tensor:
+        """(T, 3, h, w) in [-1, 1] → (T, 3, scale·h, scale·w) in [-1, 1]."""
+        frames = (upsample(frame, self.scale) for frame in lq.split(1))
+        restored = list(stream(self.net, frames, **self.options))
+        self.gains = torch.cat([r.gain for r in restored]).squeeze(1).float().cpu()
+        return torch.cat([r.output for r in restored])

@@ -1,0 +1,51 @@
+"""What the entry points share: the command line, and how a mistake is told."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from keep import config as options
+from keep.errors import UserError
+from keep.explain import explain
+
+Config = TypeVar("Config", options.TrainConfig, options.TestConfig)
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """``-opt``, ``--set``, ``--explain`` and ``--schema``."""
+    p = argparse.ArgumentParser(prog=program, description=description)
+    p.add_argument("-opt", "--opt", metavar="FILE", help="options file (YAML)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one option; repeatable")
+    p.add_argument("--explain", action="store_true", help="list every option with type, value and meaning, and stop")
+    p.add_argument("--schema", action="store_true", help="print the JSON schema of the options files, and stop")
+    return p
+
+
+def read_options(args: argparse.Namespace, schema: type[Config]) -> Config | None:
+    """The checked options, or None when the command line only asked for ``--explain`` or ``--schema``."""
+    if args.schema:
+        print(json.dumps(options.json_schema(), indent=1))
+        return None
+    if args.explain:
+        print(explain(schema, options.load(args.opt, args.set, schema) if args.opt else None))
+        return None
+    if not args.opt:
+        raise UserError("name an options file: -opt options/….yml (or --explain to see what it can hold)")
+    return options.load(args.opt, args.set, schema)
+
+
+def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Exit status of ``command``: 0, 2 after a user's mistake (told in a line, no traceback), 130 after Ctrl-C."""
+    try:
+        return command(argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130

@@ -1,0 +1,387 @@
+"""Every option, typed: YAML in, frozen objects out.
+
+``load(path, overrides, TrainConfig)`` reads a YAML file with its ``_base_`` includes, applies ``key=value``
+overrides and checks the whole against the schema. All mistakes are reported together, each with its file and
+line and the nearest right name. Options of registered classes (archs, models, losses, …) are the parameters
+of their ``__init__``; see :mod:`keep.registry`.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, create_model
+
+from keep.errors import UserError
+from keep.registry import BASELINES, DATASETS, METRICS, MODELS, REGISTRIES, SCHEDULES, Options, dump
+
+Dataset = Annotated[Any, DATASETS]
+Metric = Annotated[Any, METRICS]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimOptions(Options):
+    type: Literal["Adam", "AdamW"] = "Adam"
+    """Optimizer."""
+    lr: PositiveFloat = 2e-4
+    """Learning rate before the schedule."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    """Adam's running-average coefficients."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty (Adam) or decoupled decay (AdamW)."""
+
+
+class TrainOptions(Options):
+    iters: PositiveInt
+    """Number of optimizer steps."""
+    optim: OptimOptions = OptimOptions()
+    """Optimizer of the network."""
+    optim_d: OptimOptions = OptimOptions()
+    """Optimizer of the discriminator, where the model has one."""
+    schedule: Annotated[Any, SCHEDULES]
+    """How the learning rates change over the run."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rates rise linearly from zero."""
+    ema: Fraction = 0.999
+    """Decay of the exponential moving average of the weights; 0 switches it off."""
+    grad_clip: PositiveFloat | None = None
+    """Largest norm of the gradient; null: no clipping."""
+
+
+class TrainData(Options):
+    train: Dataset
+    """Training clips."""
+    val: Dataset | None = None
+    """Validation clips; null: no validation."""
+    batch_size: PositiveInt = 1
+    """Clips a step."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Data loader processes; 0 loads in the training process. The drawn samples are the same for any number."""
+
+
+class ValOptions(Options):
+    interval: PositiveInt = 5000
+    """Steps between validations; one more is made at the end."""
+    metrics: tuple[Metric, ...] = ()
+    """What is measured."""
+
+
+class LogOptions(Options):
+    interval: PositiveInt = 100
+    """Steps between lines in the log."""
+    image_interval: PositiveInt = 5000
+    """Steps between training clips in TensorBoard."""
+    save_interval: PositiveInt = 5000
+    """Steps between checkpoints; one more is made at the end."""
+    keep_last: PositiveInt = 3
+    """Checkpoints that stay on disk."""
+
+
+class _Run(Options):
+    name: str
+    """Name of the run and of its folder."""
+    plugins: tuple[Path, ...] = ()
+    """Python files that register your own archs, losses, …; relative to the file that names them."""
+    seed: int = 0
+    """Everything random follows from it: weights, data order, degradations."""
+    device: str = "auto"
+    """auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads for torch; 0 leaves torch's own choice."""
+
+
+class TrainConfig(_Run):
+    root: Path = Path("experiments")
+    """Folder that holds the runs."""
+    model: Annotated[Any, MODELS]
+    """The training recipe of a stage, with its networks and losses."""
+    pretrained: dict[str, Path] = {}
+    """Weights to start from: name of the part (see the model) → checkpoint file."""
+    data: TrainData
+    """Training and validation clips."""
+    train: TrainOptions
+    """Optimization."""
+    val: ValOptions = ValOptions()
+    """Validation."""
+    log: LogOptions = LogOptions()
+    """Logs and checkpoints."""
+
+
+class TestData(Options):
+    test: Dataset
+    """Clips to restore and score."""
+
+
+class SaveOptions(Options):
+    clips: Annotated[int, Field(ge=0)] = 3
+    """How many clips get a side-by-side video and pictures."""
+    crf: Annotated[int, Field(ge=0, le=51)] = 16
+    """H.264 quality of the side-by-side videos; lower is better."""
+
+
+class TestConfig(_Run):
+    __test__: ClassVar[bool] = False  # for pytest: this is no test
+    root: Path = Path("results")
+    """Folder that holds the results."""
+    data: TestData
+    """Clips to restore and score."""
+    restorers: dict[str, Annotated[Any, BASELINES]]
+    """Column name → restorer. Every one sees the same clips."""
+    metrics: tuple[Metric, ...]
+    """What is measured."""
+    save: SaveOptions = SaveOptions()
+    """What is kept to look at."""
+
+
+Config = TypeVar("Config", bound=_Run)
+
+
+# --- YAML --------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``3e-4`` as a number (YAML 1.1 wants ``3.0e-4``) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    yaml.resolver.re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),  # pyright: ignore[reportAttributeAccessIssue]
+    list("-+0123456789"),
+)
+
+Location = tuple[str | int, ...]
+
+
+@dataclass
+class Source:
+    """Raw option data and where each value was written."""
+
+    data: dict[str, Any]
+    lines: dict[Location, str]
+
+    def where(self, loc: Location) -> str:
+        """The file and line of the deepest known part of ``loc``."""
+        while loc and loc not in self.lines:
+            loc = loc[:-1]
+        return self.lines.get(loc, "")
+
+
+def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> Source:
+    """A YAML file with its ``_base_`` includes merged beneath it (paths relative to the file).
+
+    A mapping is merged key by key, unless its ``type`` changes: then the file's own replaces the base's.
+    """
+    path = Path(path)
+    if path.resolve() in _open:
+        raise UserError(f"{path}: includes itself through _base_")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise UserError(f"cannot read the options file {path}: {reason}") from None
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        data = loader.construct_document(node) if node else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    finally:
+        loader.dispose()
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of options at the top")
+    own = Source(data, {})
+    _note_lines(node, (), path, own.lines)
+    for plugins in [data.get("plugins")]:
+        if isinstance(plugins, list):
+            data["plugins"] = [str(path.parent / str(p)) for p in plugins]
+
+    bases = data.pop("_base_", [])
+    merged = Source({}, {})
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, read_yaml(path.parent / base, (*_open, path.resolve())))
+    return merge(merged, own)
+
+
+def _note_lines(node: Any, loc: Location, path: Path, lines: dict[Location, str]) -> None:
+    lines.setdefault(loc, f"{path}:{node.start_mark.line + 1}" if node else str(path))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*loc, key.value)] = f"{path}:{key.start_mark.line + 1}"
+            _note_lines(value, (*loc, key.value), path, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            _note_lines(value, (*loc, i), path, lines)
+
+
+def merge(base: Source, over: Source) -> Source:
+    """``over`` laid upon ``base``."""
+    return Source(_merge(base.data, over.data), {**base.lines, **over.lines})
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    if "type" in over and "type" in base and over["type"] != base["type"]:
+        return over
+    return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
+
+
+def override(source: Source, assignment: str) -> Source:
+    """One ``a.b.c=value`` of the command line; the value is read as YAML, then typed by the schema."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {assignment}: expected key=value, e.g. train.optim.lr=3e-4")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {assignment}: the value is not valid YAML") from None
+    parts = key.strip().split(".")
+    where: Location = tuple(int(p) if p.isdigit() else p for p in parts)
+    return Source(_assign(source.data, parts, value), {**source.lines, where: f"--set {key.strip()}"})
+
+
+def _assign(data: Any, parts: list[str], value: Any) -> Any:
+    """A copy of ``data`` in which the value at the path ``parts`` is ``value``."""
+    head, rest = parts[0], parts[1:]
+    if isinstance(data, list) and head.isdigit() and int(head) < len(data):
+        i = int(head)
+        return [*data[:i], _assign(data[i], rest, value) if rest else value, *data[i + 1 :]]
+    if isinstance(data, str):  # "flow: dis" is short for "flow: {type: dis}"
+        data = {"type": data}
+    old = data if isinstance(data, dict) else {}
+    new = {head: _assign(old.get(head), rest, value) if rest else value}
+    return _merge(old, new) if head == "type" else {**old, **new}
+
+
+# --- the whole way from a file to a checked object ------------------------------------------------------------
+
+
+def load(path: Path | str, overrides: Iterable[str], schema: type[Config]) -> Config:
+    """Read, override and check an options file.
+
+    Raises:
+        UserError: with every mistake on a line of its own: file:line, the option's path, what is right.
+    """
+    source = read_yaml(Path(path))
+    for assignment in overrides:
+        source = override(source, assignment)
+    for plugin in source.data.get("plugins") or ():
+        load_plugin(Path(plugin))
+    return check(source, schema, str(path))
+
+
+def check(source: Source, schema: type[Config], title: str) -> Config:
+    """The typed object, or a :class:`UserError` that names all mistakes."""
+    import_registered()
+    try:
+        return schema.model_validate(source.data)
+    except ValidationError as error:
+        rows = [_mistake(e, source) for e in error.errors(include_url=False)]
+    count = f"{len(rows)} mistakes" if len(rows) > 1 else "a mistake"
+    raise UserError("\n  ".join([f"{title} has {count}:", *rows]))
+
+
+def _mistake(error: Any, source: Source) -> str:
+    loc: Location = error["loc"]
+    path = ".".join(str(p) for p in loc) or "the file"
+    shown = error["input"]
+    got = f" (got {shown!r})" if isinstance(shown, str | int | float) and error["type"] not in _SELF_TOLD else ""
+    return f"{source.where(loc)}  {path}: {error['msg']}{got}".strip()
+
+
+_SELF_TOLD = {"unknown_option", "unknown_type", "missing", "no_type"}
+
+
+def import_registered() -> None:
+    """Import the packages whose modules register names."""
+    for package in ("archs", "flow", "losses", "metrics", "degradation", "data", "models", "schedules", "baselines"):
+        importlib.import_module(f"keep.{package}")
+
+
+def load_plugin(path: Path) -> None:
+    """Import a user's Python file, so that what it registers can be named in the YAML."""
+    name = f"keep_plugin_{path.stem}"
+    if name in sys.modules:
+        return
+    if not path.is_file():
+        raise UserError(f"plugins: there is no file {path}")
+    import_registered()
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugins: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"plugins: {path} fails on import: {type(error).__name__}: {error}") from error
+
+
+def to_yaml(config: Options) -> str:
+    """The resolved options as YAML that loads to an equal object."""
+    return yaml.safe_dump(dump(config), sort_keys=False, width=110)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema for the YAML files (training and test alike), for completion and checks in editors."""
+    import_registered()
+    both = create_model("keep options", __base__=Options, train=(TrainConfig, ...), test=(TestConfig, ...))
+    definitions = both.model_json_schema()["$defs"] | {r.kind: r.json_schema() for r in REGISTRIES}
+    parts = [definitions.pop(c.__name__) for c in (TrainConfig, TestConfig)]
+    for part in parts:
+        part["properties"]["_base_"] = {
+            "description": "Options files that this one builds upon, relative to it.",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        }
+    schema = {"title": "KEEP options", "anyOf": parts, "$defs": definitions}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_finish(schema)}
+
+
+def _finish(node: Any) -> Any:
+    """Registries become references; and only ``type`` stays required: the rest may come from a ``_base_``."""
+    if isinstance(node, list):
+        return [_finish(v) for v in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "x-registry" in node:
+        rest = {k: v for k, v in node.items() if k != "x-registry"}
+        return {**rest, "$ref": "#/$defs/" + node["x-registry"].replace(" ", "%20")}
+    return {
+        k: [r for r in v if r == "type"] if k == "required" and isinstance(v, list) else _finish(v)
+        for k, v in node.items()
+    }
+
+
+__all__ = [
+    "Source",
+    "TestConfig",
+    "TrainConfig",
+    "check",
+    "json_schema",
+    "load",
+    "load_plugin",
+    "merge",
+    "override",
+    "read_yaml",
+    "to_yaml",
+]

@@ -1,0 +1,88 @@
+"""Stateless sampling: which samples a batch holds is a function of its number, so resume restores one integer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from keep.errors import UserError
+
+
+class PositionSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (seed, position), to index a dataset of clips with.
+
+    Batch n (from 0) of rank r holds the positions n·world·batch + r·batch + k, k = 0 … batch − 1: over all ranks,
+    each position of the run once.
+
+    Args:
+        seed: of the run.
+        batch_size: samples of one batch of one rank.
+        stop: number of the batch to stop before.
+        start: number of the first batch: on resume, how many batches each rank has done.
+        rank: of this process.
+        world: how many processes there are.
+    """
+
+    def __init__(self, seed: int, batch_size: int, *, stop: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        if batch_size < 1 or not 0 <= rank < world:
+            raise UserError(
+                f"sampler: batch_size {batch_size}, rank {rank} of {world}: need batch_size >= 1, rank < world"
+            )
+        self.seed, self.batch_size, self.start, self.stop = seed, batch_size, start, stop
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in range(self.start, self.stop):
+            first = (batch * self.world + self.rank) * self.batch_size
+            yield [(self.seed, first + k) for k in range(self.batch_size)]
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+
+class ClipLoader(DataLoader[Any]):
+    """A DataLoader whose workers' UserErrors arrive as the one line they are."""
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # torch puts the worker's traceback into the message; its last line is ours.
+            line = str(error).strip().splitlines()[-1]
+            raise UserError(line.removeprefix("keep.errors.UserError: ")) from None
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    seed: int,
+    batch_size: int,
+    *,
+    stop: int,
+    start: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> ClipLoader:
+    """The training loader: batches ``start`` to ``stop`` − 1 of one rank, each a dict.
+
+    Tensors are stacked to (B, T, 3, H, W); ``name`` and ``degradation`` become lists of B strings. The batches
+    do not depend on ``workers``. The other arguments are :class:`PositionSampler`'s.
+    """
+    sampler = PositionSampler(seed, batch_size, stop=stop, start=start, rank=rank, world=world)
+    return ClipLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """Workers are the parallelism: threads inside them would only compete."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,52 @@
+"""RAFT, as torchvision ships it."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keep.downloads import load_state, load_strictly, torchvision_weights
+from keep.errors import UserError
+from keep.registry import FLOWS
+
+FILES = {"small": "raft_small_C_T_V2-01064c6d.pth", "large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth"}
+SMALLEST_SIDE = 128  # four levels of correlation at 1/8 of the resolution
+
+
+@FLOWS.register("raft")
+class RAFT(nn.Module):
+    """RAFT (Teed and Deng, ECCV 2020) of torchvision, frozen.
+
+    Args:
+        size: which of torchvision's two networks.
+        weights: a state dict of that network; by default torchvision's own file, downloaded once.
+    """
+
+    def __init__(self, size: Literal["small", "large"] = "large", weights: Path | None = None) -> None:
+        super().__init__()
+        try:
+            from torchvision.models.optical_flow import raft_large, raft_small
+        except ImportError as error:
+            raise UserError("flow estimator 'raft' needs torchvision: pip install torchvision") from error
+        path = torchvision_weights(FILES[size], weights)
+        build = {"small": raft_small, "large": raft_large}[size]
+        with torch.random.fork_rng(devices=[]):  # the weights replaced next must not move the run's random stream
+            self.net = build(weights=None)
+        load_strictly(self.net, load_state(path), path)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Always in evaluation mode: batch statistics stay those of the weights."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB in [-1, 1], twice → flow current→previous (N, 2, H, W), float32, in pixels."""
+        height, width = current.shape[-2:]
+        bottom, right = (max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (height, width))
+        current, previous = (F.pad(f.float(), (0, right, 0, bottom), mode="replicate") for f in (current, previous))
+        with torch.autocast(current.device.type, enabled=False):  # matching in half precision loses sub-pixel motion
+            flow = self.net(current, previous)[-1]
+        return flow[..., :height, :width].contiguous()

@@ -1,0 +1,5 @@
+"""Losses, registered in ``LOSSES``. Each has a ``weight`` and returns the *unweighted* scalar."""
+
+from keep.losses import codebook, gan, perceptual, pixel, temporal
+
+__all__ = ["codebook", "gan", "perceptual", "pixel", "temporal"]

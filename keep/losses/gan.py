@@ -1,0 +1,65 @@
+"""Adversarial losses, and the adaptive weight of VQGAN."""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from keep.registry import LOSSES
+
+
+@LOSSES.register()
+class GAN(nn.Module):
+    """Adversarial loss on discriminator logits: 𝓛_D of eq. (5), 𝓛_adv of eq. (6).
+
+    ``vanilla`` is eq. (5) and (6) with D = sigmoid(logits) (the non-saturating form; eq. (5)'s second term read as
+    log(1 − D)); ``hinge`` is what the public code trains with; ``lsgan`` is least squares to 1 and 0.
+
+    Args:
+        weight: factor of the generator's term in its total.
+        kind: which adversarial loss.
+    """
+
+    def __init__(
+        self,
+        weight: Annotated[float, Field(ge=0)] = 1.0,
+        kind: Literal["hinge", "vanilla", "lsgan"] = "hinge",
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.kind = kind
+
+    def forward(self, fake_logits: Tensor) -> Tensor:
+        """The same as :meth:`generator`."""
+        return self.generator(fake_logits)
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """Logits of any shape for generated images → scalar to minimise by the generator."""
+        if self.kind == "hinge":
+            return -fake_logits.mean()
+        if self.kind == "vanilla":
+            return F.softplus(-fake_logits).mean()
+        return (fake_logits - 1).square().mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Logits of any shape for real and for (detached) generated images → scalar, the sum of both terms."""
+        if self.kind == "hinge":
+            return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        if self.kind == "vanilla":
+            return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        return (real_logits - 1).square().mean() + fake_logits.square().mean()
+
+    @staticmethod
+    def adaptive_weight(
+        reconstruction_loss: Tensor, gan_loss: Tensor, last_layer: Tensor, max_weight: float = 1e4
+    ) -> Tensor:
+        """The factor that makes both losses pull equally hard at the generator's last layer (VQGAN, eq. 7).
+
+        ‖∇ reconstruction‖ / (‖∇ gan‖ + 1e-4), gradients with respect to ``last_layer``, at most ``max_weight``;
+        a scalar without gradient. Both graphs are kept for the backward pass that follows.
+        """
+        pull = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0].norm()
+        push = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0].norm()
+        return (pull / (push + 1e-4)).clamp(0, max_weight).detach()

@@ -1,0 +1,43 @@
+"""Temporal consistency of neighbouring output frames."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from keep.flow.warp import warp
+from keep.losses.pixel import charbonnier
+from keep.registry import LOSSES
+
+
+@LOSSES.register()
+class Temporal(nn.Module):
+    """Masked difference of each output frame to its warped predecessor: 𝓛_temp of eq. (7), as a mean.
+
+    Eq. (7) sums; here the sum over frames, channels and pixels is divided by their number (masked ones included), so
+    that ``weight`` does not depend on the size of the clip.
+
+    Args:
+        weight: factor of this term in the total.
+        kind: the distance; eq. (7) has l1.
+    """
+
+    def __init__(self, weight: Annotated[float, Field(ge=0)] = 1.0, kind: Literal["l1", "charbonnier"] = "l1") -> None:
+        super().__init__()
+        self.weight = weight
+        self.kind = kind
+
+    def forward(self, output: Tensor, flows: Tensor, masks: Tensor) -> Tensor:
+        """Scalar; 0 for a clip of one frame.
+
+        Args:
+            output: (B, T, C, H, W).
+            flows: (B, T-1, 2, H, W), of the ground truth, current→previous, pixels; entry t belongs to frame t+1.
+            masks: (B, T-1, 1, H, W), 1 where the flow is valid.
+        """
+        if output.shape[1] == 1:
+            return output[:0].sum()  # a zero with a graph: backward works
+        current, previous = output[:, 1:].flatten(0, 1), output[:, :-1].flatten(0, 1)
+        difference = current - warp(previous, flows.flatten(0, 1))
+        distance = difference.abs() if self.kind == "l1" else charbonnier(difference)
+        return (masks.flatten(0, 1) * distance).mean()

@@ -1,0 +1,93 @@
+"""What a training recipe is to the trainer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from keep.checkpoint import State
+
+Batch = Mapping[str, torch.Tensor]
+Terms = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A part of a recipe that takes weights from a file: an entry of the YAML's ``pretrained``.
+
+    ``fill(state, path)`` loads them; ``what`` says in words which weights are meant; a run does not start
+    while a ``required`` slot is empty.
+    """
+
+    fill: Callable[[State, Path], None]
+    what: str
+    required: bool = False
+
+
+class Recipe(nn.Module, ABC):
+    """Base of the three stages. Subclasses hold their networks and losses as modules.
+
+    Attributes:
+        net: the network that is trained, checkpointed and averaged (EMA).
+        stats: numbers of the last step worth logging beside the losses: name → scalar tensor.
+    """
+
+    net: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stats: dict[str, torch.Tensor] = {}
+
+    def slots(self) -> dict[str, Slot]:
+        """The parts that ``pretrained`` can name."""
+        return {}
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Optimizer name (``net``, ``discriminator``) → the parameters it trains."""
+        groups = {"net": trainable(self.net)}
+        if isinstance(discriminator := getattr(self, "discriminator", None), nn.Module):
+            groups["discriminator"] = trainable(discriminator)
+        return groups
+
+    def phases(self) -> dict[str, int]:
+        """Name → first step (0-based) of every part of the run in which the step does something else."""
+        return {"start": 0}
+
+    @abstractmethod
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
+        """One step: yields (optimizer name, weighted loss terms).
+
+        The trainer sums the terms, runs backward and steps that optimizer before it asks for the next pair.
+        ``batch``: ``gt`` (B, T, 3, H, W) and, where the data is degraded, ``lq`` (B, T, 3, h, w), in [-1, 1].
+        """
+
+    @abstractmethod
+    def restore(self, frames: torch.Tensor) -> torch.Tensor:
+        """Clips as validation feeds them, (B, T, 3, h, w) in [-1, 1] → output frames (B, T, 3, H, W)."""
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def freeze(*modules: nn.Module) -> None:
+    """No gradients for these modules' parameters."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Gradients flow through ``module`` but not into it: a discriminator while the generator trains."""
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)

@@ -1,0 +1,76 @@
+"""Stage II: LQ encoder, code transformer and Kalman filter network, on degraded clips."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+
+from keep.archs.public import from_vqgan
+from keep.checkpoint import State, fill
+from keep.degradation.resize import upsample
+from keep.models.base import Batch, Recipe, Slot, Terms, freeze
+from keep.registry import MODELS, Arch, Loss
+
+
+@MODELS.register()
+class KalmanModel(Recipe):
+    """Stage II, eq. (4): L_II = L_CE + L_2(z̃, sg(ẑ^q)).
+
+    Trains E_L, T_Q and the Kalman filter network; E_H, codebook and generator are stage I's and frozen. The
+    target codes are stage I's on the ground truth. As written in eq. (4) the feature term would train nothing
+    (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features. ``pretrained`` needs
+    ``vqgan`` (stage I's checkpoint); E_L starts from its encoder.
+
+    Args:
+        net: ``KEEP``; CFT and CFA are off in this stage.
+        cross_entropy: L_CE between the logits of T_Q and the target codes.
+        feature: L_2 between z̃ and the target's quantised features.
+        scale: the ×4 of eq. (9): how much smaller the LQ frames are.
+    """
+
+    def __init__(self, net: Arch, cross_entropy: Loss, feature: Loss, scale: int = 4) -> None:
+        super().__init__()
+        self.net = net
+        self.cross_entropy, self.feature = cross_entropy, feature
+        self.scale = scale
+        freeze(net)
+        for part in (net.lq_encoder, net.code_transformer, net.kalman_filter):
+            part.requires_grad_(True)
+
+    def slots(self) -> dict[str, Slot]:
+        return {"vqgan": Slot(self._from_vqgan, "stage I's VQGAN", required=True)}
+
+    def _from_vqgan(self, state: State, path: Path) -> None:
+        parts = ("hq_encoder", "lq_encoder", "codebook", "generator")
+        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), from_vqgan(state), path)
+
+    @torch.no_grad()
+    def _target(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """ẑ^q (B, T, C, h, w) and its codes (B, T, h·w) of the ground truth, by stage I's encoder and codebook."""
+        z = self.net.hq_encoder(y.flatten(0, 1))
+        codes = self.net.codebook.nearest(z)
+        z_q = self.net.codebook.lookup(codes, *z.shape[-2:])
+        return z_q.unflatten(0, y.shape[:2]), codes.unflatten(0, y.shape[:2])
+
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
+        z_q, codes = self._target(batch["gt"])
+        lq = upsample(batch["lq"], self.scale)
+        states = self.net(lq, use_cft=False, use_cfa=False, grad="codes", return_states=True)
+        self.stats = {"kalman/gain": states.gains.detach().mean(), "codes/right": _agree(states.logits, codes)}
+        yield (
+            "net",
+            {
+                "cross_entropy": self.cross_entropy.weight * self.cross_entropy(states.logits, codes),
+                "feature": self.feature.weight * self.feature(states.z_obs, z_q),
+            },
+        )
+
+    def restore(self, frames: torch.Tensor) -> torch.Tensor:
+        """Restored frames, CFT and CFA off."""
+        return self.net(upsample(frames, self.scale), use_cft=False, use_cfa=False)
+
+
+def _agree(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Share of tokens whose most likely code is the target's."""
+    return (logits.detach().argmax(-1) == codes).float().mean()

@@ -1,0 +1,111 @@
+"""Stage I: the codebook and the autoencoder around it, on high-quality frames."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from keep.checkpoint import fill
+from keep.errors import UserError
+from keep.models.base import Batch, Recipe, Slot, Terms, frozen
+from keep.registry import MODELS, Arch, Loss
+
+
+@MODELS.register()
+class VQGANModel(Recipe):
+    """Stage I, eq. (3): L_I = L_1 + L_per + L_adv + ‖sg(E_H(y)) − ẑ^q‖² + ‖E_H(y) − sg(ẑ^q)‖².
+
+    Frames are trained one by one: a clip (B, T, …) is B·T images. ``pretrained`` takes ``vqgan`` and
+    ``discriminator``, both optional.
+
+    Args:
+        net: the autoencoder, e.g. ``VQGAN``.
+        discriminator: 2-D PatchGAN; null trains without the adversarial term.
+        pixel: L_1.
+        perceptual: L_per; null leaves it out.
+        gan: L_adv; needed with a discriminator.
+        codebook: the two code terms.
+        gan_start: step at which the adversarial term begins.
+        adaptive: scale the adversarial term so that its gradient at the generator's last layer is as large as
+            that of the reconstruction terms (VQGAN).
+        revive: every so many steps, codes that no token chose since the last time move to random tokens of the
+            batch; 0 never does. Against codebook collapse, which small data and short runs invite.
+    """
+
+    chosen: torch.Tensor
+    gan: Any  # there whenever the discriminator is
+
+    def __init__(
+        self,
+        net: Arch,
+        pixel: Loss,
+        codebook: Loss,
+        discriminator: Arch | None = None,
+        perceptual: Loss | None = None,
+        gan: Loss | None = None,
+        gan_start: int = 0,
+        adaptive: bool = True,
+        revive: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.discriminator = discriminator
+        self.pixel, self.perceptual, self.gan, self.codebook = pixel, perceptual, gan, codebook
+        self.gan_start = gan_start
+        self.adaptive = adaptive
+        self.revive = revive
+        self.register_buffer("chosen", torch.zeros(net.codebook.embedding.num_embeddings, dtype=torch.bool))
+        require_gan_loss(self)
+
+    def slots(self) -> dict[str, Slot]:
+        slots = {"vqgan": Slot(lambda state, path: fill(self.net, state, path), "a VQGAN to go on from")}
+        discriminator = self.discriminator
+        if discriminator is not None:
+            slots["discriminator"] = Slot(lambda state, path: fill(discriminator, state, path), "its discriminator")
+        return slots
+
+    def phases(self) -> dict[str, int]:
+        return {"start": 0} | ({"adversarial": self.gan_start} if self.discriminator and self.gan_start else {})
+
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
+        y = batch["gt"].flatten(0, 1)
+        out = self.net(y)
+        terms: Terms = {"pixel": self.pixel.weight * self.pixel(out.reconstruction, y)}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual.weight * self.perceptual(out.reconstruction, y)
+        reconstruction = sum(terms.values())
+        terms["codebook"] = self.codebook.weight * self.codebook(out.z, out.z_q)
+        critic = self.discriminator if step >= self.gan_start else None
+        if critic is not None:
+            with frozen(critic):
+                gan = self.gan.generator(critic(out.reconstruction))
+            if self.adaptive:
+                gan = gan * self.gan.adaptive_weight(reconstruction, gan, self.net.last_layer)
+            terms["gan"] = self.gan.weight * gan
+        self.chosen[out.codes.flatten()] = True
+        self.stats = {"codebook/used": torch.tensor(float(out.codes.unique().numel()))}
+        yield "net", terms
+        if self.revive and (step + 1) % self.revive == 0:
+            self._revive_codes(out.z)
+        if critic is not None:
+            real, fake = critic(y), critic(out.reconstruction.detach())
+            yield "discriminator", {"d": self.gan.discriminator(real, fake)}
+
+    @torch.no_grad()
+    def _revive_codes(self, z: torch.Tensor) -> None:
+        """Codes unused since the last call move to random tokens of ``z`` (N, C, h, w)."""
+        dead = (~self.chosen).nonzero()[:, 0]
+        tokens = z.flatten(2).transpose(1, 2).flatten(0, 1)
+        self.net.codebook.embedding.weight[dead] = tokens[torch.randint(len(tokens), (len(dead),), device=z.device)]
+        self.chosen.zero_()
+
+    def restore(self, frames: torch.Tensor) -> torch.Tensor:
+        """Reconstruction of high-quality frames (B, T, 3, H, W)."""
+        return self.net(frames.flatten(0, 1)).reconstruction.unflatten(0, frames.shape[:2])
+
+
+def require_gan_loss(recipe: Recipe) -> None:
+    """A discriminator without its loss, or the loss without it, is a mistake in the options."""
+    if (getattr(recipe, "discriminator", None) is None) != (getattr(recipe, "gan", None) is None):
+        raise UserError("model.discriminator and model.gan go together: give both, or neither")

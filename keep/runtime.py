@@ -1,0 +1,26 @@
+"""Device, threads and seed of a run."""
+
+import torch
+
+from keep.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``, checked to be there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: {name!r} is not a device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: {name} is not on this machine ({torch.cuda.device_count()} CUDA devices)")
+    return device
+
+
+def prepare(device: str, threads: int, seed: int) -> torch.device:
+    """Seed torch, set its CPU threads (0: torch's choice) and give the device."""
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    return pick_device(device)

@@ -1,0 +1,38 @@
+"""Shapes and normalisation of the discriminators."""
+
+import pytest
+import torch
+import torch.nn as nn
+
+from keep.archs.discriminators import PatchGAN, TemporalPatchGAN
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_patchgan(norm):
+    net = PatchGAN(channels=8, layers=3, norm=norm)
+    assert net(torch.rand(2, 3, 64, 64)).shape == (2, 1, 6, 6)
+
+
+def test_patchgan_judges_patches_of_seventy_pixels():
+    x = torch.rand(1, 3, 256, 256, requires_grad=True)
+    PatchGAN(channels=4, layers=3, norm="none")(x)[0, 0, 15, 15].backward()
+    assert x.grad is not None
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == 70
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_temporal_patchgan(frames):
+    net = TemporalPatchGAN(channels=4)
+    assert net(torch.rand(2, frames, 3, 64, 64)).shape == (2, frames, 16, 1, 1)
+
+
+def test_temporal_patchgan_weights_are_spectrally_normalised():
+    net = TemporalPatchGAN(channels=4)
+    for _ in range(20):
+        net(torch.rand(1, 2, 3, 16, 16))
+    net.eval()
+    for conv in net.modules():
+        if not isinstance(conv, nn.Conv3d):
+            continue
+        assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.1)

@@ -1,0 +1,299 @@
+"""KEEP against the numbers of the authors' public implementation, and what training relies on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rule import upsample, weight
+
+from keep.archs.keep import KEEP
+from keep.archs.public import from_public, from_vqgan, to_public
+from keep.archs.vqgan import VQGAN
+from keep.errors import UserError
+from keep.flow.gmflow import GMFlow
+from keep.registry import ARCHS, schema
+
+DATA = Path(__file__).parents[1] / "data"
+SMALL = {
+    "image_size": 64,
+    "channels": 32,
+    "ch_mult": (1, 1, 2, 2),
+    "attn_resolutions": (8,),
+    "latent_dim": 64,
+    "codebook_size": 64,
+    "transformer_width": 64,
+    "transformer_heads": 4,
+    "transformer_layers": 2,
+    "transformer_mlp_width": 128,
+    "kalman_blocks": 2,
+    "kalman_heads": 4,
+    "kalman_head_dim": 16,
+    "cft_scales": (8, 16, 32),
+    "cfa_scales": (8, 16),
+    "cfa_heads": 2,
+    "cfa_head_dim": 16,
+}
+TINY = SMALL | {
+    "image_size": 32,
+    "channels": 16,
+    "ch_mult": (1, 2, 4),
+    "latent_dim": 16,
+    "codebook_size": 32,
+    "transformer_width": 32,
+    "kalman_blocks": 1,
+    "kalman_gain_blocks": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def public() -> dict[str, torch.Tensor]:
+    with np.load(DATA / "public_small.npz") as arrays:
+        return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
+
+
+@pytest.fixture(scope="module")
+def small() -> KEEP:
+    model = KEEP(**SMALL, flow=GMFlow()).eval()
+    shapes = to_public(model.state_dict(), "v0.1.0")
+    model.load_state_dict(from_public({k: weight(k, tuple(v.shape)) for k, v in shapes.items()}))
+    return model
+
+
+def tiny(**options) -> KEEP:
+    torch.manual_seed(0)
+    return KEEP(**(TINY | options))
+
+
+def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    lq = torch.rand(batch, frames, 3, size, size, generator=generator) * 2 - 1
+    return lq, torch.randn(batch, frames - 1, 2, size, size, generator=generator)
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, atol: float) -> None:
+    torch.testing.assert_close(actual, expected.view(actual.shape), atol=atol, rtol=0)
+
+
+@torch.no_grad()
+def test_every_quantity_equals_the_public_one(small, public):
+    # Tolerances are about ten times the noise floor, the distance from float32 to float64.
+    result = small(upsample(public["x"]), public["flows"], return_states=True)
+    assert torch.equal(result.codes, public["codes"].long())
+    close(result.output, public["out"], 3e-4)
+    close(result.logits, public["logits"], 8e-4)
+    close(1 - result.gains, public["gains"], 3e-5)  # the public gain is the weight of the prediction
+    close(result.z_obs, public["lq_feat"], 3e-4)
+    close(result.z_prior, public["z_prime"], 3.5e-4)
+    close(result.z_post[:, 1:], public["z_hat"], 3.5e-4)
+    close(result.warped, public["warped"], 3e-4)
+
+
+@torch.no_grad()
+def test_a_batch_equals_the_public_one(small, public):
+    result = small(upsample(public["b2_x"]), public["b2_flows"], return_states=True)
+    assert torch.equal(result.codes, public["b2_codes"].long())
+    close(result.output, public["b2_out"], 3e-4)
+
+
+@torch.no_grad()
+def test_a_single_frame_given_twice_equals_the_public_one(small, public):
+    close(small(upsample(public["single_x"]), public["single_flows"]), public["single_out"], 3e-4)
+
+
+@torch.no_grad()
+def test_own_flow_equals_the_public_one(small, public):
+    lq = upsample(public["x"])
+    close(small.estimate_flows(lq), public["gmflow_flows"], 1e-2)
+    result = small(lq, return_states=True)
+    assert torch.equal(result.codes, public["gmflow_codes"].long())
+    # A flow that differs by its own noise floor (7.6e-4 px) moves the warped image, and so the output, a little more.
+    close(result.output, public["gmflow_out"], 3e-3)
+
+
+def test_full_size_has_the_public_names_and_shapes():
+    lines = (DATA / "keys_full.txt").read_text().splitlines()
+    expected = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            name, shape = line.rsplit(" ", 1)[0].split(" ", 1)
+            expected[name] = tuple(int(n) for n in shape.strip("()").split(",") if n.strip())
+    with torch.device("meta"):
+        state = KEEP(flow=GMFlow()).state_dict()
+    assert {k: tuple(v.shape) for k, v in to_public(state, "v0.1.0").items()} == expected
+    assert round(sum(v.numel() for v in state.values()) / 1e6, 2) == 158.49
+
+
+@pytest.mark.parametrize("layout", ["v0.1.0", "v1.0.0"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_both_public_layouts_load(layout, wrapped):
+    state = tiny(flow=GMFlow()).state_dict()
+    there = to_public(state, layout)
+    assert ("cross_fuse.8.norm1.weight" in there) == (layout == "v0.1.0")
+    assert "flownet.model.backbone.conv1.weight" in there
+    last = "kalman_filter.kalman_gain_calculator.1.bias"
+    assert torch.equal(there[last], -state["kalman_filter.gain.1.bias"])
+    back = from_public({"params_ema": there} if wrapped else there)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[k], state[k]) for k in state)
+
+
+def test_stage_one_weights_fill_codebook_generator_and_both_encoders():
+    model = tiny()
+    sizes = {k: TINY[k] for k in ("image_size", "channels", "ch_mult", "attn_resolutions", "latent_dim")}
+    vqgan = VQGAN(**sizes, codebook_size=TINY["codebook_size"])
+    missing, unexpected = model.load_state_dict(from_vqgan(vqgan.state_dict()), strict=False)
+    assert not unexpected
+    assert {k.split(".")[0] for k in missing} == {"kalman_filter", "code_transformer", "cft", "cfa"}
+    for key, value in vqgan.encoder.state_dict().items():
+        assert torch.equal(model.lq_encoder.state_dict()[key], value)
+        assert torch.equal(model.hq_encoder.state_dict()[key], value)
+
+
+@torch.no_grad()
+def test_causal_output_does_not_depend_on_later_frames():
+    model = tiny(temporal="causal").eval()
+    lq, flows = clip(4, batch=2)
+    whole = model(lq, flows, return_states=True)
+    cut = model(lq[:, :3], flows[:, :2], return_states=True)
+    close(cut.gains, whole.gains[:, :3], 1e-6)
+    close(cut.output, whole.output[:, :3], 1e-4)
+
+
+@torch.no_grad()
+def test_stepping_frame_by_frame_equals_the_whole_clip():
+    model = tiny(temporal="causal").eval()
+    for scale in model.cfa:
+        model.get_parameter(f"cfa.{scale}.norm1.weight").fill_(0.5)  # so that CFA's memory matters
+    lq, flows = clip(4)
+    whole = model(lq, flows)
+    state = first = previous = None
+    for t in range(4):
+        z, features = model.observe(lq[:, t : t + 1])
+        z, features = z[:, 0], {s: f[:, 0] for s, f in features.items()}
+        first = z if first is None else first
+        previous = z if previous is None else previous
+        gain = model.kalman_filter.step(first, previous, z)
+        step, state = model.step(z, gain, features, flow=flows[:, t - 1] if t else None, state=state)
+        previous = z
+        close(step.output, whole[:, t], 1e-4)
+
+
+@pytest.mark.parametrize("temporal", ["clip", "causal"])
+@torch.no_grad()
+def test_one_frame_is_its_observation(temporal):
+    result = tiny(temporal=temporal)(clip(1, batch=2)[0], return_states=True)
+    assert torch.equal(result.z_post, result.z_obs)
+    assert result.output.shape == (2, 1, 3, 32, 32)
+    assert result.z_prior.shape == (2, 0, 16, 8, 8)
+    assert result.warped.shape == (2, 0, 3, 32, 32)
+
+
+@torch.no_grad()
+def test_update_is_the_papers():
+    lq, flows = clip(3, batch=2)
+    r = tiny()(lq, flows, return_states=True)
+    k = r.gains[:, 1:]
+    torch.testing.assert_close(r.z_post[:, 1:], (1 - k) * r.z_prior + k * r.z_obs[:, 1:])
+
+
+@torch.no_grad()
+def test_cft_and_cfa_start_as_the_identity():
+    model, (lq, flows) = tiny(), clip(3)
+    assert torch.equal(model(lq, flows), model(lq, flows, use_cft=False, use_cfa=False))
+
+
+def test_cft_and_cfa_learn_within_two_steps():
+    model, (lq, flows) = tiny(), clip(3)
+    parts = {k: p for k, p in model.named_parameters() if k.startswith(("cft.", "cfa."))}
+    optimizer = torch.optim.Adam(parts.values(), 1e-3)
+    seen = set()
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(lq, flows, grad="decoder").abs().mean().backward()
+        seen |= {k for k, p in parts.items() if p.grad is not None and p.grad.abs().max() > 0}
+        optimizer.step()
+    assert seen == parts.keys()
+
+
+def touched(model: KEEP) -> set[str]:
+    """The parts of the network that have a gradient."""
+    return {k.split(".")[0] for k, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("temporal", ["clip", "causal"])
+def test_stage_two_gradients_reach_lq_encoder_transformer_and_kalman_network(temporal):
+    model, (lq, flows) = tiny(temporal=temporal), clip(3)
+    result = model(lq, flows, use_cft=False, use_cfa=False, grad="codes", return_states=True)
+    (result.logits.square().mean() + result.z_obs.square().mean()).backward()
+    assert not result.output.requires_grad
+    assert touched(model) == {"lq_encoder", "code_transformer", "kalman_filter"}
+    trained = [p for k, p in model.named_parameters() if k.split(".")[0] in touched(model)]
+    assert all(p.grad is not None for p in trained)
+
+
+def test_stage_three_gradients_reach_cft_and_cfa_alone():
+    model, (lq, flows) = tiny(), clip(3)
+    model.generator.requires_grad_(False)
+    result = model(lq, flows, grad="decoder", return_states=True)
+    result.output.mean().backward()
+    assert not result.logits.requires_grad
+    assert not result.z_obs.requires_grad
+    assert touched(model) == {"cft", "cfa"}
+
+
+def test_gradients_are_off_where_the_caller_turned_them_off():
+    model, (lq, flows) = tiny(), clip(2)
+    with torch.no_grad():
+        assert not model(lq, flows).requires_grad
+
+
+@torch.no_grad()
+def test_fidelity_weight():
+    model, (lq, flows) = tiny(), clip(2)
+    for scale in model.cft:
+        model.get_parameter(f"cft.{scale}.shift.2.bias").fill_(0.5)
+    assert torch.equal(model(lq, flows, w=0.0), model(lq, flows, use_cft=False))
+    assert not torch.equal(model(lq, flows, w=1.0), model(lq, flows, w=0.5))
+
+
+def test_flow_estimator_is_frozen_and_stays_in_eval_mode():
+    flownet = GMFlow()
+    tiny(flow=flownet).train()
+    assert not flownet.training
+    assert not any(p.requires_grad for p in flownet.parameters())
+
+
+def test_unusable_input_is_told_in_one_line():
+    model, (lq, flows) = tiny(), clip(3)
+    with pytest.raises(UserError, match="no flow estimator"):
+        model(lq)
+    with pytest.raises(UserError, match=r"got \(1, 3, 3, 16, 16\)"):
+        model(lq[..., :16, :16], flows)
+    with pytest.raises(UserError, match=r"must be \(1, 2, 2, 32, 32\)"):
+        model(lq, flows[:, :1])
+    with pytest.raises(UserError, match="cft_scales"):
+        tiny(cft_scales=(7,))
+    with pytest.raises(UserError, match="multiple of 4"):
+        tiny(image_size=30)
+    with pytest.raises(UserError, match="heads"):
+        tiny(transformer_heads=5)
+
+
+@pytest.mark.parametrize("name", ARCHS.names())
+def test_every_option_has_a_meaning(name):
+    assert all(field.description for field in schema(ARCHS[name]).model_fields.values())
+
+
+def test_options_build_the_network():
+    spec = ARCHS.spec({"type": "KEEP", **TINY, "flow": {"type": "GMFlow"}})
+    assert isinstance(spec.build().flownet, GMFlow)
+    assert ARCHS.spec({"type": "KEEP", **TINY}).build().flownet is None
+
+
+def test_the_state_carries_no_graph_through_the_output():
+    model, (lq, _) = tiny(), clip(1)
+    z, features = model.observe(lq)
+    step, state = model.step(z[:, 0], torch.ones(1, 1, 8, 8), {s: f[:, 0] for s, f in features.items()})
+    assert step.output.requires_grad
+    assert not state.output.requires_grad

@@ -1,0 +1,70 @@
+"""Stage I's autoencoder."""
+
+import pytest
+import torch
+
+from keep.archs.vqgan import VQGAN, Codebook, LQEncoder
+
+TINY = {"image_size": 32, "channels": 16, "ch_mult": (1, 2, 4), "attn_resolutions": (8,), "latent_dim": 16}
+
+
+@pytest.fixture
+def model() -> VQGAN:
+    torch.manual_seed(0)
+    return VQGAN(**TINY, codebook_size=32)
+
+
+def test_shapes(model):
+    out = model(torch.rand(2, 3, 32, 32))
+    assert out.reconstruction.shape == (2, 3, 32, 32)
+    assert out.z.shape == out.z_q.shape == (2, 16, 8, 8)
+    assert out.codes.shape == (2, 64)
+
+
+def test_straight_through(model):
+    out = model(torch.rand(1, 3, 32, 32))
+    out.z.retain_grad()
+    out.reconstruction.mean().backward()
+    assert all(p.grad is not None for p in model.encoder.parameters())
+    assert model.codebook.embedding.weight.grad is None
+    torch.testing.assert_close(model.decode(out.z_q), out.reconstruction, atol=1e-5, rtol=0)
+
+
+def test_codebook_terms_reach_codebook_or_encoder_alone(model):
+    out = model(torch.rand(1, 3, 32, 32))
+    (out.z.detach() - out.z_q).square().mean().backward()
+    assert model.codebook.embedding.weight.grad is not None
+    assert model.encoder.blocks[0].weight.grad is None
+
+
+def test_codes_are_the_nearest():
+    torch.manual_seed(0)
+    book = Codebook(50, 8)
+    z = torch.randn(2, 8, 3, 5) / 50
+    brute = torch.cdist(z.flatten(2).transpose(1, 2), book.embedding.weight.expand(2, -1, -1)).argmin(-1)
+    assert torch.equal(book.nearest(z), brute)
+    codes = torch.randint(50, (2, 15))
+    assert torch.equal(book.nearest(book.lookup(codes, 3, 5)), codes)
+
+
+def test_codebook_starts_uniform_within_one_over_its_size():
+    assert Codebook(64, 8).embedding.weight.abs().max() <= 1 / 64
+
+
+def test_last_layer_is_the_last_convolution(model):
+    assert model.last_layer is model.generator.blocks[-1].weight
+    assert model.last_layer.shape == (3, 16, 3, 3)
+    assert "generator.last_layer.weight" not in model.state_dict()
+
+
+def test_lq_encoder_features():
+    z, features = LQEncoder(**TINY, feature_scales=(8, 32))(torch.rand(2, 3, 32, 32))
+    assert z.shape == (2, 16, 8, 8)
+    assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
+
+
+def test_block_order_of_the_released_configuration():
+    with torch.device("meta"):
+        model = VQGAN()
+    assert {s: i for i, s in model.encoder.feature_at.items()} == {512: 2, 256: 5, 128: 8, 64: 11, 32: 14, 16: 18}
+    assert {s: i for i, s in model.generator.fuse_at.items()} == {16: 6, 32: 9, 64: 12, 128: 15, 256: 18, 512: 21}

@@ -1,0 +1,53 @@
+"""GMFlow against the numbers of the authors' public implementation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rule import weight
+
+from keep.errors import UserError
+from keep.flow.gmflow import GMFlow, shift_mask
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="module")
+def flownet() -> GMFlow:
+    net = GMFlow().eval()
+    net.load_state_dict({k: weight(f"flownet.model.{k}", tuple(v.shape)) for k, v in net.state_dict().items()})
+    return net
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_flow_equals_the_public_one(flownet, size):
+    with np.load(DATA / "public_gmflow.npz") as arrays:
+        im1, im2, expected = (torch.from_numpy(arrays[f"{k}_{size}"]) for k in ("im1", "im2", "flow"))
+    torch.testing.assert_close(flownet(im1, im2), expected, atol=1e-2, rtol=0)
+
+
+def test_rectangles_and_the_smallest_frames(flownet):
+    assert flownet(torch.rand(1, 3, 32, 64), torch.rand(1, 3, 32, 64)).shape == (1, 2, 32, 64)
+    flow = flownet(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
+    assert flow.shape == (2, 2, 16, 16)
+    assert flow.isfinite().all()
+
+
+def test_autocast_does_not_touch_it(flownet):
+    x, y = torch.rand(2, 1, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        flow = flownet(x, y)
+    assert torch.equal(flow, flownet(x, y))
+
+
+def test_sides_must_be_multiples_of_sixteen(flownet):
+    with pytest.raises(UserError, match="40×64"):
+        flownet(torch.rand(1, 3, 64, 40), torch.rand(1, 3, 64, 40))
+
+
+def test_shifted_windows_attend_to_former_neighbours_only():
+    mask = shift_mask(4, 4, 1, 1)
+    assert mask.shape == (4, 4, 4)
+    assert mask[0].all()  # the first window holds no wrapped position
+    assert torch.equal(mask[3], torch.eye(4, dtype=torch.bool))  # the last one has four from four corners

@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from keep.losses.temporal import Temporal
+
+
+def moving_clip() -> tuple[torch.Tensor, torch.Tensor]:
+    """A texture moving right by 2 px a frame: clip (1, 3, 3, 16, 24), flow current→previous (1, 2, 2, 16, 24)."""
+    texture = torch.rand(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    clip = torch.stack([texture[..., 8 - 2 * t : 32 - 2 * t] for t in range(3)])[None]
+    flow = torch.zeros(1, 2, 2, 16, 24)
+    flow[:, :, 0] = -2
+    return clip, flow
+
+
+def test_consistent_motion_costs_nothing():
+    clip, flow = moving_clip()
+    masks = torch.ones(1, 2, 1, 16, 24)
+    masks[..., :2] = 0  # what came in from the left was nowhere before
+    assert Temporal()(clip, flow, masks) < 1e-6
+    assert Temporal()(clip, flow * 0, masks) > 0.1
+
+
+def test_masked_mean():
+    output = torch.zeros(2, 2, 3, 8, 8)
+    output[:, 1] = 0.5
+    masks = torch.zeros(2, 1, 1, 8, 8)
+    masks[..., :4] = 1
+    flow = torch.zeros(2, 1, 2, 8, 8)
+    assert Temporal()(output, flow, masks).item() == pytest.approx(0.25)
+    assert Temporal(kind="charbonnier")(output, flow, masks).item() == pytest.approx(0.25, abs=1e-5)
+
+
+def test_one_frame_gives_zero_with_a_graph():
+    output = torch.rand(2, 1, 3, 8, 8, requires_grad=True)
+    loss = Temporal()(output, torch.zeros(2, 0, 2, 8, 8), torch.zeros(2, 0, 1, 8, 8))
+    assert loss.item() == 0
+    loss.backward()
+    assert output.grad is not None
+    assert not output.grad.any()
