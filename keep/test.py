@@ -97,7 +97,7 @@ def write_tables(folder: Path, table: Table, metrics: Sequence[Any], about: Mapp
         "clips": clips,
     }
     (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    log.info(console_table(rows, columns))
+    log.info("\n" + console_table(rows, columns))
     for name, text in about.items():
         log.info(f"  {name}: {text}")
     log.info(f"in {folder}: table.md, frames.csv, results.json, videos and pictures")

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
-from keep.archs.public import from_vqgan
+from keep.archs.public import from_codeformer, from_vqgan
 from keep.checkpoint import State, fill
 from keep.degradation.resize import upsample
+from keep.errors import UserError
 from keep.models.base import Batch, Recipe, Slot, Terms, freeze
 from keep.registry import MODELS, Arch, Loss
 
@@ -20,7 +21,8 @@ class KalmanModel(Recipe):
     Trains E_L, T_Q and the Kalman filter network; E_H, codebook and generator are stage I's and frozen. The
     target codes are stage I's on the ground truth. As written in eq. (4) the feature term would train nothing
     (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features. ``pretrained`` needs
-    ``vqgan`` (stage I's checkpoint); E_L starts from its encoder.
+    ``vqgan`` (stage I's checkpoint); E_L starts from its encoder. It takes ``codeformer``: E_L and T_Q of a
+    CodeFormer that shares the codebook.
 
     Args:
         net: ``KEEP``; CFT and CFA are off in this stage.
@@ -39,11 +41,23 @@ class KalmanModel(Recipe):
             part.requires_grad_(True)
 
     def slots(self) -> dict[str, Slot]:
-        return {"vqgan": Slot(self._from_vqgan, "stage I's VQGAN", required=True)}
+        return {
+            "vqgan": Slot(self._from_vqgan, "stage I's VQGAN", required=True),
+            "codeformer": Slot(self._from_codeformer, "a CodeFormer of the same codebook"),
+        }
 
     def _from_vqgan(self, state: State, path: Path) -> None:
         parts = ("hq_encoder", "lq_encoder", "codebook", "generator")
         fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), from_vqgan(state), path)
+
+    def _from_codeformer(self, state: State, path: Path) -> None:
+        given = from_codeformer(state)
+        codebook = given.get("codebook.embedding.weight")
+        if codebook is None or not torch.equal(codebook, self.net.codebook.embedding.weight):
+            raise UserError(f"{path}: its codebook is not that of pretrained.vqgan; T_Q would predict other codes")
+        parts = ("lq_encoder", "code_transformer")
+        own = {k: v for k, v in given.items() if k.split(".")[0] in parts}
+        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), own, path)
 
     @torch.no_grad()
     def _target(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,73 @@
+"""What stage II starts from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from keep.archs.keep import KEEP
+from keep.archs.public import to_public
+from keep.archs.vqgan import VQGAN
+from keep.errors import UserError
+from keep.losses.codebook import CodeCrossEntropy
+from keep.losses.pixel import MSE
+from keep.models.kalman_model import KalmanModel
+
+SIZES = {
+    "image_size": 32, "channels": 8, "ch_mult": (1, 2), "res_blocks": 1, "attn_resolutions": (16,), "latent_dim": 8,
+    "codebook_size": 16,
+}  # fmt: skip
+
+
+def net() -> KEEP:
+    return KEEP(
+        **SIZES, transformer_width=16, transformer_heads=2, transformer_layers=1, transformer_mlp_width=16,
+        kalman_blocks=1, kalman_heads=2, kalman_head_dim=8, kalman_gain_blocks=1, cft_scales=(16,), cfa_scales=(16,),
+    )  # fmt: skip
+
+
+def recipe() -> KalmanModel:
+    return KalmanModel(net(), CodeCrossEntropy(), MSE())
+
+
+def test_a_vqgan_fills_four_parts_and_both_encoders_start_alike() -> None:
+    vqgan, model = VQGAN(**SIZES), recipe()
+    model.slots()["vqgan"].fill(vqgan.state_dict(), Path("stage1.pth"))
+    for part in (model.net.hq_encoder, model.net.lq_encoder):
+        assert all(torch.equal(a, b) for a, b in zip(part.parameters(), vqgan.encoder.parameters(), strict=True))
+    assert torch.equal(model.net.codebook.embedding.weight, vqgan.codebook.embedding.weight)
+    assert torch.equal(model.net.generator.last_layer, vqgan.generator.last_layer)
+
+
+def test_a_codeformer_gives_lq_encoder_and_code_transformer_if_the_codebook_is_the_same() -> None:
+    source, model = net(), recipe()
+    public = to_public(source.state_dict())
+    names = ("encoder.", "quantize.", "generator.", "position_emb", "feat_emb.", "ft_layers.", "idx_pred_layer.")
+    codeformer = {k: v for k, v in public.items() if k.startswith(names)}
+    fill = model.slots()["codeformer"].fill
+    with pytest.raises(UserError, match="its codebook is not that of"):
+        fill(codeformer, Path("codeformer.pth"))
+    model.net.codebook.load_state_dict(source.codebook.state_dict())
+    before = model.net.generator.last_layer.clone()
+    fill(codeformer, Path("codeformer.pth"))
+    for part in ("lq_encoder", "code_transformer"):
+        ours, theirs = getattr(model.net, part).parameters(), getattr(source, part).parameters()
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert torch.equal(model.net.generator.last_layer, before)
+
+
+def test_only_lq_encoder_code_transformer_and_kalman_filter_receive_gradients() -> None:
+    torch.manual_seed(0)
+    model = recipe()
+    batch = {"gt": torch.rand(1, 2, 3, 32, 32) * 2 - 1, "lq": torch.rand(1, 2, 3, 8, 8) * 2 - 1}
+    model.net.flownet = ZeroFlow()
+    ((name, terms),) = list(model.losses(batch, 0))
+    assert name == "net"
+    torch.stack(list(terms.values())).sum().backward()
+    parts = {k.split(".")[0] for k, p in model.net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert parts == {"lq_encoder", "code_transformer", "kalman_filter"}
+
+
+class ZeroFlow(torch.nn.Module):
+    def forward(self, current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(current[:, :2])
