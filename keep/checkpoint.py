@@ -59,7 +59,7 @@ def load(path: Path | str) -> Any:
     Raises:
         UserError: the file is missing, is no checkpoint, is cut short, or holds code.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
@@ -90,31 +90,43 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 
 def network_state(content: Any, path: Path | str, prefer: str = "ema") -> tuple[State, str]:
-    """The weights in a checkpoint and which they are: ``params_ema``, ``params`` or ``bare``.
+    """The weights in a checkpoint and their key there, or ``bare``.
 
     Args:
-        content: what :func:`load` gave: a bare state dict, or BasicSR's ``params`` / ``params_ema``.
+        content: what :func:`load` gave: a bare state dict, BasicSR's ``params`` / ``params_ema``, or another's.
         path: for messages.
         prefer: ``"ema"`` or ``"online"``, where the file has both.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a network")
     order = ["params_ema", "params"] if prefer == "ema" else ["params", "params_ema"]
-    for key in order:
-        if isinstance(content.get(key), Mapping):
-            return content[key], key
+    for key in (*order, "model", "state_dict"):
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and inner and all(isinstance(v, torch.Tensor) for v in inner.values()):
+            return inner, key
     if content and all(isinstance(v, torch.Tensor) for v in content.values()):
         return content, "bare"
     raise UserError(f"{path} holds no network weights; its keys: {', '.join(map(str, list(content)[:5]))}")
 
 
-def fill(module: nn.Module, state: State, path: Path | str) -> None:
+def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> None:
     """Load ``state`` into ``module``; every name and shape must fit.
+
+    Args:
+        module: what is filled.
+        state: its weights.
+        path: where they are from, for messages.
+        what: the module in words, for messages; by default its class.
 
     Raises:
         UserError: a checkpoint of another network; names the first few differences.
     """
-    own = module.state_dict()
+    check_fit(module.state_dict(), state, path, what or type(module).__name__)
+    module.load_state_dict(state)
+
+
+def check_fit(own: State, state: State, path: Path | str, what: str) -> None:
+    """Raise UserError, naming the first few differences, unless names and shapes of both are equal."""
     rows = [f"{k} is missing" for k in own if k not in state]
     rows += [f"{k} is unknown" for k in state if k not in own]
     rows += [
@@ -125,10 +137,8 @@ def fill(module: nn.Module, state: State, path: Path | str) -> None:
     if rows:
         more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
         raise UserError(
-            f"{path} is a checkpoint of another network than the options' {type(module).__name__}: "
-            f"{'; '.join(rows[:3])}{more}"
+            f"{path} is a checkpoint of another network than the options' {what}: {'; '.join(rows[:3])}{more}"
         )
-    module.load_state_dict(state)
 
 
 def _size(tensor: torch.Tensor) -> str:

@@ -6,6 +6,7 @@ line and the nearest right name. Options of registered classes (archs, models, l
 of their ``__init__``; see :mod:`keep.registry`.
 """
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, create_model
 
 from keep.errors import UserError
-from keep.registry import BASELINES, DATASETS, METRICS, MODELS, REGISTRIES, SCHEDULES, Options, dump
+from keep.registry import BASELINES, DATASETS, INHERITED, METRICS, MODELS, REGISTRIES, SCHEDULES, Options, dump
 
 Dataset = Annotated[Any, DATASETS]
 Metric = Annotated[Any, METRICS]
@@ -82,11 +83,12 @@ class LogOptions(Options):
 
 
 class _Run(Options):
-    name: str
-    """Name of the run and of its folder."""
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+    """Name of the run and of its folder: letters, digits, and . _ + - after the first."""
     plugins: tuple[Path, ...] = ()
-    """Python files that register your own archs, losses, …; relative to the file that names them."""
-    seed: int = 0
+    """Python files that register your own archs, losses, …; relative to the file that names them, and added to those of
+    its ``_base_``."""
+    seed: Annotated[int, Field(ge=0)] = 0
     """Everything random follows from it: weights, data order, degradations."""
     device: str = "auto"
     """auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N."""
@@ -129,7 +131,7 @@ class TestConfig(_Run):
     """Folder that holds the results."""
     data: TestData
     """Clips to restore and score."""
-    restorers: dict[str, Annotated[Any, BASELINES]]
+    restorers: Annotated[dict[str, Annotated[Any, BASELINES]], Field(min_length=1)]
     """Column name → restorer. Every one sees the same clips."""
     metrics: tuple[Metric, ...]
     """What is measured."""
@@ -149,6 +151,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key.start_mark)
             if key.value in seen and key.value != "<<":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} is given twice", key.start_mark
@@ -183,9 +187,10 @@ class Source:
 def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> Source:
     """A YAML file with its ``_base_`` includes merged beneath it (paths relative to the file).
 
-    A mapping is merged key by key, unless its ``type`` changes: then the file's own replaces the base's.
+    A mapping is merged key by key. Where its ``type`` changes, the base's other options stay as far as the new class
+    has them. ``plugins`` add up.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.resolve() in _open:
         raise UserError(f"{path}: includes itself through _base_")
     try:
@@ -193,29 +198,36 @@ def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise UserError(f"cannot read the options file {path}: {reason}") from None
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         data = loader.construct_document(node) if node else {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    finally:
-        loader.dispose()
+        reason = str(getattr(error, "problem", None) or error).partition("\n")[0]
+        raise UserError(f"{path}{line}: not valid YAML: {reason}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of options at the top")
     own = Source(data, {})
     _note_lines(node, (), path, own.lines)
-    for plugins in [data.get("plugins")]:
-        if isinstance(plugins, list):
-            data["plugins"] = [str(path.parent / str(p)) for p in plugins]
-
-    bases = data.pop("_base_", [])
+    bases, plugins = (_paths(data, key, path) for key in ("_base_", "plugins"))
+    data.pop("_base_", None)
     merged = Source({}, {})
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, read_yaml(path.parent / base, (*_open, path.resolve())))
-    return merge(merged, own)
+    for base in bases:
+        merged = merge(merged, read_yaml(base, (*_open, path.resolve())))
+    plugins = [*merged.data.get("plugins", []), *(str(p.resolve()) for p in plugins)]
+    merged = merge(merged, own)
+    return Source({**merged.data, "plugins": plugins}, merged.lines) if plugins else merged
+
+
+def _paths(data: dict[str, Any], key: str, path: Path) -> list[Path]:
+    """The files that ``key`` names, one or a list, relative to the YAML file at ``path``."""
+    given = data.get(key) or []
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not all(isinstance(p, str) for p in given):
+        raise UserError(f"{path}: {key}: expected a file name or a list of them")
+    return [path.parent / Path(p).expanduser() for p in given]
 
 
 def _note_lines(node: Any, loc: Location, path: Path, lines: dict[Location, str]) -> None:
@@ -237,9 +249,12 @@ def merge(base: Source, over: Source) -> Source:
 def _merge(base: Any, over: Any) -> Any:
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
+    merged = {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
+    kept = base.get(INHERITED, [])
     if "type" in over and "type" in base and over["type"] != base["type"]:
-        return over
-    return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
+        kept = [k for k in base if k not in ("type", INHERITED)]
+    kept = [k for k in kept if k not in over]
+    return {**merged, INHERITED: kept} if kept else {k: v for k, v in merged.items() if k != INHERITED}
 
 
 def override(source: Source, assignment: str) -> Source:
@@ -253,19 +268,23 @@ def override(source: Source, assignment: str) -> Source:
         raise UserError(f"--set {assignment}: the value is not valid YAML") from None
     parts = key.strip().split(".")
     where: Location = tuple(int(p) if p.isdigit() else p for p in parts)
-    return Source(_assign(source.data, parts, value), {**source.lines, where: f"--set {key.strip()}"})
+    told = f"--set {key.strip()}"
+    new = {where[: i + 1]: told for i in range(len(where)) if where[: i + 1] not in source.lines or i == len(where) - 1}
+    return Source(_assign(source.data, parts, value, told), {**source.lines, **new})
 
 
-def _assign(data: Any, parts: list[str], value: Any) -> Any:
+def _assign(data: Any, parts: list[str], value: Any, told: str) -> Any:
     """A copy of ``data`` in which the value at the path ``parts`` is ``value``."""
     head, rest = parts[0], parts[1:]
-    if isinstance(data, list) and head.isdigit() and int(head) < len(data):
+    if isinstance(data, list):
+        if not head.isdigit() or int(head) >= len(data):
+            raise UserError(f"{told}: {head!r} is not a place in that list, which has {len(data)} entries, 0 the first")
         i = int(head)
-        return [*data[:i], _assign(data[i], rest, value) if rest else value, *data[i + 1 :]]
+        return [*data[:i], _assign(data[i], rest, value, told) if rest else value, *data[i + 1 :]]
     if isinstance(data, str):  # "flow: dis" is short for "flow: {type: dis}"
         data = {"type": data}
     old = data if isinstance(data, dict) else {}
-    new = {head: _assign(old.get(head), rest, value) if rest else value}
+    new = {head: _assign(old.get(head), rest, value, told) if rest else value}
     return _merge(old, new) if head == "type" else {**old, **new}
 
 
@@ -281,8 +300,9 @@ def load(path: Path | str, overrides: Iterable[str], schema: type[Config]) -> Co
     source = read_yaml(Path(path))
     for assignment in overrides:
         source = override(source, assignment)
-    for plugin in source.data.get("plugins") or ():
-        load_plugin(Path(plugin))
+    plugins = source.data.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else ():
+        load_plugin(Path(str(plugin)))
     return check(source, schema, str(path))
 
 
@@ -316,7 +336,7 @@ def import_registered() -> None:
 
 def load_plugin(path: Path) -> None:
     """Import a user's Python file, so that what it registers can be named in the YAML."""
-    name = f"keep_plugin_{path.stem}"
+    name = f"keep_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     if not path.is_file():
@@ -332,7 +352,7 @@ def load_plugin(path: Path) -> None:
     except UserError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"plugins: {path} fails on import: {type(error).__name__}: {error}") from error
 

@@ -24,6 +24,7 @@ class ClipScore:
     """One clip by one restorer.
 
     Attributes:
+        frames: T.
         per_frame: metric name → (T,) values.
         seconds: time of the restorer alone.
         degradation: JSON of what was drawn for the clip.
@@ -31,6 +32,7 @@ class ClipScore:
 
     clip: str
     restorer: str
+    frames: int
     per_frame: Mapping[str, np.ndarray]
     seconds: float
     degradation: str = ""
@@ -54,8 +56,7 @@ class Table:
 
     def frames_per_second(self, restorer: str) -> float:
         rows = [s for s in self.scores if s.restorer == restorer]
-        frames = sum(len(next(iter(s.per_frame.values()), ())) for s in rows)
-        return frames / max(sum(s.seconds for s in rows), 1e-9)
+        return sum(s.frames for s in rows) / max(sum(s.seconds for s in rows), 1e-9)
 
 
 @torch.no_grad()
@@ -82,6 +83,8 @@ def evaluate(
             (at its own size), one for each restorer, ``truth``.
         title: on the progress bar.
     """
+    if taken := {"input", "truth"} & restorers.keys():
+        raise UserError(f"restorers: {', '.join(taken)} is the name of a panel; choose another")
     table = Table()
     for i in tqdm(range(len(dataset)), desc=title, unit="clip", leave=False, delay=2):
         sample = dataset[seed, i]
@@ -95,15 +98,15 @@ def evaluate(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds = time.perf_counter() - start
-            output = output.cpu()
             if output.shape != truth.shape:
                 raise UserError(
                     f"restorer {name!r} gave {tuple(output.shape)} for clip {sample['name']}, "
                     f"but its ground truth is {tuple(truth.shape)}"
                 )
-            scores = {m.name: m(output, truth) for m in metrics}
-            table.scores.append(ClipScore(sample["name"], name, scores, seconds, sample.get("degradation", "")))
-            panels[name] = output
+            scores = {m.name: m(output, truth.to(device)) for m in metrics}
+            drawn = sample.get("degradation", "")
+            table.scores.append(ClipScore(sample["name"], name, len(truth), scores, seconds, drawn))
+            panels[name] = output.cpu()
         if on_clip is not None:
             on_clip(i, sample["name"], {**panels, "truth": truth})
     return table

@@ -21,12 +21,21 @@ from keep.errors import UserError, nearest
 
 C = TypeVar("C", bound=type)
 
+INHERITED = "_inherited_"
+"""Key of a mapping whose ``type`` differs from its base's: the options that come from the base. Those that the new
+class does not have are left out, where in the file itself they would be a mistake."""
+
 
 class Options(BaseModel):
     """Base of every option object: frozen, and an unknown key is an error that names the nearest right one."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
     @model_validator(mode="wrap")
@@ -50,12 +59,17 @@ def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
         message = "this option is required"
     elif kind == "model_type":
         message = "expected a mapping of options"
-    message = message.removeprefix("Value error, ").replace("{", "{{").replace("}", "}}")
+    elif kind == "tuple_type":
+        message = "expected a list, e.g. [1, 2]"
+    elif kind == "string_pattern_mismatch":
+        message = "expected letters, digits and . _ + -, a letter or digit first"
+    message = message.removeprefix("Value error, ")
     return InitErrorDetails(type=_told(kind, message), loc=loc, input=error["input"])
 
 
 def _told(kind: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError(kind, message)  # pyright: ignore[reportArgumentType]  (asks for literals)
+    # The text goes in as an argument: braces in it are not placeholders.
+    return PydanticCustomError(kind, "{text}", {"text": message})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
@@ -151,10 +165,8 @@ class Registry:
         if isinstance(value, str):
             value = {"type": value}
         if not isinstance(value, Mapping) or "type" not in value:
-            raise PydanticCustomError(
-                "no_type", "expected a mapping with 'type: NAME'; {kind}s: {names}",
-                {"kind": self.kind, "names": ", ".join(self.names())},
-            )  # fmt: skip
+            names = ", ".join(self.names())
+            raise _told("no_type", f"expected a {self.kind}, as a mapping with 'type: NAME'; known names: {names}")
         name = value["type"]
         if name not in self._classes:
             raise ValidationError.from_exception_data(
@@ -162,7 +174,8 @@ class Registry:
                 [InitErrorDetails(type=_told("unknown_type", self._unknown(name)), loc=("type",), input=name)],
             )
         cls = self._classes[name]
-        options = schema(cls).model_validate({k: v for k, v in value.items() if k != "type"})
+        dropped = {"type", INHERITED, *(k for k in value.get(INHERITED, ()) if k not in schema(cls).model_fields)}
+        options = schema(cls).model_validate({k: v for k, v in value.items() if k not in dropped})
         return Spec(name, cls, {k: getattr(options, k) for k in type(options).model_fields})
 
     # pydantic calls these two where a registry stands in an ``Annotated[…]``.

@@ -5,6 +5,8 @@
 
 import csv
 import json
+import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +26,18 @@ from keep.visual import console_table, contact_sheet, gain_figure, markdown_tabl
 
 
 def test(config: TestConfig) -> Table:
-    """Run ``keep.test``: table, per-frame values, side-by-side videos and pictures in ``results/NAME``."""
+    """Run ``keep.test``: table, per-frame values, side-by-side videos and pictures in ``results/NAME``.
+
+    The folder is there whole or not at all; older results of the same name are replaced.
+    """
     device = prepare(config.device, config.threads, config.seed)
     dataset = build(config.data.test)
     metrics = build(config.metrics)
     restorers = {name: spec.build().to(device) for name, spec in config.restorers.items()}
-    folder = config.root / config.name
-    folder.mkdir(parents=True, exist_ok=True)
+    final = config.root / config.name
+    folder = config.root / f".{config.name}.unfinished"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / "options.yml").write_text(to_yaml(config), encoding="utf-8")
 
     def look(i: int, name: str, panels: Mapping[str, torch.Tensor]) -> None:
@@ -38,8 +45,14 @@ def test(config: TestConfig) -> Table:
             save_pictures(folder, name, panels, restorers, config.save.crf)
 
     log.info(f"{config.name}: {len(dataset)} clips, {', '.join(restorers)}, on {device}")
-    table = evaluate(restorers, dataset, metrics, device, config.seed, look, config.name)
-    write_tables(folder, table, metrics, {k: r.describe() for k, r in restorers.items()})
+    try:
+        table = evaluate(restorers, dataset, metrics, device, config.seed, look, config.name)
+        write_tables(folder, table, metrics, {k: r.describe() for k, r in restorers.items()})
+        shutil.rmtree(final, ignore_errors=True)
+        folder.rename(final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    log.info(f"in {final}: table.md, frames.csv, results.json, videos and pictures")
     return table
 
 
@@ -49,14 +62,14 @@ test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (pytest: t
 def save_pictures(
     folder: Path, name: str, panels: Mapping[str, torch.Tensor], restorers: Mapping[str, Any], crf: int
 ) -> None:
-    """``NAME.mp4`` and ``NAME.png`` with all panels side by side; ``NAME_gain.png`` where a restorer has gains."""
+    """``CLIP.mp4`` and ``CLIP.png``, all panels side by side; ``CLIP_RESTORER_gain.png`` where there are gains."""
     name = name.replace("/", "_")
     clips = {k: v.permute(0, 2, 3, 1).numpy() for k, v in panels.items()}
     write_video(folder / f"{name}.mp4", side_by_side(clips), fps=25, crf=crf)
     contact_sheet(clips, folder / f"{name}.png")
-    for restorer in restorers.values():
+    for key, restorer in restorers.items():
         if getattr(restorer, "gains", None) is not None:
-            gain_figure(restorer.gains.numpy(), clips["truth"], folder / f"{name}_gain.png")
+            gain_figure(restorer.gains.numpy(), clips["truth"], folder / f"{name}_{key.replace('/', '_')}_gain.png")
 
 
 def rows_of(table: Table, metrics: Sequence[Any]) -> list[dict[str, Any]]:
@@ -96,11 +109,19 @@ def write_tables(folder: Path, table: Table, metrics: Sequence[Any], about: Mapp
         "table": rows,
         "clips": clips,
     }
-    (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(plain(content), indent=1, allow_nan=False), encoding="utf-8")
     log.info("\n" + console_table(rows, columns))
     for name, text in about.items():
         log.info(f"  {name}: {text}")
-    log.info(f"in {folder}: table.md, frames.csv, results.json, videos and pictures")
+
+
+def plain(value: Any) -> Any:
+    """``value`` for JSON, which has no infinity: the PSNR of two equal frames becomes the text "inf"."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def command(argv: Sequence[str] | None) -> None:

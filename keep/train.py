@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from keep import cli
 from keep.config import TrainConfig
+from keep.errors import UserError
 
 
 def command(argv: Sequence[str] | None) -> None:
@@ -30,6 +31,8 @@ def command(argv: Sequence[str] | None) -> None:
 
     to_console()
     if args.dry_run:
+        if args.resume:
+            raise UserError("--dry-run starts from `pretrained`; leave out --resume")
         trainer.dry_run(config)
     else:
         folder = trainer.train(config, args.resume)

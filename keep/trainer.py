@@ -1,6 +1,6 @@
 """The one training loop, for all stages and for recipes of your own."""
 
-import shutil
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +59,7 @@ def train(config: TrainConfig, resume: str | None = None) -> Path:
     run = build_run(config, start=state is None)
     data = build(config.data.train)
     val_data = build(config.data.val)
+    check_data(run.recipe, data, val_data)
     metrics = build(config.val.metrics)
     if state is not None:
         restore_state(run, state)
@@ -85,10 +86,13 @@ def train(config: TrainConfig, resume: str | None = None) -> Path:
                 records.scalars(step, {**{f"loss/{k}": v for k, v in shown.items()}, "lr": lr, **stats, **timing})
             if due(step, config.log.image_interval, total):
                 records.clip("train", step, preview(run, batch))
-            if val_data is not None and due(step, config.val.interval, total):
-                validate(run, val_data, metrics, records)
             if due(step, config.log.save_interval, total):
                 save_state(run)
+            if val_data is not None and due(step, config.val.interval, total):
+                validate(run, val_data, metrics, records)
+    except KeyboardInterrupt:
+        log.info(f"stopped at step {run.step}; --resume goes on from the newest checkpoint in {run.folder}")
+        raise
     finally:
         progress.close()
         records.close()
@@ -201,6 +205,15 @@ def load_pretrained(recipe: Recipe, config: TrainConfig) -> None:
         log.info(f"pretrained.{name}: {which} of {path}")
 
 
+def check_data(recipe: Recipe, train: Any, val: Any) -> None:
+    """Raise UserError where a dataset cannot feed the recipe."""
+    if getattr(train, "clip_length", 1) is None:
+        raise UserError("data.train.clip_length: training needs the number of frames of a clip, e.g. 8")
+    for name, data in (("train", train), ("val", val)):
+        if data is not None and recipe.needs_lq and getattr(data, "pipeline", True) is None:
+            raise UserError(f"data.{name}.degradation: {type(recipe).__name__} needs degraded clips; name the steps")
+
+
 def describe(run: Run) -> str:
     count = {k: sum(p.numel() for g in o.param_groups for p in g["params"]) for k, o in run.optimizers.items()}
     return ", ".join(f"{v / 1e6:.2f} M {k} parameters train" for k, v in count.items())
@@ -245,6 +258,13 @@ def recipe_state(recipe: Recipe) -> dict[str, torch.Tensor]:
     return {k: v for k, v in recipe.state_dict().items() if k.startswith(("net.", "discriminator.")) or "." not in k}
 
 
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options as ``a.b.c`` → value."""
+    if isinstance(options, dict):
+        return {k: v for key, inner in options.items() for k, v in flat(inner, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: options}
+
+
 def _steps(folder: Path, pattern: str) -> list[int]:
     return [int(p.stem) for p in folder.glob(pattern) if p.stem.isdigit()]
 
@@ -265,15 +285,17 @@ def restore_state(run: Run, path: Path) -> None:
     state = checkpoint.load(path)
     if not isinstance(state, dict) or "optimizers" not in state:
         raise UserError(f"--resume: {path} is not a training state; they are under training_states/")
-    own = recipe_state(run.recipe)
-    if state["recipe"].keys() != own.keys():
-        differ = sorted(state["recipe"].keys() ^ own.keys())
-        raise UserError(f"--resume: {path} is of a run with other networks: {', '.join(differ[:3])}, …")
+    checkpoint.check_fit(recipe_state(run.recipe), state["recipe"], path, type(run.recipe).__name__)
     run.recipe.load_state_dict(state["recipe"], strict=False)
+    changed = [k for k, v in flat(dump(run.config)).items() if flat(state["options"]).get(k, v) != v]
+    if changed:
+        log.warning(f"warning: resumed with other options than {path} was written with: {', '.join(changed)}")
     for name, optimizer in run.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
-    if run.ema is not None and state["ema"] is not None:
-        run.ema.load_state_dict(state["ema"])
+    if run.ema is not None:
+        run.ema = EMA(run.recipe.net, run.ema.decay)  # of the loaded weights, where the older run had no average
+        if state["ema"] is not None:
+            run.ema.load_state_dict(state["ema"])
     torch.set_rng_state(state["rng"])
     if run.device.type == "cuda" and state["rng_cuda"] is not None:
         torch.cuda.set_rng_state(state["rng_cuda"], run.device)
@@ -286,14 +308,36 @@ def restore_state(run: Run, path: Path) -> None:
 def open_folder(run: Run, fresh: bool) -> None:
     """The run's folder, with the resolved options in it; an older run of that name is moved aside."""
     folder = run.folder
+    stamp = f"{datetime.now():%Y%m%d_%H%M%S_%f}"
     if fresh and folder.exists():
-        aside = folder.with_name(f"{folder.name}_archived_{datetime.now():%Y%m%d_%H%M%S}")
-        shutil.move(folder, aside)
+        aside = folder.with_name(f"{folder.name}_archived_{stamp}")
+        folder.rename(aside)
         log.info(f"{folder} was there already; it is now {aside}")
     folder.mkdir(parents=True, exist_ok=True)
+    if not fresh:
+        leave_later_steps(folder, run.step, stamp)
     temporary = folder / ".options.yml"
     temporary.write_text(to_yaml(run.config), encoding="utf-8")
     temporary.replace(folder / "options.yml")
+
+
+def leave_later_steps(folder: Path, step: int, stamp: str) -> None:
+    """A run that resumes from ``step`` takes another way from there: what came later is moved out of its way."""
+    later = [s for s in _steps(folder / "training_states", "*.state") if s > step]
+    if later:
+        aside = folder / f"left_{stamp}"
+        aside.mkdir()
+        for s in later:
+            for path in (folder / f"training_states/{s}.state", folder / f"models/net_{s}.pth"):
+                if path.exists():
+                    path.rename(aside / path.name)
+        log.info(f"resumed from step {step}; the later checkpoints are now in {aside}")
+    records = folder / "log.jsonl"
+    if records.exists():
+        kept = [line for line in records.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        temporary = folder / ".log.jsonl"
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(records)
 
 
 # --- looking ------------------------------------------------------------------------------------------------
@@ -343,21 +387,27 @@ def dry_run(config: TrainConfig) -> None:
     """Build everything and run one step of every phase; write nothing."""
     run = build_run(config)
     log.info(f"dry run of {config.name}: {describe(run)}, on {run.device}")
-    build(config.val.metrics)
-    build_or_warn(config.data.val, "data.val")
-    batch = dry_batch(config, run.device)
+    data = build_or_warn(config.data.train, "data.train")
+    check_data(run.recipe, data, build_or_warn(config.data.val, "data.val"))
+    metrics = build(config.val.metrics)
+    batch = dry_batch(config, data, run.device)
     for phase, step in run.recipe.phases().items():
         run.step = step
         start = time.perf_counter()
         values = train_step(run, batch)
         terms = "  ".join(f"{k} {v.item():.4g}" for k, v in values.items())
         log.info(f"  {phase} (step {step}): {terms}  ({time.perf_counter() - start:.1f} s)")
+    start = time.perf_counter()
+    with torch.no_grad():
+        output = to_uint8(run.recipe.restore(batch.get("lq", batch["gt"])[:1, :2]))[0]
+    scores = {m.name: float(m(output, to_uint8(batch["gt"][0, :2])).mean()) for m in metrics}
+    terms = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+    log.info(f"  validation: {terms}  ({time.perf_counter() - start:.1f} s)")
     log.info("dry run passed; nothing was written")
 
 
-def dry_batch(config: TrainConfig, device: torch.device) -> dict[str, torch.Tensor]:
-    """The run's first batch; where its data is not on this machine, noise of the same shapes, and a warning."""
-    data = build_or_warn(config.data.train, "data.train")
+def dry_batch(config: TrainConfig, data: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    """The run's first batch; without ``data``, noise of the same shapes."""
     if data is None:
         log.info("  the steps below run on made-up clips")
         data = MadeUpClips(config.data.train.options)
@@ -369,12 +419,12 @@ def dry_batch(config: TrainConfig, device: torch.device) -> dict[str, torch.Tens
 
 
 def build_or_warn(spec: Any, where: str) -> Any:
-    """The dataset, or None and a warning line where its files are missing."""
-    try:
-        return build(spec)
-    except UserError as error:
-        log.warning(f"warning: {where}: {error}; a real run will not start")
+    """The dataset; None, and a warning line, where its root is not on this machine."""
+    root = spec.options.get("root") if spec is not None else None
+    if root is not None and not Path(root).expanduser().exists():
+        log.warning(f"warning: {where}.root: there is no {root}; a real run will not start")
         return None
+    return build(spec)
 
 
 class MadeUpClips:

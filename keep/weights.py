@@ -229,16 +229,12 @@ def _has(names: Iterable[str], *prefixes: str) -> bool:
 
 def _tensors(content: Any, params: Params) -> tuple[Mapping[str, Tensor], str]:
     """The state dict inside a file's content and its key there; empty where there is none."""
-    if not isinstance(content, Mapping):
+    if params not in ("ema", "online"):
+        raise UserError(f"params: {params!r} is neither 'ema' nor 'online'")
+    try:
+        return checkpoint.network_state(content, "", params)
+    except UserError:
         return {}, "none"
-    first = ("params_ema", "params") if params == "ema" else ("params", "params_ema")
-    for key in (*first, "model", "state_dict"):
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and inner and all(isinstance(v, Tensor) for v in inner.values()):
-            return inner, key
-    if content and all(isinstance(v, Tensor) for v in content.values()):
-        return content, "bare"
-    return {}, "none"
 
 
 def _refusal(content: Any, state: Mapping[str, Tensor], path: Path) -> str:

@@ -69,8 +69,9 @@ def gather() -> None:
         rows += [{"split": split, **row} for row in table]
     columns = dict.fromkeys(rows[0])
     (OUT / "table.md").write_text(markdown_table(rows, columns), encoding="utf-8")
-    for name in ("face.mp4", "face.png", "face_gain.png"):
-        shutil.copyfile(OUT / "results" / "medium" / name, OUT / name.replace("face", "medium"))
+    pictures = {"face.mp4": "medium.mp4", "face.png": "medium.png", "face_KEEP_gain.png": "medium_gain.png"}
+    for name, copy in pictures.items():
+        shutil.copyfile(OUT / "results" / "medium" / name, OUT / copy)
     print("\n" + console_table(rows, columns))
     print(verdict(rows))
 

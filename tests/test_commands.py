@@ -56,7 +56,7 @@ def test_train_then_test_leaves_table_values_video_and_pictures(
     assert "| KEEP " in (folder / "table.md").read_text()
     assert probe(folder / "disc0.mp4").frames == 12
     assert (folder / "disc0.png").stat().st_size > 1000
-    assert (folder / "disc0_gain.png").stat().st_size > 1000
+    assert (folder / "disc0_KEEP_gain.png").stat().st_size > 1000
     assert not (folder / "disc1.mp4").exists()
 
     first = (folder / "frames.csv").read_bytes()
@@ -95,6 +95,11 @@ def test_dry_run_of_the_shipped_stage_two_names_the_missing_weights(capsys) -> N
         (["model.gan=null"], "model.discriminator and model.gan go together"),
         (["plugins=[nothing.py]"], "plugins: there is no file"),
         (["train.iters=0"], "train.iters"),
+        (["seed=-1"], "seed"),
+        (["name=.."], "name: expected letters"),
+        (["root=README.md"], "README.md"),
+        (["data.train.clip_length=null", "data.train.flip=false", "data.train.tone_jitter=[0, 0]"], "clip_length"),
+        (["data.train.interval=3"], "data.train.interval: expected a list"),
         (["model.net.ch_mult=[1,2,2,2,2,2,2]"], "image_size 32"),
     ],
 )
@@ -104,6 +109,23 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(tiny, tmp_path: Path, 
     assert says in error
     assert "Traceback" not in error
     assert not (tmp_path / "experiments").exists()
+
+
+def test_stage_two_without_degradation_is_told(tiny, capsys) -> None:
+    assert keep_train.main(command(tiny, 1)) == 0
+    assert keep_train.main(command(tiny, 2, "data.train.degradation=[]")) == 2
+    assert "data.train.degradation: KalmanModel needs degraded clips" in capsys.readouterr().err
+
+
+def test_a_test_that_fails_leaves_the_older_results_alone(clips: Path, tmp_path: Path) -> None:
+    arguments = ["-opt", str(ROOT / "options/tiny/test_mild.yml")]
+    for override in (f"root={tmp_path}", f"data.test.root={clips}", "data.test.size=32", "restorers={b: Bicubic}"):
+        arguments += ["--set", override]
+    assert keep_test.main(arguments) == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "mild").iterdir()}
+    assert keep_test.main([*arguments, "--set", "restorers={b: {type: Bicubic, scale: 2}}"]) == 2
+    assert {p.name: p.read_bytes() for p in (tmp_path / "mild").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["mild"]
 
 
 def test_a_video_that_is_none_is_named(tiny, tmp_path: Path, capsys) -> None:

@@ -60,10 +60,14 @@ def test_a_run_s_folder_holds_options_logs_and_checkpoints(stage1: Path) -> None
     assert load(stage1 / "options.yml", [], TrainConfig).train.iters == 4
 
 
-def test_a_resumed_run_ends_in_the_same_weights(tiny, stage1: Path) -> None:
+def test_a_resumed_run_ends_in_the_same_weights(tiny) -> None:
+    stage1 = run(tiny, 1, "model.revive=1")
     whole = checkpoint.load(stage1 / "models/net_4.pth")
-    (stage1 / "training_states/4.state").unlink()
-    assert run(tiny, 1, resume="auto") == stage1
+    assert run(tiny, 1, "model.revive=1", resume=str(stage1 / "training_states/2.state")) == stage1
+    (aside,) = stage1.glob("left_*")  # the first way from step 2 on
+    assert {p.name for p in aside.iterdir()} == {"4.state", "net_4.pth"}
+    records = [json.loads(line)["step"] for line in (stage1 / "log.jsonl").read_text().splitlines()]
+    assert records == [1, 2, 3, 4]
     again = checkpoint.load(stage1 / "models/net_4.pth")
     for key in ("params", "params_ema"):
         assert all(torch.equal(whole[key][k], again[key][k]) for k in whole[key])
@@ -74,8 +78,26 @@ def test_resume_of_a_finished_run_or_a_foreign_file_is_refused(tiny, stage1: Pat
         run(tiny, 1, resume="auto")
     with pytest.raises(UserError, match="not a training state"):
         run(tiny, 1, resume=str(stage1 / "models/net_4.pth"))
-    with pytest.raises(UserError, match="other networks"):
+    with pytest.raises(UserError, match=r"another network than the options' VQGANModel: discriminator"):
         run(tiny, 1, "model.discriminator=null", "model.gan=null", resume=str(stage1 / "training_states/2.state"))
+
+
+def test_pruning_keeps_the_newest_also_after_going_back(tiny) -> None:
+    folder = run(tiny, 1, "log.save_interval=1", "log.keep_last=2")
+    states = folder / "training_states"
+    assert {p.name for p in states.iterdir()} == {"3.state", "4.state"}
+    run(tiny, 1, "log.save_interval=1", "log.keep_last=1", "train.iters=5", resume=str(states / "3.state"))
+    assert {p.name for p in states.iterdir()} == {"5.state"}
+
+
+def test_an_average_switched_on_at_resume_starts_from_the_loaded_weights(tiny) -> None:
+    folder = run(tiny, 1, "train.ema=0")
+    path, overrides = tiny(1, "train.ema=0.9")
+    started = trainer.build_run(load(path, overrides, TrainConfig), start=False)
+    trainer.restore_state(started, folder / "training_states/2.state")
+    assert started.ema is not None
+    live = dict(started.recipe.net.named_parameters())
+    assert all(torch.equal(v, live[k]) for k, v in started.ema.state_dict().items() if isinstance(v, torch.Tensor))
 
 
 def test_an_older_run_of_the_same_name_is_moved_aside(tiny, stage1: Path) -> None:
@@ -120,7 +142,7 @@ def test_dry_run_without_data_says_so_and_uses_made_up_clips(
     path, overrides = tiny(2, "data.train.root=nowhere", "data.train.clip_length=5")
     with caplog.at_level("INFO", "keep"):
         trainer.dry_run(load(path, overrides, TrainConfig))
-    assert "data.train: nowhere" in caplog.text
+    assert "data.train.root: there is no nowhere" in caplog.text
     assert "made-up clips" in caplog.text
     assert "shortened from 5 to 3" in caplog.text
 

@@ -1,10 +1,10 @@
 """KEEP from a checkpoint."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from keep.degradation.resize import upsample
 from keep.registry import BASELINES, Arch
@@ -37,7 +37,7 @@ class KEEPRestorer:
         params: Literal["ema", "online"] = "ema",
         cft: bool = True,
         cfa: bool = True,
-        fidelity: float = 1.0,
+        fidelity: Annotated[float, Field(ge=0, le=1)] = 1.0,
         scale: int = 4,
         window: PositiveInt = WINDOW,
         context: PositiveInt = CONTEXT,

@@ -59,7 +59,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         interval: tuple[Annotated[int, Field(ge=1)], ...] = (1,),
         reverse: bool = False,
         flip: bool = False,
-        color_jitter: Annotated[float, Field(ge=0)] = 0.0,
+        tone_jitter: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0),
         degradation: tuple[Annotated[Any, DEGRADATIONS], ...] = (),
         max_frames: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
@@ -74,19 +74,25 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 for that clip. The public stage II draws from 1 to 6.
             reverse: play a clip backwards with probability .5.
             flip: mirror a clip left to right with probability .5.
-            color_jitter: strength s of a random tone curve x^γ for each colour channel, one a clip, with log γ
-                uniform in [-s, s]; 0 leaves colours alone. For small sets of few colours.
+            tone_jitter: strengths (a, b) of a random tone curve x^γ, one a clip: log γ is the sum of a number
+                uniform in [-a, a], common to the channels (brightness), and one in [-b, b] for each channel
+                (tint). [0, 0] leaves tones alone. For small sets that show few of them.
             degradation: steps that make the low-quality clip, in order; empty gives ground truth alone.
             max_frames: use only the first so many frames of each clip; null is all.
         """
         if not interval:
             raise UserError("dataset: interval is empty; use [1] for neighbouring frames")
-        if clip_length is None and (reverse or flip or color_jitter or tuple(interval) != (1,)):
+        if clip_length is None and (reverse or flip or any(tone_jitter) or tuple(interval) != (1,)):
             raise UserError(
-                "dataset: interval, reverse, flip and color_jitter need a clip_length; whole clips are read as they are"
+                "dataset: interval, reverse, flip and tone_jitter need a clip_length; whole clips are read as they are"
             )
-        self.root, self.clip_length, self.size, self.interval = Path(root), clip_length, size, tuple(interval)
-        self.reverse, self.flip, self.color_jitter, self.max_frames = reverse, flip, color_jitter, max_frames
+        self.root, self.clip_length, self.size, self.interval = (
+            Path(root).expanduser(),
+            clip_length,
+            size,
+            tuple(interval),
+        )
+        self.reverse, self.flip, self.tone_jitter, self.max_frames = reverse, flip, tone_jitter, max_frames
         self.pipeline = Pipeline(degradation) if degradation else None
         if not self.root.exists():
             raise UserError(f"{self.root}: no such folder or file")
@@ -121,8 +127,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if mirrored:
             frames = frames[:, :, ::-1]
         gt = square_resize(frames, self.size)
-        if self.color_jitter:
-            gt = tone_curves(gt, np.exp(rng.uniform(-self.color_jitter, self.color_jitter, 3)))
+        if any(self.tone_jitter):
+            common, own = self.tone_jitter
+            gt = tone_curves(gt, np.exp(rng.uniform(-common, common) + rng.uniform(-own, own, 3)))
         item: dict[str, Any] = {"gt": _to_tensor(gt)}
         drawn: list[dict[str, Any]] = []
         if self.pipeline:

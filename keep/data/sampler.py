@@ -79,6 +79,7 @@ def make_loader(
         persistent_workers=workers > 0,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_one_thread,
+        generator=torch.Generator().manual_seed(seed),  # its own: the loader must not draw from the training's
     )
 
 

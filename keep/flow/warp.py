@@ -28,7 +28,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 def consistency_mask(forward: Tensor, backward: Tensor) -> Tensor:
     """M of eq. (7): 1 where going along ``forward`` and back along ``backward`` returns to about the start.
 
-    |f + b'|² ≤ .01 (|f|² + |b'|²) + .5 with b' = ω(b, f) (Sundaram et al. 2010).
+    |f + b'|² ≤ .01 (|f|² + |b'|²) + .5 with b' = ω(b, f) (Sundaram et al. 2010); 0 where f leaves the image.
 
     Args:
         forward: (N, 2, H, W), pixels.
@@ -40,4 +40,5 @@ def consistency_mask(forward: Tensor, backward: Tensor) -> Tensor:
     back = warp(backward, forward)
     error = (forward + back).square().sum(1, keepdim=True)
     size = forward.square().sum(1, keepdim=True) + back.square().sum(1, keepdim=True)
-    return (error <= 0.01 * size + 0.5).to(forward.dtype)
+    inside = warp(torch.ones_like(back[:, :1]), forward) > 0.999
+    return ((error <= 0.01 * size + 0.5) & inside).to(forward.dtype)

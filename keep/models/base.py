@@ -34,10 +34,12 @@ class Recipe(nn.Module, ABC):
 
     Attributes:
         net: the network that is trained, checkpointed and averaged (EMA).
+        needs_lq: whether its clips must be degraded ones.
         stats: numbers of the last step worth logging beside the losses: name → scalar tensor.
     """
 
     net: Any
+    needs_lq = False
 
     def __init__(self) -> None:
         super().__init__()

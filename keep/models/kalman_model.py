@@ -31,6 +31,8 @@ class KalmanModel(Recipe):
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
     """
 
+    needs_lq = True
+
     def __init__(self, net: Arch, cross_entropy: Loss, feature: Loss, scale: int = 4) -> None:
         super().__init__()
         self.net = net
@@ -48,7 +50,7 @@ class KalmanModel(Recipe):
 
     def _from_vqgan(self, state: State, path: Path) -> None:
         parts = ("hq_encoder", "lq_encoder", "codebook", "generator")
-        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), from_vqgan(state), path)
+        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), from_vqgan(state), path, "VQGAN")
 
     def _from_codeformer(self, state: State, path: Path) -> None:
         given = from_codeformer(state)
@@ -57,7 +59,7 @@ class KalmanModel(Recipe):
             raise UserError(f"{path}: its codebook is not that of pretrained.vqgan; T_Q would predict other codes")
         parts = ("lq_encoder", "code_transformer")
         own = {k: v for k, v in given.items() if k.split(".")[0] in parts}
-        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), own, path)
+        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), own, path, "E_L and T_Q")
 
     @torch.no_grad()
     def _target(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
+from keep.archs.public import from_public
 from keep.checkpoint import State, fill
 from keep.degradation.resize import upsample
 from keep.flow.warp import consistency_mask
 from keep.models.base import Batch, Recipe, Slot, Terms, freeze, frozen
 from keep.models.vqgan_model import require_gan_loss
 from keep.registry import MODELS, Arch, Flow, Loss
+from keep.weights import layout_of
 
 
 @MODELS.register()
@@ -20,7 +23,7 @@ class VideoModel(Recipe):
 
     Trains CFT and CFA alone. The temporal loss, eq. (7), warps with the flow of the ground truth and masks what
     fails the forward–backward check. The discriminator, eq. (5), sees the clip as a volume. ``pretrained`` needs
-    ``keep`` (stage II's checkpoint) and takes ``discriminator``.
+    ``keep`` (stage II's checkpoint, or the authors' file) and takes ``discriminator``.
 
     Args:
         net: ``KEEP``.
@@ -34,6 +37,7 @@ class VideoModel(Recipe):
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
     """
 
+    needs_lq = True
     gan: Any  # there whenever the discriminator is
 
     def __init__(
@@ -45,7 +49,7 @@ class VideoModel(Recipe):
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
         gan: Loss | None = None,
-        gan_start: int = 0,
+        gan_start: Annotated[int, Field(ge=0)] = 0,
         scale: int = 4,
     ) -> None:
         super().__init__()
@@ -68,7 +72,11 @@ class VideoModel(Recipe):
         return slots
 
     def _from_keep(self, state: State, path: Path) -> None:
-        fill(self.net, state, path)
+        if (layout_of(state) or "").startswith("public"):
+            state = from_public(state)
+        # The flow estimator is the options', whatever stage II used: it is frozen and has its own weights.
+        flow = {k: v for k, v in self.net.state_dict().items() if k.startswith("flownet.")}
+        fill(self.net, {k: v for k, v in state.items() if not k.startswith("flownet.")} | flow, path)
 
     def phases(self) -> dict[str, int]:
         return {"start": 0} | ({"adversarial": self.gan_start} if self.discriminator and self.gan_start else {})
@@ -95,7 +103,9 @@ class VideoModel(Recipe):
     @torch.no_grad()
     def _flow_of_truth(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Flow t → t−1 of the ground truth (B, T−1, 2, H, W), and where it passes the forward–backward check."""
-        b, t = y.shape[:2]
+        b, t, _, h, w = y.shape
+        if t == 1:
+            return y.new_zeros(b, 0, 2, h, w), y.new_zeros(b, 0, 1, h, w)
         current, previous = y[:, 1:].flatten(0, 1), y[:, :-1].flatten(0, 1)
         to_previous = self.flow(current, previous)
         mask = consistency_mask(to_previous, self.flow(previous, current))

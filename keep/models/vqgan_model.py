@@ -44,7 +44,7 @@ class VQGANModel(Recipe):
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
         gan: Loss | None = None,
-        gan_start: int = 0,
+        gan_start: Annotated[int, Field(ge=0)] = 0,
         adaptive: bool = True,
         revive: Annotated[int, Field(ge=0)] = 0,
     ) -> None:

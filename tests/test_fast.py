@@ -1,0 +1,1 @@
+"""The accelerated network against the plain one, and the benchmark's own output."""
