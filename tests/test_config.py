@@ -146,7 +146,6 @@ def test_overrides_are_typed_by_the_schema() -> None:
         "train.iters=-1",
         "modle.x=1",
         "plugins.7=a",
-        "data.train.root.x=1",
     ],
 )
 def test_a_wrong_override_is_named(wrong: str) -> None:
