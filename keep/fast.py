@@ -36,9 +36,11 @@ def accelerate(
 
     Args:
         net: the network, with its weights loaded.
-        dtype: precision of the weights and of most of the arithmetic. In bfloat16 and float16 these stay float32:
-            the flow estimator; the last layers of T_Q, so that the argmax over the codes has no ties by rounding; the
-            generator's last convolution, so that the image is not rounded to 8 bits. Input and output are float32.
+        dtype: precision of the weights and of most of the arithmetic. In bfloat16 and float16 these stay float32: the
+            flow estimator; the Kalman filter network, its update, and the last norm and convolution of the encoders,
+            which make the codes it works on; the last layers of T_Q, so that the argmax over the codes has no ties by
+            rounding; the generator's last norm and convolution, so that the image is not rounded to 8 bits. Input and
+            output are float32.
         channels_last: store images and convolution weights with the channels innermost (the flow estimator's stay:
             it gains nothing).
         fuse_upsample: one transposed convolution in place of each nearest ×2 and 3×3 (:class:`FusedUpsample`).
@@ -187,10 +189,20 @@ def _fuse_children(module: nn.Module) -> None:
 def _reduce_precision(fast: KEEP, parts: dict[str, nn.Module], dtype: torch.dtype) -> None:
     for part in parts.values():
         part.to(dtype)
-    for exit in (fast.code_transformer.idx_pred_layer, fast.generator.blocks[-1]):
-        exit.float().register_forward_pre_hook(_to_float32)
-    for entrance in (fast.lq_encoder, fast.hq_encoder):
-        entrance.register_forward_pre_hook(_to_weights)
+    fast.kalman_filter.float()
+    for encoder in (fast.lq_encoder, fast.hq_encoder):
+        encoder.register_forward_pre_hook(_to_weights)
+        _leave_in_float32(*encoder.blocks[-2:])
+    fast.code_transformer.register_forward_pre_hook(_to_weights)
+    _leave_in_float32(fast.code_transformer.idx_pred_layer)
+    _leave_in_float32(*fast.generator.blocks[-2:])
+
+
+def _leave_in_float32(first: nn.Module, *others: nn.Module) -> None:
+    """These modules end a sub-network: what enters the first is float32 from there on."""
+    first.register_forward_pre_hook(_to_float32)
+    for module in (first, *others):
+        module.float()
 
 
 def _to_float32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:

@@ -208,7 +208,7 @@ def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
 
 def test_explain_tells_type_value_and_meaning_of_every_option() -> None:
     text = explain(TrainConfig, load(ROOT / "options/tiny/stage2.yml", [], TrainConfig))
-    assert "train.optim.lr  (float)  = 0.001\n      Learning rate before the schedule." in text
+    assert "train.optim.lr  (float)  = 0.003\n      Learning rate before the schedule." in text
     assert "data.train.degradation.0.sigma  ([float, float])  = [0.375, 1.875]" in text
     general = explain(TrainConfig)
     assert "loss L1:" in general

@@ -144,7 +144,7 @@ def test_dry_run_without_data_says_so_and_uses_made_up_clips(
         trainer.dry_run(load(path, overrides, TrainConfig))
     assert "data.train.root: there is no nowhere" in caplog.text
     assert "made-up clips" in caplog.text
-    assert "shortened from 5 to 3" in caplog.text
+    assert "one clip, of at most 2 frames" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny) -> None:
