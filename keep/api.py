@@ -18,12 +18,14 @@ from torch import Tensor
 from keep.archs.keep import KEEP
 from keep.data.frames import to_float, to_uint8
 from keep.errors import UserError
+from keep.fast import accelerate
 from keep.runtime import pick_device
 from keep.streaming import CONTEXT, WINDOW, stream
 from keep.weights import Params, load_keep
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float16": torch.float16, "fp16": torch.float16,
 }  # fmt: skip
 
 
@@ -41,6 +43,8 @@ def load_restorer(
     fidelity: float = 1.0,
     cft: bool = True,
     cfa: bool = True,
+    fast: bool = True,
+    compile: bool = False,
 ) -> "Restorer":
     """A restorer of clips of aligned faces.
 
@@ -48,7 +52,7 @@ def load_restorer(
         weights: a weights file (``docs/weights.md``), or ``KEEP``, ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors'
             files, downloaded once.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
-        dtype: ``float32`` or ``bfloat16`` (``bf16``); the flow is always estimated in float32.
+        dtype: ``float32``, ``bfloat16`` (``bf16``) or ``float16`` (``fp16``); the flow is always estimated in float32.
         params: averaged (``ema``) or ``online`` weights, where the file has both.
         net: the network, where the file does not say: a module, or ``{"type": "KEEP", …}``.
         flow: a flow estimator in place of the file's: a module, or a name such as ``"dis"``.
@@ -58,6 +62,9 @@ def load_restorer(
         fidelity: weight w of CFT, 0 (the codebook's quality) to 1 (faithful to the input).
         cft: use the controllable feature transformation.
         cfa: use the cross-frame attention.
+        fast: compute in the ways of :func:`keep.fast.accelerate`, with the same result up to rounding; False leaves
+            the network as it is, to train on or to save.
+        compile: ``torch.compile`` the sub-networks; needs ``fast``. The first clip then takes minutes.
 
     Raises:
         UserError: no such file, device or dtype, or another network's weights.
@@ -68,7 +75,13 @@ def load_restorer(
     place = pick_device(str(device))
     network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache))
     options = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
-    return Restorer(cast(network, picked).to(place), **options)
+    if fast:
+        network = accelerate(network, picked, compile=compile)
+    elif compile:
+        raise UserError("compile needs fast=True")
+    else:
+        cast(network, picked)
+    return Restorer(network.to(place), **options)
 
 
 def cast(net: KEEP, dtype: torch.dtype) -> KEEP:

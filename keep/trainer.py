@@ -380,7 +380,7 @@ def validate(run: Run, dataset: Any, metrics: Any, records: RunLog) -> None:
 # --- dry run --------------------------------------------------------------------------------------------------
 
 CPU_DRY_FRAMES = 2
-"""On a CPU a dry run takes one clip of so many frames: enough for every part of the recurrence, minutes less to wait."""
+"""On a CPU a dry run takes one clip of so many frames: enough for every part of the recurrence."""
 
 
 def dry_run(config: TrainConfig) -> None:
