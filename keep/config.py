@@ -43,6 +43,8 @@ class TrainOptions(Options):
     """Optimizer of the network."""
     optim_d: OptimOptions = OptimOptions()
     """Optimizer of the discriminator, where the model has one."""
+    lr_scale: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Part of the network (e.g. kalman_filter) → factor of its learning rate; 1 where not named."""
     schedule: Annotated[Any, SCHEDULES]
     """How the learning rates change over the run."""
     warmup: Annotated[int, Field(ge=0)] = 0

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -108,7 +108,7 @@ def train_step(run: Run, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     """One step of every optimizer; returns the weighted loss terms."""
     for optimizer, options in optimizer_options(run):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(run, options.lr)
+            group["lr"] = learning_rate(run, options.lr) * group["scale"]
     values: dict[str, torch.Tensor] = {}
     for name, terms in run.recipe.losses(batch, run.step):
         loss = torch.stack(list(terms.values())).sum()
@@ -171,9 +171,26 @@ def build_run(config: TrainConfig, start: bool = True) -> Run:
     optimizers = {}
     for name, parameters in recipe.parameter_groups().items():
         o = options.optim if name == "net" else options.optim_d
-        optimizers[name] = OPTIMIZERS[o.type](parameters, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
+        groups = (
+            scaled_groups(recipe.net, options.lr_scale) if name == "net" else [{"params": parameters, "scale": 1.0}]
+        )
+        optimizers[name] = OPTIMIZERS[o.type](groups, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
     ema = EMA(recipe.net, options.ema) if options.ema else None
     return Run(config, device, recipe, optimizers, ema, build(options.schedule))
+
+
+def scaled_groups(net: torch.nn.Module, scales: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The network's trained parameters as optimizer groups: the parts named in ``scales``, then the rest."""
+    left = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    groups = []
+    for part, scale in scales.items():
+        own = [left.pop(name) for name in list(left) if name.split(".")[0] == part]
+        if not own:
+            parts = list(dict.fromkeys(name.split(".")[0] for name in left))
+            hint = nearest(part, parts) or f"; parts: {', '.join(parts)}"
+            raise UserError(f"train.lr_scale.{part}: no such part of the network trains in this stage{hint}")
+        groups.append({"params": own, "scale": scale})
+    return [{"params": list(left.values()), "scale": 1.0}, *groups]
 
 
 def load_pretrained(recipe: Recipe, config: TrainConfig) -> None:

@@ -140,8 +140,8 @@ def bench(argv: Sequence[str] | None = None) -> None:
     fill(plain)
     plain.to(device)
     fast = accelerate(plain, dtype, compile=args.compile)
-    variants = [Variant("plain", plain), Variant("accelerated", fast)]
-    if device.type == "cpu" and keep_freed_memory():
+    variants = [Variant("plain", plain, args.keep_memory), Variant("accelerated", fast, args.keep_memory)]
+    if device.type == "cpu" and not args.keep_memory and keep_freed_memory():
         variants.append(Variant("accelerated, freed memory kept", fast, keep_memory=True))
     lq = moving_clip(args.batch, args.frames, plain.image_size).to(device)
 
@@ -175,6 +175,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
     p.add_argument("--threads", type=int, default=1, help="CPU threads (0: torch's choice)")
+    p.add_argument("--keep-memory", action="store_true", help="keep freed memory on every path, the plain one too")
     p.add_argument("--compile", action="store_true", help="torch.compile the sub-networks; parts are then not timed")
     p.add_argument("--out", type=Path, help="write the tables to this file too")
     args = p.parse_args(argv)
@@ -382,7 +383,8 @@ def report(
     weights = sum(p.numel() * p.element_size() for p in variants[0].net.parameters()) / GIB
     head = (
         f"{machine(device)}; PyTorch {torch.__version__}; {size}×{size}, {args.frames} frames, batch {args.batch}, "
-        f"{args.dtype}{', compiled' if args.compile else ''}, {args.rounds} rounds.\n"
+        f"{args.dtype}{', compiled' if args.compile else ''}{', freed memory kept' if args.keep_memory else ''}, "
+        f"{args.rounds} rounds.\n"
         f"Matrix product: {ceiling / 1e9:.0f} GFLOP/s in float32, {ceiling_fast / 1e9:.0f} in {args.dtype}. "
         f"Weights: {weights:.2f} GiB in float32, not in the peak memory.\n"
     )

@@ -179,6 +179,20 @@ def test_ema_moves_towards_the_weights_and_swaps_in_and_out() -> None:
     torch.testing.assert_close(net.weight, before + 1)
 
 
+def test_a_part_learns_at_its_own_rate_and_a_wrong_part_is_named(tiny, stage1: Path) -> None:
+    path, overrides = tiny(2, "train.lr_scale={kalman_filter: 0, lq_encoder: 0.5}", "train.warmup=0")
+    started = trainer.build_run(load(path, overrides, TrainConfig))
+    before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
+    trainer.train_step(started, trainer.dry_batch(started.config, None, started.device))
+    after = started.recipe.net.state_dict()
+    changed = {k.split(".")[0] for k in after if not torch.equal(after[k], before[k])}
+    assert changed == {"lq_encoder", "code_transformer"}
+    rates = [g["lr"] for g in started.optimizers["net"].param_groups]
+    assert rates == pytest.approx([3e-3, 0.0, 1.5e-3])
+    with pytest.raises(UserError, match=r"train\.lr_scale\.kalman: no such part .* did you mean 'kalman_filter'"):
+        run(tiny, 2, "train.lr_scale={kalman: 0.1}")
+
+
 def test_schedules() -> None:
     assert Constant()(2.0, 7, 10) == 2.0
     step = MultiStep((3, 6), 0.5)
