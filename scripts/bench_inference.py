@@ -154,6 +154,8 @@ def bench(argv: Sequence[str] | None = None) -> None:
         for i in range(args.rounds):
             for variant in variants:
                 one_frame(variant, lq, watch=not args.compile)
+            for d in ceiling:  # a busy moment must not pass for the machine's best
+                ceiling[d] = max(ceiling[d], matmul_flops(d, device))
             ratio = variants[0].seconds()[i] / variants[-1].seconds()[i]
             say(f"round {i + 1}/{args.rounds}: {variants[0].seconds()[i]:.2f} s plain, {ratio:.2f} times as fast")
 
