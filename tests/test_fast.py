@@ -12,7 +12,7 @@ from keep.archs.blocks import Upsample
 from keep.archs.keep import KEEP
 from keep.archs.public import from_public, to_public
 from keep.errors import UserError
-from keep.fast import FusedUpsample, accelerate, keep_freed_memory
+from keep.fast import ChannelsLastGroupNorm, FusedUpsample, accelerate, keep_freed_memory
 from keep.flow.gmflow import GMFlow
 from keep.streaming import stream
 from scripts import bench_inference
@@ -147,3 +147,16 @@ def test_benchmark_prints_its_tables(tmp_path, capsys):
 def test_benchmark_refuses_a_clip_without_a_second_frame():
     with pytest.raises(UserError, match="--frames"):
         bench_inference.bench(["--frames", "1"])
+
+
+def test_group_norm_of_a_large_channels_last_image_is_exact():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(32, 64, eps=1e-6)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(1, 64, 512, 512) + 3 * torch.randn(1, 64, 1, 1)
+    exact = nn.functional.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), 1e-6)
+    norm.__class__ = ChannelsLastGroupNorm
+    result = norm(x.contiguous(memory_format=torch.channels_last))
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result.double(), exact, rtol=0, atol=5e-5)
