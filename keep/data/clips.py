@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Clip:
     source: Path | tuple[Path, ...]
 
 
-class ClipDataset(Dataset[dict[str, Any]]):
+class ClipDataset(Dataset[dict[str, Any]], ABC):
     """Base of the two datasets: they differ in how they find clips and read frames.
 
     ``dataset[seed, i]`` is a dict:
@@ -105,13 +106,13 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     expects = "expected clips"
 
+    @abstractmethod
     def find(self) -> list[Clip]:
         """The clips under ``root``, sorted by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
         """Frames ``start, start + step, …`` of a clip as uint8 (count, H, W, 3) RGB."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.clips)

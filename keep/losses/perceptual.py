@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -105,7 +106,7 @@ class VGGFeatures(Frozen):
         return found
 
 
-class _Perceptual(nn.Module):
+class _Perceptual(nn.Module, ABC):
     """What both losses share: a network that may be missing, and clips flattened to frames."""
 
     def __init__(self, weight: float, if_missing: str) -> None:
@@ -133,8 +134,9 @@ class _Perceptual(nn.Module):
             return output[:0].sum()  # a zero with a graph: backward works
         return self._loss(output.float().flatten(0, -4), target.float().flatten(0, -4))
 
+    @abstractmethod
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The loss on frames (N, 3, H, W), the network being there."""
 
 
 @LOSSES.register()
