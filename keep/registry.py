@@ -42,11 +42,18 @@ class Options(BaseModel):
     @classmethod
     def _name_the_nearest_key(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
         try:
-            return handler(data)
+            options = handler(data)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
                 cls.__name__, [_restate(e, cls.model_fields) for e in error.errors(include_url=False)]
             ) from None
+        given = data if isinstance(data, Mapping) else {}
+        if wrong := [k for k, v in given.items() if isinstance(v, bool) and not isinstance(getattr(options, k), bool)]:
+            told = _told("bool_for_number", "expected a number, not true or false")  # pydantic takes true as 1
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=told, loc=(k,), input=given[k]) for k in wrong]
+            )
+        return options
 
 
 def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
@@ -242,7 +249,13 @@ METRICS = Registry("metric")
 FLOWS = Registry("flow estimator")
 SCHEDULES = Registry("schedule")
 BASELINES = Registry("baseline")
-REGISTRIES = (MODELS, ARCHS, FLOWS, LOSSES, DATASETS, DEGRADATIONS, CODECS, METRICS, SCHEDULES, BASELINES)
+DETECTORS = Registry("face detector")
+IDENTITIES = Registry("identity network")
+LANDMARKS = Registry("landmark network")
+REGISTRIES = (
+    MODELS, ARCHS, FLOWS, LOSSES, DATASETS, DEGRADATIONS, CODECS, METRICS, SCHEDULES, BASELINES,
+    DETECTORS, IDENTITIES, LANDMARKS,
+)  # fmt: skip
 
 # Any, as a network may be anybody's: what a recipe asks of it stands in the recipe.
 Arch = Annotated[Any, ARCHS]

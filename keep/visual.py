@@ -104,7 +104,7 @@ def contact_sheet(
         grid.append(_join([_text(label, label_width, size[0], DARK, LIGHT, size=label_width / 8), *cells], axis=1))
     sheet = _join(grid, axis=0)
     sheet = np.pad(sheet, ((GAP, 2 * GAP), (GAP, 2 * GAP), (0, 0)), constant_values=255)
-    _write(path, lambda suffix: _encode(sheet, suffix))
+    write_file(path, encode_image(sheet, suffix_of(path)))
 
 
 def gain_figure(gains: np.ndarray, frames: np.ndarray, path: str | Path, columns: int = 6) -> None:
@@ -146,7 +146,7 @@ def gain_figure(gains: np.ndarray, frames: np.ndarray, path: str | Path, columns
             "Kalman gain over time\nK = 1 trusts the observation, K = 0 the prediction", fontsize=12, linespacing=1.5
         )
 
-    _write_figure(path, draw, size=(1.42 * max(3, len(times)) + 1.0, 6.0))
+    write_figure(path, draw, size=(1.42 * max(3, len(times)) + 1.0, 6.0))
 
 
 def _draw_gain_curve(axes: Any, gains: np.ndarray, times: Sequence[int]) -> None:
@@ -203,18 +203,20 @@ def loss_curves(series: Mapping[str, Mapping[str, tuple[Sequence[float], Sequenc
                     handlelength=1.4,
                 )  # fmt: skip
 
-    _write_figure(path, draw, size=(4.4 * columns, 3.9 * math.ceil(len(series) / columns)))
+    write_figure(path, draw, size=(4.4 * columns, 3.9 * math.ceil(len(series) / columns)))
 
 
 def markdown_table(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, bool | None] | Sequence[str], digits: int = 4
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, bool | None] | Sequence[str],
+    digits: int | Mapping[str, int] = 4,
 ) -> str:
     """``rows`` as a Markdown table; the best value of each ranked column is marked with ``*``.
 
     Args:
         rows: one mapping a row, column name → text or number; an absent, None or NaN value shows as ``–``.
         columns: column name → whether larger is better (None: not ranked), or just the names.
-        digits: decimals of a float.
+        digits: decimals of a float, or of each column's (4 where it is not named).
     """
     header, body, ranked = _cells(rows, columns, digits)
     lines = [header, ["--:" if r else ":--" for r in ranked], *body]
@@ -222,7 +224,9 @@ def markdown_table(
 
 
 def console_table(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, bool | None] | Sequence[str], digits: int = 4
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, bool | None] | Sequence[str],
+    digits: int | Mapping[str, int] = 4,
 ) -> str:
     """The table of :func:`markdown_table`, aligned for a terminal."""
     header, body, ranked = _cells(rows, columns, digits)
@@ -241,17 +245,20 @@ def console_table(
 
 
 def _cells(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, bool | None] | Sequence[str], digits: int
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, bool | None] | Sequence[str],
+    digits: int | Mapping[str, int],
 ) -> tuple[list[str], list[list[str]], list[bool]]:
     """Header, body and, for each column, whether it is a column of numbers."""
     directions = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns)
     header = [name + {True: " ↑", False: " ↓", None: ""}[better] for name, better in directions.items()]
-    body = [[_cell(row.get(name), digits) for name in directions] for row in rows]
+    places = {name: digits if isinstance(digits, int) else digits.get(name, 4) for name in directions}
+    body = [[_cell(row.get(name), places[name]) for name in directions] for row in rows]
     for j, (name, better) in enumerate(directions.items()):
         values = [row.get(name) for row in rows]
         numbers: list[Any] = [v for v in values if _is_number(v)]
         if better is not None and len(numbers) > 1:
-            best = _cell(max(numbers) if better else min(numbers), digits)
+            best = _cell(max(numbers) if better else min(numbers), places[name])
             for line in body:  # compared as shown: a tie in print is a tie
                 line[j] += "*" if line[j] == best else ""
     numeric = [
@@ -356,7 +363,7 @@ def _moving_average(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
-def _write_figure(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float]) -> None:
+def write_figure(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float]) -> None:
     """Let ``draw`` fill a new figure of ``size`` inches and write it. No pyplot: nothing global is touched."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -374,10 +381,16 @@ def _write_figure(path: str | Path, draw: Callable[[Any], None], size: tuple[flo
                 raise UserError(f"{path}: {error}") from None
         return buffer.getvalue()
 
-    _write(path, encode)
+    write_file(path, encode(suffix_of(path)))
 
 
-def _encode(image: np.ndarray, suffix: str) -> bytes:
+def suffix_of(path: str | Path) -> str:
+    """The suffix without its dot; png where there is none."""
+    return Path(path).suffix[1:] or "png"
+
+
+def encode_image(image: np.ndarray, suffix: str) -> bytes:
+    """uint8 RGB (H, W, 3) as an image file of that format (png, jpg, …)."""
     import cv2
 
     try:
@@ -386,10 +399,9 @@ def _encode(image: np.ndarray, suffix: str) -> bytes:
         raise UserError(f"no image format is named {suffix!r}; use .png or .jpg") from None
 
 
-def _write(path: str | Path, encode: Callable[[str], bytes]) -> None:
-    """Write ``encode(suffix without its dot)`` to ``path``; its folder is made if need be."""
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all; its folder is made if need be."""
     path = Path(path)
-    data = encode(path.suffix[1:] or "png")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

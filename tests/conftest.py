@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
+from networks import by_rule
 
+from keep.archs.keep import KEEP
 from keep.data.video_io import write_video
+from keep.flow.gmflow import GMFlow
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,15 +34,16 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NET = [
-    "model.net.image_size=32", "model.net.channels=8", "model.net.ch_mult=[1, 2, 2]",
-    "model.net.attn_resolutions=[8]", "model.net.latent_dim=8", "model.net.codebook_size=16",
-]  # fmt: skip
-KEEP_NET = [
-    *NET, "model.net.transformer_width=16", "model.net.transformer_heads=2", "model.net.transformer_layers=1",
-    "model.net.transformer_mlp_width=16", "model.net.kalman_head_dim=8",
-    "model.net.cft_scales=[8, 16]", "model.net.cfa_scales=[8, 16]",
-]  # fmt: skip
+@pytest.fixture(scope="session")
+def public() -> dict[str, torch.Tensor]:
+    """What the authors' implementation gives for the network ``small``."""
+    with np.load(ROOT / "tests/data/public_small.npz") as arrays:
+        return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def small() -> KEEP:
+    return by_rule(flow=GMFlow())
 
 
 @pytest.fixture
@@ -46,17 +51,6 @@ def tiny(clips: Path, tmp_path: Path):
     """(stage number, *overrides) → (options file, overrides) of a run of 4 steps on 32×32 frames."""
 
     def options(stage: int, *more: str) -> tuple[Path, list[str]]:
-        length = 1 if stage == 1 else 3
-        common = [
-            f"root={tmp_path / 'experiments'}", f"data.train.root={clips}", f"data.train.clip_length={length}",
-            "data.train.size=32", "data.workers=0", "data.batch_size=1", "train.iters=4", "log.interval=1",
-            "log.image_interval=2", "log.save_interval=2", "data.val=null",
-        ]  # fmt: skip
-        network = NET if stage == 1 else KEEP_NET
-        previous = {1: [], 2: ["pretrained.vqgan="], 3: ["pretrained.keep="]}[stage]
-        paths = [p + str(tmp_path / f"experiments/stage{stage - 1}/models/net_latest.pth") for p in previous]
-        if stage == 1:
-            common += ["model.gan_start=2"]
-        return ROOT / f"options/tiny/stage{stage}.yml", [*common, *network, *paths, *more]
+        return tiny_runs.options(stage, clips, tmp_path / "experiments", *more)
 
     return options

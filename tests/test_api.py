@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from archs.test_keep import TINY, tiny
+from networks import TINY, tiny
 
 import keep
 from keep.api import Restorer, resize

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from archs.test_keep import TINY, tiny
+from networks import TINY, tiny
 
 from keep import checkpoint
 from keep.archs.public import to_public

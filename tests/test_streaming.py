@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from archs.test_keep import SMALL, clip, tiny
-from rule import normal, upsample, weight
+from networks import by_rule, clip, tiny
+from rule import normal, upsample
 
 from keep.archs.keep import KEEP
-from keep.archs.public import from_public, to_public
 from keep.baselines.keep_restorer import KEEPRestorer
 from keep.checkpoint import save
 from keep.errors import UserError
@@ -105,9 +104,7 @@ def real_or_made_frames(count: int) -> tuple[torch.Tensor, str]:
 @torch.no_grad()
 def test_nothing_jumps_at_window_borders():
     """With the rule's weights the output itself jumps everywhere (its recurrence is chaotic): the gains tell."""
-    model = KEEP(**SMALL).eval()
-    shapes = to_public(model.state_dict(), "v0.1.0")
-    model.load_state_dict(from_public({k: weight(k, tuple(v.shape)) for k, v in shapes.items()}))
+    model = by_rule()
     lq, name = real_or_made_frames(30)
     lq = upsample(lq)
     flows = torch.zeros(1, lq.shape[1] - 1, 2, 64, 64)

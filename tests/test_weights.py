@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from archs.test_keep import DATA, SMALL, TINY, clip, tiny
+from networks import SMALL, TINY, clip, tiny
 from rule import upsample, weight
 
 from keep import checkpoint, downloads
@@ -75,7 +75,7 @@ def test_a_small_public_file_gives_the_public_numbers(tmp_path, layout):
         state = {"params_ema": state}
     torch.save(state, tmp_path / "small.pth")
     loaded = load_keep(tmp_path / "small.pth", net={"type": "KEEP", **SMALL})
-    with np.load(DATA / "public_small.npz") as arrays:
+    with np.load(Path(__file__).parent / "data/public_small.npz") as arrays:
         x, flows, out = (torch.from_numpy(arrays[k]) for k in ("x", "flows", "out"))
     torch.testing.assert_close(loaded(upsample(x), flows), out.view(1, 4, 3, 64, 64), atol=3e-4, rtol=0)
 

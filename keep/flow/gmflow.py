@@ -135,7 +135,7 @@ class WindowAttention(nn.Module):
         """Both (N, h, w, C); ``shifted`` windows are moved by half a window."""
         _, h, w, _ = source.shape
         shift = (h // 4, w // 4) if shifted else (0, 0)
-        mask = shift_mask(h, w, *shift).to(source.device) if shifted else None
+        mask = shift_mask(h, w, *shift).to(source.device)[None] if shifted else None
         q, k, v = (
             to_windows(proj(x).roll((-shift[0], -shift[1]), (1, 2)))
             for proj, x in ((self.q_proj, source), (self.k_proj, target), (self.v_proj, target))

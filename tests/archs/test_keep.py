@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from rule import upsample, weight
+from networks import TINY, clip, tiny
+from rule import upsample
 
 from keep.archs.keep import KEEP
 from keep.archs.public import from_public, from_vqgan, to_public
@@ -13,62 +13,6 @@ from keep.archs.vqgan import VQGAN
 from keep.errors import UserError
 from keep.flow.gmflow import GMFlow
 from keep.registry import ARCHS, schema
-
-DATA = Path(__file__).parents[1] / "data"
-SMALL = {
-    "image_size": 64,
-    "channels": 32,
-    "ch_mult": (1, 1, 2, 2),
-    "attn_resolutions": (8,),
-    "latent_dim": 64,
-    "codebook_size": 64,
-    "transformer_width": 64,
-    "transformer_heads": 4,
-    "transformer_layers": 2,
-    "transformer_mlp_width": 128,
-    "kalman_blocks": 2,
-    "kalman_heads": 4,
-    "kalman_head_dim": 16,
-    "cft_scales": (8, 16, 32),
-    "cfa_scales": (8, 16),
-    "cfa_heads": 2,
-    "cfa_head_dim": 16,
-}
-TINY = SMALL | {
-    "image_size": 32,
-    "channels": 16,
-    "ch_mult": (1, 2, 4),
-    "latent_dim": 16,
-    "codebook_size": 32,
-    "transformer_width": 32,
-    "kalman_blocks": 1,
-    "kalman_gain_blocks": 1,
-}
-
-
-@pytest.fixture(scope="module")
-def public() -> dict[str, torch.Tensor]:
-    with np.load(DATA / "public_small.npz") as arrays:
-        return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
-
-
-@pytest.fixture(scope="module")
-def small() -> KEEP:
-    model = KEEP(**SMALL, flow=GMFlow()).eval()
-    shapes = to_public(model.state_dict(), "v0.1.0")
-    model.load_state_dict(from_public({k: weight(k, tuple(v.shape)) for k, v in shapes.items()}))
-    return model
-
-
-def tiny(**options) -> KEEP:
-    torch.manual_seed(0)
-    return KEEP(**(TINY | options))
-
-
-def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    lq = torch.rand(batch, frames, 3, size, size, generator=generator) * 2 - 1
-    return lq, torch.randn(batch, frames - 1, 2, size, size, generator=generator)
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, atol: float) -> None:
@@ -112,7 +56,7 @@ def test_own_flow_equals_the_public_one(small, public):
 
 
 def test_full_size_has_the_public_names_and_shapes():
-    lines = (DATA / "keys_full.txt").read_text().splitlines()
+    lines = (Path(__file__).parents[1] / "data/keys_full.txt").read_text().splitlines()
     expected = {}
     for line in lines:
         if line and not line.startswith("#"):

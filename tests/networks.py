@@ -1,0 +1,56 @@
+"""Small networks of known weights, and clips for them."""
+
+import torch
+from rule import weight
+
+from keep.archs.keep import KEEP
+from keep.archs.public import from_public, to_public
+
+SMALL = {
+    "image_size": 64,
+    "channels": 32,
+    "ch_mult": (1, 1, 2, 2),
+    "attn_resolutions": (8,),
+    "latent_dim": 64,
+    "codebook_size": 64,
+    "transformer_width": 64,
+    "transformer_heads": 4,
+    "transformer_layers": 2,
+    "transformer_mlp_width": 128,
+    "kalman_blocks": 2,
+    "kalman_heads": 4,
+    "kalman_head_dim": 16,
+    "cft_scales": (8, 16, 32),
+    "cfa_scales": (8, 16),
+    "cfa_heads": 2,
+    "cfa_head_dim": 16,
+}
+TINY = SMALL | {
+    "image_size": 32,
+    "channels": 16,
+    "ch_mult": (1, 2, 4),
+    "latent_dim": 16,
+    "codebook_size": 32,
+    "transformer_width": 32,
+    "kalman_blocks": 1,
+    "kalman_gain_blocks": 1,
+}
+
+
+def by_rule(**options) -> KEEP:
+    """The network of ``public_small.npz``: SMALL with the rule's weights."""
+    model = KEEP(**(SMALL | options)).eval()
+    shapes = to_public(model.state_dict(), "v0.1.0")
+    model.load_state_dict(from_public({k: weight(k, tuple(v.shape)) for k, v in shapes.items()}))
+    return model
+
+
+def tiny(**options) -> KEEP:
+    torch.manual_seed(0)
+    return KEEP(**(TINY | options))
+
+
+def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    lq = torch.rand(batch, frames, 3, size, size, generator=generator) * 2 - 1
+    return lq, torch.randn(batch, frames - 1, 2, size, size, generator=generator)

@@ -1,0 +1,48 @@
+"""The tiny options, pointed at a test's clips and made smaller still."""
+
+from pathlib import Path
+
+import torch
+
+from keep.config import TrainConfig, load
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NET = [
+    "model.net.image_size=32", "model.net.channels=8", "model.net.ch_mult=[1, 2, 2]",
+    "model.net.attn_resolutions=[8]", "model.net.latent_dim=8", "model.net.codebook_size=16",
+]  # fmt: skip
+KEEP_NET = [
+    *NET, "model.net.transformer_width=16", "model.net.transformer_heads=2", "model.net.transformer_layers=1",
+    "model.net.transformer_mlp_width=16", "model.net.kalman_head_dim=8",
+    "model.net.cft_scales=[8, 16]", "model.net.cfa_scales=[8, 16]",
+]  # fmt: skip
+PREVIOUS = {2: "vqgan", 3: "keep"}
+"""Stage → the slot of ``pretrained`` that takes the stage before it."""
+
+
+def options(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list[str]]:
+    """(options file, overrides) of a run of 4 steps on 32×32 frames, which starts from the run before it in ``root``."""
+    common = [
+        f"root={root}", f"data.train.root={clips}", f"data.train.clip_length={1 if stage == 1 else 3}",
+        "data.train.size=32", "data.workers=0", "data.batch_size=1", "train.iters=4", "log.interval=1",
+        "log.image_interval=2", "log.save_interval=2", "data.val=null", *(NET if stage == 1 else KEEP_NET),
+    ]  # fmt: skip
+    if stage == 1:
+        common.append("model.gan_start=2")
+    else:
+        common.append(f"pretrained.{PREVIOUS[stage]}={root / f'stage{stage - 1}/models/net_latest.pth'}")
+    return ROOT / f"options/tiny/stage{stage}.yml", [*common, *more]
+
+
+def options_and_start(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list[str]]:
+    """The same; in place of the run before it, random weights (always the same ones) are its start."""
+    path, overrides = options(stage, clips, root, *more)
+    if stage > 1:
+        before, settings = options(stage - 1, clips, root)
+        config = load(before, settings, TrainConfig)
+        torch.manual_seed(0)
+        target = root / f"stage{stage - 1}/models/net_latest.pth"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"params": config.model.build().net.state_dict()}, target)
+    return path, overrides
