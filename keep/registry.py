@@ -209,13 +209,20 @@ class Registry:
 
 @cache
 def schema(cls: type) -> type[Options]:
-    """The option schema of a registered class: its ``__init__`` parameters, their types, defaults and meanings."""
+    """The option schema of a registered class: its ``__init__`` parameters, their types, defaults and meanings.
+
+    ``**options`` stands for the parameters of the class it inherits from, to which ``__init__`` passes them on.
+    """
     if cls.__init__ in (object.__init__, nn.Module.__init__):  # the class has none of its own: no options
         return create_model(cls.__name__, __base__=Options)
     hints = get_type_hints(cls.__init__, include_extras=True)
     meanings = argument_docs(cls)
     fields: dict[str, Any] = {}
     for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+        if parameter.kind == parameter.VAR_KEYWORD and cls.__base__ not in (None, object, nn.Module):
+            inherited = schema(cls.__base__).model_fields
+            fields |= {k: (field.rebuild_annotation(), field) for k, field in inherited.items() if k not in fields}
+            continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name not in hints:
             raise UserError(f"{cls.__name__}.__init__: parameter {name!r} needs a type (no *args or **kwargs)")
         default = ... if parameter.default is parameter.empty else parameter.default

@@ -1,55 +1,89 @@
 """Datasets of clips: a clip is drawn, cut to a square, resized, and degraded, all from (seed, position)."""
 
 import json
-import os
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from keep.data.video_io import VIDEO_SUFFIXES, probe, read_video
+from keep.data.cache import LQCache, describe, digest
+from keep.data.images import IMAGE_SUFFIXES, by_number, read_images, square_resize, tone_curves
+from keep.data.index import Fingerprint, FolderIndex
+from keep.data.video_io import VIDEO_SUFFIXES, Timeline, read_timeline, read_video
+from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
 from keep.errors import UserError
 from keep.registry import DATASETS, DEGRADATIONS
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+MOST_SKIPPED = 100  # clips in a row: then something else is wrong
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One source clip: its name, its frame count, and where it is (a video, or its frame images in order)."""
+    """One source clip.
+
+    Attributes:
+        name: unique in its dataset.
+        frames: how many it has.
+        source: what its dataset needs to read it.
+        fingerprint: size and modification time of what holds it.
+    """
 
     name: str
     frames: int
-    source: Path | tuple[Path, ...]
+    source: Any
+    fingerprint: Fingerprint = (0, 0)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A ground-truth clip as it was drawn.
+
+    Attributes:
+        gt: uint8 (T, size, size, 3) RGB.
+        name: of the source clip.
+        cut: which of its frames, as text.
+        rng: the generator, from which the degradation draws next.
+        skipped: a line for each clip that could not be read and was passed over.
+    """
+
+    gt: np.ndarray
+    name: str
+    cut: str
+    rng: np.random.Generator
+    skipped: tuple[str, ...] = ()
 
 
 class ClipDataset(Dataset[dict[str, Any]], ABC):
-    """Base of the two datasets: they differ in how they find clips and read frames.
+    """Base of the datasets: they differ in how they find clips and read frames.
 
     ``dataset[seed, i]`` is a dict:
 
     - ``gt``: uint8 (T, 3, size, size) RGB;
     - ``lq``: uint8 (T, 3, h, w) RGB, the degraded clip; absent without ``degradation``;
     - ``name``: the clip's path below ``root``, without suffix;
-    - ``degradation``: JSON of what was drawn, ``"[]"`` without ``degradation``.
+    - ``degradation``: JSON of what was drawn, ``"[]"`` without ``degradation``;
+    - ``skipped``, with ``on_bad: skip`` alone: a line for each bad clip that was passed over for this sample.
 
     All that is random in it is a function of (seed, i). While training (``clip_length`` set), i is the position
     in the whole run, without end: every ``len(dataset)`` positions visit each clip once, in a fresh order. With
     ``clip_length`` None, i is the clip's number and the clip is whole.
 
+    Attributes:
+        clips: the usable clips.
+        bad: a line for each clip that was left out from the start (``on_bad: skip``).
+
     Raises:
-        UserError: nothing found under ``root``; a clip too short; options that contradict each other.
+        UserError: nothing found under ``root``; a bad clip; options that contradict each other.
     """
 
     def __init__(
@@ -63,6 +97,9 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         tone_jitter: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0),
         degradation: tuple[Annotated[Any, DEGRADATIONS], ...] = (),
         max_frames: Annotated[int, Field(ge=1)] | None = None,
+        on_bad: Literal["stop", "skip"] = "stop",
+        lq_cache: str | None = None,
+        lq_cache_epochs: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         """Find the clips and count their frames.
 
@@ -80,6 +117,12 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
                 (tint). [0, 0] leaves tones alone. For small sets that show few of them.
             degradation: steps that make the low-quality clip, in order; empty gives ground truth alone.
             max_frames: use only the first so many frames of each clip; null is all.
+            on_bad: what a clip that is damaged or too short does to a training run: stop it, or be skipped and
+                counted. The next clip in the epoch's order then takes its place, so that sample i stays a function
+                of (seed, i).
+            lq_cache: folder in which the low-quality clips are kept: each is made once, then read. The training
+                samples repeat after lq_cache_epochs. null makes every one afresh.
+            lq_cache_epochs: how many epochs of different samples lq_cache holds.
         """
         if not interval:
             raise UserError("dataset: interval is empty; use [1] for neighbouring frames")
@@ -87,58 +130,125 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(
                 "dataset: interval, reverse, flip and tone_jitter need a clip_length; whole clips are read as they are"
             )
+        if clip_length is None and on_bad == "skip":
+            raise UserError("dataset: on_bad: skip needs a clip_length; a test that leaves out clips is another test")
         self.root, self.clip_length, self.size, self.interval = (
             Path(root).expanduser(),
             clip_length,
             size,
             tuple(interval),
         )
-        self.reverse, self.flip, self.tone_jitter, self.max_frames = reverse, flip, tone_jitter, max_frames
+        self.reverse, self.flip, self.tone_jitter, self.max_frames = reverse, flip, tuple(tone_jitter), max_frames
+        self.on_bad, self.lq_cache_epochs = on_bad, lq_cache_epochs
         self.pipeline = Pipeline(degradation) if degradation else None
         if not self.root.exists():
             raise UserError(f"{self.root}: no such folder or file")
-        self.clips = self.find()
+        self._bad: list[str] = []
+        self.clips = self._long_enough(self.find())
+        self.bad = tuple(self._bad)
         if not self.clips:
-            raise UserError(f"{self.root}: no clips found; {self.expects}")
+            reason = f"all {len(self.bad)} clips are bad; the first: {self.bad[0]}" if self.bad else "no clips found"
+            raise UserError(f"{self.root}: {reason}; {self.expects}")
         self._check_names()
-        self._check_lengths()
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
+        self.cache: LQCache | None = None
+        if lq_cache is not None:
+            if self.pipeline is None:
+                raise UserError("dataset: lq_cache is of no use without degradation")
+            self.cache = LQCache(lq_cache, self.about())
 
     expects = "expected clips"
 
     @abstractmethod
     def find(self) -> list[Clip]:
-        """The clips under ``root``, sorted by name."""
+        """The clips under ``root``, in order. A clip that cannot be used goes to :meth:`reject` instead."""
 
     @abstractmethod
     def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
         """Frames ``start, start + step, …`` of a clip as uint8 (count, H, W, 3) RGB."""
+
+    def read_square(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
+        """The same frames as uint8 (count, size, size, 3)."""
+        return square_resize(self.read(clip, start, count, step), self.size)
+
+    def reject(self, reason: str) -> None:
+        """Note a clip that cannot be used; with ``on_bad: stop``, raise its line as a UserError."""
+        if self.on_bad == "stop":
+            raise UserError(reason)
+        self._bad.append(reason)
+
+    def about(self) -> dict[str, Any]:
+        """All that the low-quality clips depend on, but for the seed; plain JSON data."""
+        options = (
+            "clip_length", "size", "interval", "reverse", "flip", "tone_jitter", "max_frames", "on_bad",
+            "lq_cache_epochs",
+        )  # fmt: skip
+        assert self.pipeline is not None
+        return {
+            "dataset": type(self).__name__,
+            **{name: describe(getattr(self, name)) for name in options},
+            "degradation": describe(self.pipeline.steps),
+            "encoder": encoder_version(),
+            "clips": digest([[c.name, c.frames, *c.fingerprint] for c in self.clips]),
+        }
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         seed, position = key
-        rng = np.random.default_rng([seed, position])
-        clip = self.clips[self._clip_number(seed, position)]
+        if self.cache is not None and self.clip_length is not None:
+            position %= self.lq_cache_epochs * len(self.clips)
+        drawn = self.ground_truth(seed, position)
+        item: dict[str, Any] = {"gt": _to_tensor(drawn.gt)}
+        record: list[dict[str, Any]] = []
+        if self.pipeline is not None:
+            record = self.pipeline.draw(drawn.rng)
+            item["lq"] = _to_tensor(self._degraded(drawn, record, seed, position))
+        item |= {"name": drawn.name, "degradation": json.dumps(record)}
+        return item if self.on_bad == "stop" else {**item, "skipped": "\n".join(drawn.skipped)}
+
+    def ground_truth(self, seed: int, position: int) -> Drawn:
+        """The sample without its low-quality side: drawn, read, cut, mirrored, its tones changed."""
+        skipped: list[str] = []
+        for attempt in range(min(len(self.clips), MOST_SKIPPED)):
+            clip = self.clips[self._clip_number(seed, position, attempt)]
+            # Later attempts draw from streams of their own: the fourth number keeps them apart from the others.
+            rng = np.random.default_rng([seed, position, attempt, 1] if attempt else [seed, position])
+            try:
+                return self._drawn(clip, rng, skipped)
+            except UserError as error:
+                if self.on_bad == "stop":
+                    raise
+                skipped.append(str(error))
+        raise UserError(f"{self.root}: {len(skipped)} clips one after the other are bad; the first: {skipped[0]}")
+
+    def _drawn(self, clip: Clip, rng: np.random.Generator, skipped: Sequence[str]) -> Drawn:
         start, count, step, backwards, mirrored = self._cut(self._usable(clip), rng)
-        frames = self.read(clip, start, count, step)
+        frames = self.read_square(clip, start, count, step)
         if backwards:
             frames = frames[::-1]
         if mirrored:
             frames = frames[:, :, ::-1]
-        gt = square_resize(frames, self.size)
         if any(self.tone_jitter):
             common, own = self.tone_jitter
-            gt = tone_curves(gt, np.exp(rng.uniform(-common, common) + rng.uniform(-own, own, 3)))
-        item: dict[str, Any] = {"gt": _to_tensor(gt)}
-        drawn: list[dict[str, Any]] = []
-        if self.pipeline:
-            lq, drawn = self.pipeline(gt, rng)
-            item["lq"] = _to_tensor(lq)
-        return {**item, "name": clip.name, "degradation": json.dumps(drawn)}
+            frames = tone_curves(frames, np.exp(rng.uniform(-common, common) + rng.uniform(-own, own, 3)))
+        cut = f"{start}:{step}{' backwards' * backwards}{' mirrored' * mirrored}"
+        return Drawn(np.ascontiguousarray(frames), clip.name, cut, rng, tuple(skipped))
 
-    def _clip_number(self, seed: int, position: int) -> int:
+    def _degraded(self, drawn: Drawn, record: list[dict[str, Any]], seed: int, position: int) -> np.ndarray:
+        assert self.pipeline is not None
+        if self.cache is None:
+            return self.pipeline.replay(drawn.gt, record)
+        self.cache.open(seed)
+        path = self.cache.path(position, f"{drawn.name} {drawn.cut} {json.dumps(record)}")
+        lq = self.cache.get(path, len(drawn.gt))
+        if lq is None:
+            lq = self.pipeline.replay(drawn.gt, record)
+            self.cache.put(path, lq)
+        return lq
+
+    def _clip_number(self, seed: int, position: int, attempt: int = 0) -> int:
         """Which clip stands at a position: its own number, or its place in this epoch's order."""
         if self.clip_length is None:
             return position
@@ -147,7 +257,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             # The third number keeps this stream apart from that of position `epoch`.
             order = np.random.default_rng([seed, epoch, 1]).permutation(len(self.clips))
             self._order = ((seed, epoch), order)
-        return int(self._order[1][place])
+        return int(self._order[1][(place + attempt) % len(self.clips)])
 
     def _cut(self, frames: int, rng: np.random.Generator) -> tuple[int, int, int, bool, bool]:
         """(start, count, step, backwards, mirrored) for a clip of ``frames`` frames."""
@@ -162,17 +272,20 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
     def _usable(self, clip: Clip) -> int:
         return clip.frames if self.max_frames is None else min(clip.frames, self.max_frames)
 
-    def _check_lengths(self) -> None:
+    def _long_enough(self, clips: list[Clip]) -> list[Clip]:
         if self.clip_length is None:
-            return
+            return clips
         need = _span(self.clip_length, min(self.interval))
-        short = [c for c in self.clips if self._usable(c) < need]
-        if short:
+        short = [c for c in clips if self._usable(c) < need]
+        if short and self.on_bad == "stop":
             others = f" (and {len(short) - 1} more clips like it)" if len(short) > 1 else ""
             raise UserError(
                 f"{self.root}: clip {short[0].name} has {self._usable(short[0])} frames, but clip_length "
                 f"{self.clip_length} at interval {min(self.interval)} needs {need}{others}; remove it or shorten clips"
             )
+        for clip in short:
+            self.reject(f"{self.root}: clip {clip.name}: too short: {self._usable(clip)} frames of {need}")
+        return [c for c in clips if self._usable(c) >= need]
 
     def _check_names(self) -> None:
         name, times = Counter(c.name for c in self.clips).most_common(1)[0]
@@ -188,80 +301,110 @@ class VideoClips(ClipDataset):
 
     def find(self) -> list[Clip]:
         if self.root.is_file():
-            return [Clip(self.root.stem, probe(self.root).frames, self.root)]
-        paths = [p for p in _files(self.root) if p.suffix.lower() in VIDEO_SUFFIXES]
-        names = [p.relative_to(self.root).with_suffix("").as_posix() for p in paths]
-        counted = tqdm(paths, desc=f"counting frames in {self.root}", unit=" clips", delay=2, leave=False)
-        return [Clip(name, probe(p).frames, p) for name, p in zip(names, counted, strict=True)]
+            timeline = read_timeline(self.root)
+            stat = self.root.stat()
+            return [Clip(self.root.stem, timeline.info.frames, timeline, (stat.st_size, stat.st_mtime_ns))]
+        index = FolderIndex(self.root, "videos")
+        paths = [folder / name for folder, names, _ in index.walk(VIDEO_SUFFIXES, names=True) for name in names]
+        clips = []
+        for path in counted(sorted(paths, key=lambda p: by_number(p.as_posix())), self.root):
+            try:
+                data, mark = index.value(path, lambda path=path: read_timeline(path).dump())
+            except UserError as error:
+                self.reject(str(error))
+                continue
+            timeline = Timeline.load(data)
+            # The suffix travels in front of the timeline: a clip's name is its path without it.
+            source = (path.suffix, timeline)
+            name = path.relative_to(self.root).with_suffix("").as_posix()
+            clips.append(Clip(name, timeline.info.frames, source, mark))
+        index.save()
+        return clips
 
     def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
-        assert isinstance(clip.source, Path)
-        return read_video(clip.source, start, count, step)
+        path, timeline = self.where(clip)
+        return read_video(path, start, count, step, timeline)
+
+    def where(self, clip: Clip) -> tuple[Path, Timeline]:
+        """A clip's file and timeline."""
+        if isinstance(clip.source, Timeline):
+            return self.root, clip.source
+        suffix, timeline = clip.source
+        return self.root / f"{clip.name}{suffix}", timeline
 
 
 @DATASETS.register()
 class FrameFolders(ClipDataset):
-    """Clips that are folders of frame images, as VFHQ is laid out: ``root/clip/00000.png``.
+    """Clips that are folders of frame images: ``root/clip/00000.png``.
 
     Every folder below ``root`` that holds images is a clip, its frames in the order of their numbers. Where
-    ``root`` itself holds the images (FFHQ), each image is a clip of one frame.
+    ``root`` itself holds the images, each image is a clip of one frame.
     """
 
     expects = "expected folders of frame images, or images, in it"
 
     def find(self) -> list[Clip]:
         if self.root.is_file():
-            raise UserError(f"{self.root}: is a file; FrameFolders needs a folder (VideoClips reads video files)")
-        folders: dict[Path, list[Path]] = {}
-        for path in _files(self.root):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                folders.setdefault(path.parent, []).append(path)
-        flat = folders.pop(self.root, [])
-        if flat and folders:
-            raise UserError(f"{self.root}: holds images both directly and in folders; point root at one of the two")
-        if flat:
-            return [Clip(p.stem, 1, (p,)) for p in flat]
-        return [Clip(f.relative_to(self.root).as_posix(), len(images), tuple(images)) for f, images in folders.items()]
+            raise UserError(f"{self.root}: is a file; {type(self).__name__} needs a folder (VideoClips reads videos)")
+        index = FolderIndex(self.root, "frames")
+        found = [f for f in counted(index.walk(IMAGE_SUFFIXES, names=False), self.root) if f[1]]
+        index.save()
+        if found and found[0][0] == self.root:
+            if len(found) > 1:
+                raise UserError(
+                    f"{self.root}: holds images both directly and in folders; point root at one of the two, "
+                    "or use ImageFolder for single images"
+                )
+            return single_images(self.root)
+        found.sort(key=lambda f: by_number(f[0].as_posix()))
+        return [Clip(folder.relative_to(self.root).as_posix(), n, None, mark) for folder, n, mark in found]
 
     def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
-        assert isinstance(clip.source, tuple)
-        return read_images(clip.source[start : start + (count - 1) * step + 1 : step])
+        return read_images(self.paths(clip)[start : start + (count - 1) * step + 1 : step])
+
+    def paths(self, clip: Clip) -> list[Path]:
+        """A clip's images in order.
+
+        Raises:
+            UserError: they are not as many as were counted.
+        """
+        if clip.source is not None:
+            return [self.root / clip.source]
+        folder = self.root / clip.name
+        try:
+            names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
+        if len(names) != clip.frames:
+            raise UserError(f"{folder}: holds {len(names)} images, but {clip.frames} were expected")
+        return [folder / name for name in sorted(names, key=by_number)]
 
 
-def read_images(paths: Sequence[Path]) -> np.ndarray:
-    """Images of one size as uint8 (T, H, W, 3) RGB.
+@DATASETS.register()
+class ImageFolder(FrameFolders):
+    """Images, each a clip of one frame, at ``root`` or anywhere below it, as FFHQ is laid out; for stage I."""
 
-    Raises:
-        UserError: one cannot be read, or differs in size from the first.
-    """
-    frames: list[np.ndarray] = []
-    for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UserError(f"{path}: not an image, or a damaged one")
-        if frames and image.shape != frames[0].shape:
-            raise UserError(f"{path}: is {_size(image)}, but {paths[0].name} of the same clip is {_size(frames[0])}")
-        frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    return np.stack(frames)
+    expects = "expected images in it or below it"
+
+    def find(self) -> list[Clip]:
+        if self.root.is_file():
+            raise UserError(f"{self.root}: is a file; ImageFolder needs a folder")
+        return single_images(self.root)
 
 
-def square_resize(frames: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (T, H, W, 3) → its central square, resized to (T, size, size, 3); area down, bicubic up."""
-    height, width = frames.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    frames = np.ascontiguousarray(frames[:, top : top + side, left : left + side])
-    if side == size:
-        return frames
-    how = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(frame, (size, size), interpolation=how) for frame in frames])
+def single_images(root: Path) -> list[Clip]:
+    """Every image at ``root`` or below it as a clip of one frame."""
+    index = FolderIndex(root, "images")
+    listed = list(counted(index.walk(IMAGE_SUFFIXES, names=True), root))
+    index.save()
+    files = [((folder / name).relative_to(root), mark) for folder, names, mark in listed for name in names]
+    files.sort(key=lambda f: by_number(f[0].as_posix()))
+    return [Clip(path.with_suffix("").as_posix(), 1, path.as_posix(), mark) for path, mark in files]
 
 
-def tone_curves(frames: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """uint8 (T, H, W, 3) → each channel c of x in [0, 1] to x^γ_c; ``gamma`` (3,)."""
-    levels = np.linspace(0, 1, 256)[:, None] ** gamma
-    table = np.rint(levels * 255).astype(np.uint8)
-    return np.stack([table[:, c][frames[..., c]] for c in range(3)], axis=-1)
+def counted(items: Iterable[T], root: Path) -> Iterable[T]:
+    """``items`` with a progress bar, should they take long."""
+    return tqdm(items, desc=f"looking through {root}", unit=" clips", delay=2, leave=False)
 
 
 def _span(length: int, interval: int) -> int:
@@ -269,19 +412,6 @@ def _span(length: int, interval: int) -> int:
     return (length - 1) * interval + 1
 
 
-def _files(root: Path) -> list[Path]:
-    """Every file below ``root`` (links to folders followed), hidden ones left out, frame 2 before frame 10."""
-    found: list[Path] = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(folder) / n for n in names if not n.startswith(".")]
-    return sorted(found, key=lambda p: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", p.as_posix())])
-
-
 def _to_tensor(clip: np.ndarray) -> torch.Tensor:
     """(T, H, W, 3) → tensor (T, 3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"

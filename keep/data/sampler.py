@@ -7,6 +7,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from keep import signals
 from keep.errors import UserError
 
 
@@ -78,12 +79,13 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),  # its own: the loader must not draw from the training's
     )
 
 
-def _one_thread(worker: int) -> None:
-    """Workers are the parallelism: threads inside them would only compete."""
+def _start_worker(worker: int) -> None:
+    """Workers are the parallelism: threads inside them would only compete. They stop when their parent says so."""
+    signals.ignore()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,17 +1,24 @@
 """Blur: the kernel k_σ of eq. (9)."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from pydantic import Field
 
-from keep.degradation.pipeline import check_range
+from keep.degradation.noise import GaussianNoise
+from keep.degradation.pipeline import Drawn, check_range
+from keep.degradation.resize import Downsample
+from keep.errors import UserError
 from keep.registry import DEGRADATIONS
 
 
 @DEGRADATIONS.register()
 class GaussianBlur:
-    """Isotropic Gaussian blur, one σ a clip: y ⊛ k_σ of eq. (9).
+    """Gaussian blur, one kernel a clip: y ⊛ k_σ of eq. (9).
 
     The kernel reaches 4σ, so that σ means σ; borders are reflected. (The public code cuts its kernel at
     21 taps, which makes σ = 10 about 5.6.)
@@ -19,26 +26,119 @@ class GaussianBlur:
     Args:
         sigma: range of σ in pixels of the full-size frame, drawn uniformly; 0 is no blur.
             Supplement A.4: [2, 10] in training.
+        anisotropic: probability of an anisotropic kernel: σ is drawn twice, for two axes at right angles, and
+            their direction uniformly. The paper has none; the public code .3.
+        taps: side of the kernel in pixels, odd; null lets it reach 4σ.
     """
 
-    def __init__(self, sigma: tuple[float, float] = (2.0, 10.0)) -> None:
+    def __init__(
+        self,
+        sigma: tuple[float, float] = (2.0, 10.0),
+        anisotropic: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        taps: Annotated[int, Field(ge=1)] | None = None,
+    ) -> None:
         check_range(self, "sigma", sigma)
-        self.sigma = sigma
+        if taps is not None and taps % 2 == 0:
+            raise UserError(f"GaussianBlur: taps must be odd, got {taps}")
+        self.sigma, self.anisotropic, self.taps = sigma, anisotropic, taps
 
     def draw(self, rng: np.random.Generator) -> dict[str, float]:
-        return {"sigma": float(rng.uniform(*self.sigma))}
+        drawn = {"sigma": float(rng.uniform(*self.sigma))}
+        if self.anisotropic and rng.random() < self.anisotropic:
+            drawn |= {"sigma_y": float(rng.uniform(*self.sigma)), "angle": float(rng.uniform(0, math.pi))}
+        return drawn
 
-    def apply(self, clip: np.ndarray, sigma: float) -> np.ndarray:
-        """(T, H, W, 3) float32 → the same shape."""
+    def apply(self, clip: np.ndarray, sigma: float, sigma_y: float | None = None, angle: float = 0.0) -> np.ndarray:
+        """(T, H, W, 3) float32 → the same shape.
+
+        ``sigma_y`` makes the kernel anisotropic: ``sigma`` along the direction ``angle`` (radians from x towards
+        y), ``sigma_y`` across it.
+        """
+        if sigma_y is not None:
+            kernel = rotated_kernel(sigma, sigma_y, angle, self.taps)
+            return np.stack([cv2.filter2D(f, -1, kernel, borderType=cv2.BORDER_REFLECT_101) for f in clip])
         if sigma == 0:
             return clip
-        kernel = gaussian_kernel(sigma)
+        kernel = gaussian_kernel(sigma, self.taps)
         return np.stack([cv2.sepFilter2D(f, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101) for f in clip])
 
+    def fuse(self, drawn: Drawn, following: Sequence[tuple[Any, Drawn]]) -> tuple[int, Callable[..., Any]] | None:
+        """With an isotropic kernel and a :class:`Downsample` next: blurred only where the small frame samples.
 
-def gaussian_kernel(sigma: float) -> np.ndarray:
-    """Sampled 1-D Gaussian of radius ⌈4σ⌉, float32, sum 1."""
-    radius = math.ceil(4 * sigma)
+        Noise may come in between: ↓(y ⊛ k + n) = ↓(y ⊛ k) + ↓n.
+        """
+        if "sigma_y" in drawn:
+            return None
+        noises = []
+        for count, (step, parameters) in enumerate(following, 1):
+            if isinstance(step, GaussianNoise):
+                noises.append((step, parameters))
+            elif isinstance(step, Downsample) and (taps := step.weights(parameters["mode"])) is not None:
+                kernel = np.convolve(gaussian_kernel(drawn["sigma"], self.taps), taps) if drawn["sigma"] else taps
+                return count, partial(blur_and_sample, kernel=kernel, noises=noises, down=step, **parameters)
+            else:
+                break
+        return None
+
+
+def blur_and_sample(
+    clip: np.ndarray, kernel: np.ndarray, noises: Sequence[tuple[GaussianNoise, Drawn]], down: Downsample, mode: str
+) -> np.ndarray:
+    """Blur, noise and ``down`` at once: (T, H, W, 3) uint8 or float32 → (T, H/scale, W/scale, 3) float32.
+
+    ``kernel`` is one row of ``down`` after the blur: the blur's convolved with the filter of ``mode``.
+    """
+    down.check(clip)
+    reach = (len(kernel) - down.scale) // 2
+    small = np.stack([filter_and_sample(frame, kernel, reach, down.scale) for frame in clip])
+    for noise, drawn in noises:
+        small += down.apply(noise.field(clip.shape, **drawn), mode)
+    return small
+
+
+def gaussian_kernel(sigma: float, taps: int | None = None) -> np.ndarray:
+    """Sampled 1-D Gaussian of radius ⌈4σ⌉, or of ``taps`` taps; float32, sum 1."""
+    radius = math.ceil(4 * sigma) if taps is None else taps // 2
     x = np.arange(-radius, radius + 1)
     kernel = np.exp(-(x**2) / (2 * sigma**2))
     return (kernel / kernel.sum()).astype(np.float32)
+
+
+def rotated_kernel(sigma_x: float, sigma_y: float, angle: float, taps: int | None = None) -> np.ndarray:
+    """Sampled 2-D Gaussian, float32, sum 1; its axes are turned by ``angle`` radians from x towards y."""
+    radius = math.ceil(4 * max(sigma_x, sigma_y)) if taps is None else taps // 2
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+    # A σ of 0 is a line one sample thin, not a division by zero.
+    kernel = np.exp(-((along / max(sigma_x, 1e-3)) ** 2 + (across / max(sigma_y, 1e-3)) ** 2) / 2)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def filter_and_sample(frame: np.ndarray, kernel: np.ndarray, reach: int, scale: int) -> np.ndarray:
+    """Filter along both axes, at every ``scale``-th pixel alone.
+
+    Args:
+        frame: uint8 or float32 (H, W, 3); its borders are reflected.
+        kernel: 1-D; its entry ``reach`` lies on the pixel that is sampled.
+
+    Returns:
+        float32 (H / scale, W / scale, 3): Σ_j Σ_i kernel[j] kernel[i] frame[scale·y + j − reach, scale·x + i − reach].
+    """
+    rows = _filter_and_sample_rows(frame, kernel, reach, scale)
+    return cv2.transpose(_filter_and_sample_rows(cv2.transpose(rows), kernel, reach, scale))
+
+
+def _filter_and_sample_rows(frame: np.ndarray, kernel: np.ndarray, reach: int, scale: int) -> np.ndarray:
+    height = frame.shape[0] // scale
+    taps = -(-len(kernel) // scale)
+    kernel = np.pad(kernel, (0, taps * scale - len(kernel))).astype(np.float32)
+    below = max(0, (height - 1 + taps) * scale - reach - frame.shape[0])
+    padded = cv2.copyMakeBorder(frame, reach, below, 0, 0, cv2.BORDER_REFLECT_101)
+    one, total = np.ones(1, np.float32), None
+    for phase in range(scale):  # rows phase, phase + scale, … are a small image that every scale-th tap filters
+        part = cv2.sepFilter2D(
+            padded[phase::scale], cv2.CV_32F, one, kernel[phase::scale], anchor=(0, 0), borderType=cv2.BORDER_CONSTANT
+        )[:height]
+        total = part if total is None else cv2.add(total, part)
+    assert total is not None
+    return total

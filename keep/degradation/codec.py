@@ -1,20 +1,31 @@
 """Video compression: […]_codec of eq. (9)."""
 
+import importlib
 import io
+import re
+from abc import ABC, abstractmethod
+from fractions import Fraction
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import av
+import av.error
 import numpy as np
 from av.codec.codec import UnknownCodecError
+from av.video.reformatter import VideoReformatter
 from pydantic import Field
 
-from keep.degradation.pipeline import check_range, to_uint8
+from keep.degradation.pipeline import check_choice, check_range, choose, to_uint8
 from keep.errors import UserError
 from keep.registry import CODECS, DEGRADATIONS
 
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 ]
+PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p"]
+ENCODERS = {"libx264": "libx264", "h264": "libx264"}
+"""A codec's name in the options → the encoder that gives its CRF and preset their meaning. No others: mpeg4 ignores a
+CRF, and libx265 gives other bytes from call to call even with one thread (measured)."""
 
 
 @DEGRADATIONS.register()
@@ -22,14 +33,16 @@ class VideoCodec:
     """Compression by a real video encoder, one codec and one CRF a clip: […]_codec of eq. (9).
 
     Args:
-        codecs: codecs to draw from, all equally likely. Supplement A.4: libx264 and h264, which are one
-            encoder wherever FFmpeg has libx264 (and an error elsewhere, as no other encoder knows its CRF).
+        codecs: codecs to draw from. Supplement A.4: libx264 and h264, which are one encoder wherever FFmpeg has
+            libx264, and an error elsewhere, as no other encoder knows its CRF.
         crf: range of the constant rate factor, drawn uniformly from its integers, both ends included.
             Supplement A.4: [25, 45] in training.
         fps: frame rate told to the encoder. It changes what a CRF means (a longer frame is given more bits),
             so it is recorded in the draw. Not in the paper; the public code uses 1.
-        preset: libx264's speed against compression.
-        backend: what encodes and decodes.
+        preset: the encoder's speed against compression.
+        backend: what encodes and decodes: PyAV, in memory, or FFmpeg, the program on this machine.
+        probabilities: of each of ``codecs``, summing to 1; null makes them equally likely.
+        pix_fmt: how colour is stored: in 4:2:0 (as nearly all video), 4:2:2, or 4:4:4.
     """
 
     def __init__(
@@ -39,78 +52,221 @@ class VideoCodec:
         fps: Annotated[int, Field(ge=1)] = 25,
         preset: Preset = "medium",
         backend: Annotated[Any, CODECS] = "PyAV",
+        probabilities: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None,
+        pix_fmt: PixelFormat = "yuv420p",
     ) -> None:
         check_range(self, "crf", crf)
-        if not codecs:
-            raise UserError("VideoCodec: codecs is empty; name at least one, e.g. libx264")
+        check_choice(self, "codecs", codecs, probabilities)
         self.codecs, self.crf, self.fps, self.preset = codecs, crf, fps, preset
-        self.backend = CODECS[backend]() if isinstance(backend, str) else backend
+        self.probabilities, self.pix_fmt = probabilities, pix_fmt
+        self.backend: Backend = CODECS[backend]() if isinstance(backend, str) else backend
         for codec in codecs:
             self.backend.check(codec)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         return {
-            "codec": self.codecs[int(rng.integers(len(self.codecs)))],
+            "codec": choose(rng, self.codecs, self.probabilities),
             "crf": int(rng.integers(self.crf[0], self.crf[1], endpoint=True)),
             "fps": self.fps,
             "preset": self.preset,
+            "pix_fmt": self.pix_fmt,
         }
 
-    def apply(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str) -> np.ndarray:
+    def apply(
+        self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p"
+    ) -> np.ndarray:
         """(T, h, w, 3) float32, rounded to uint8 first → the decoded clip, same shape, float32."""
-        return self.backend.compress(to_uint8(clip), codec, crf, fps, preset).astype(np.float32)
+        return self.backend.compress(to_uint8(clip), codec, crf, fps, preset, pix_fmt).astype(np.float32)
+
+
+class Backend(ABC):
+    """Encodes with one thread, so that the bytes do not depend on the machine; limited-range BT.601.
+
+    ``clip`` is uint8 (T, h, w, 3) RGB; an odd side is padded to even by repeating its last row or column.
+    """
+
+    @abstractmethod
+    def check(self, codec: str) -> None:
+        """Raise UserError unless ``codec`` is one that can be drawn and its encoder is here."""
+
+    @abstractmethod
+    def encode(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p") -> bytes:
+        """The clip as an MP4 file."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> np.ndarray:
+        """An MP4 file as uint8 (T, h, w, 3) RGB; h and w are even."""
+
+    def compress(
+        self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p"
+    ) -> np.ndarray:
+        """The clip after encoding and decoding, same shape; deterministic.
+
+        Raises:
+            UserError: for a codec that is not here, or that loses frames.
+        """
+        self.check(codec)
+        return self._whole(self.decode(self.encode(clip, codec, crf, fps, preset, pix_fmt)), clip, codec)
+
+    def version(self, codec: str = "libx264") -> str:
+        """The encoder's own name and version, as it writes them into its stream."""
+        data = self.encode(np.zeros((1, 64, 64, 3), np.uint8), codec, 30, 25, "medium")
+        found = re.search(rb"x264 - core \d+( r\d+ \w+)?", data)
+        return found[0].decode() if found else ENCODERS[codec]
+
+    @staticmethod
+    def _whole(decoded: np.ndarray, clip: np.ndarray, codec: str) -> np.ndarray:
+        if len(decoded) != len(clip):
+            raise UserError(f"codec {codec}: {len(clip)} frames went in, {len(decoded)} came out")
+        return decoded[:, : clip.shape[1], : clip.shape[2]]
 
 
 @CODECS.register()
-class PyAV:
-    """Encodes and decodes in memory by PyAV: mp4, yuv420p, limited-range BT.601, one thread."""
-
-    def __init__(self) -> None:
-        # A codec's name in the options → the encoder that gives its CRF and preset their meaning.
-        self.encoders = {"libx264": "libx264", "h264": "libx264"}
+class PyAV(Backend):
+    """Encodes and decodes in memory, by the FFmpeg libraries inside PyAV."""
 
     def check(self, codec: str) -> None:
-        """Raise UserError unless ``codec`` is one that can be drawn and its encoder is here."""
-        if codec not in self.encoders:
-            raise UserError(f"no video codec {codec!r} to degrade with; known: {', '.join(sorted(self.encoders))}")
-        require_encoder(self.encoders[codec])
+        _check_name(codec)
+        require_encoder(ENCODERS[codec])
 
-    def compress(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str) -> np.ndarray:
-        """uint8 (T, h, w, 3) RGB → the same after encoding and decoding; deterministic."""
+    def compress(
+        self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p"
+    ) -> np.ndarray:
+        # As in Backend, without an MP4 file in between: the same frames, sooner.
         self.check(codec)
-        frames, height, width = clip.shape[:3]
-        data = self._encode(pad_to_even(clip), self.encoders[codec], crf, fps, preset)
-        decoded = self._decode(data)
-        if len(decoded) != frames:
-            raise UserError(f"codec {codec}: {frames} frames went in, {len(decoded)} came out")
-        return np.stack(decoded)[:, :height, :width]
+        decoder: Any = av.CodecContext.create("h264", "r")
+        decoder.thread_count = 1
+        encoder: Any = av.CodecContext.create(ENCODERS[codec], "w")
+        _set_up(encoder, clip, crf, fps, preset, pix_fmt)
+        packets = [*(p for frame in _frames(clip, fps, pix_fmt) for p in encoder.encode(frame)), *encoder.encode()]
+        frames = [*(f for packet in packets for f in decoder.decode(packet)), *decoder.decode(None)]
+        return self._whole(_to_rgb(frames), clip, codec)
 
-    def _encode(self, clip: np.ndarray, encoder: str, crf: int, fps: int, preset: str) -> bytes:
+    def encode(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p") -> bytes:
         buffer = io.BytesIO()
         with av.open(buffer, "w", format="mp4") as container:
-            stream: Any = container.add_stream(encoder, rate=fps, options={"crf": str(crf), "preset": preset})
-            stream.height, stream.width, stream.pix_fmt = clip.shape[1], clip.shape[2], "yuv420p"
-            stream.codec_context.thread_count = 1  # with more, the bytes depend on the machine
-            for image in clip:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="itu601", threads=1)))
+            stream: Any = container.add_stream(ENCODERS[codec], rate=fps)
+            _set_up(stream.codec_context, clip, crf, fps, preset, pix_fmt)
+            for frame in _frames(clip, fps, pix_fmt):
+                container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return buffer.getvalue()
 
-    def _decode(self, data: bytes) -> list[np.ndarray]:
+    def decode(self, data: bytes) -> np.ndarray:
         with av.open(io.BytesIO(data), "r") as container:
             container.streams.video[0].codec_context.thread_count = 1
-            return [
-                frame.to_ndarray(format="rgb24", src_colorspace="itu601", threads=1)
-                for frame in container.decode(video=0)
-            ]
+            return _to_rgb(list(container.decode(video=0)))
+
+
+def _set_up(context: Any, clip: np.ndarray, crf: int, fps: int, preset: str, pix_fmt: str) -> None:
+    context.height, context.width = (side + side % 2 for side in clip.shape[1:3])
+    context.pix_fmt, context.framerate, context.time_base = pix_fmt, Fraction(fps), Fraction(1, fps)
+    context.thread_count = 1  # with more, the bytes depend on the machine
+    context.options = {"crf": str(crf), "preset": preset}
+
+
+def _frames(clip: np.ndarray, fps: int, pix_fmt: str) -> Any:
+    convert: Any = VideoReformatter().reformat
+    for number, image in enumerate(pad_to_even(clip)):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = convert(frame, format=pix_fmt, dst_colorspace="itu601", threads=1)
+        frame.pts, frame.time_base = number, Fraction(1, fps)
+        yield frame
+
+
+def _to_rgb(frames: list[Any]) -> np.ndarray:
+    convert: Any = VideoReformatter().reformat
+    images = [convert(f, format="rgb24", src_colorspace="itu601", threads=1).to_ndarray() for f in frames]
+    return np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8)
+
+
+@CODECS.register()
+class FFmpeg(Backend):
+    """Encodes and decodes by the FFmpeg program of this machine, a process each, through ffmpeg-python.
+
+    Slower than PyAV; for the encoder of a certain FFmpeg build. The package: ``pip install keep-vfsr[ffmpeg]``.
+
+    Args:
+        command: the program's name or path.
+    """
+
+    def __init__(self, command: str = "ffmpeg") -> None:
+        self.command = command
+
+    def check(self, codec: str) -> None:
+        _check_name(codec)
+        _ffmpeg()
+        if ENCODERS[codec] not in _program_encoders(self.command):
+            raise UserError(f"the FFmpeg program {self.command!r} has no video encoder {ENCODERS[codec]!r}")
+
+    def encode(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p") -> bytes:
+        clip = pad_to_even(clip)
+        size = f"{clip.shape[2]}x{clip.shape[1]}"
+        source = _ffmpeg().input("pipe:", format="rawvideo", pix_fmt="rgb24", s=size, r=fps)
+        written = source.output(
+            "pipe:", vcodec=ENCODERS[codec], pix_fmt=pix_fmt, r=fps, threads=1, crf=crf, preset=preset,
+            format="mp4", movflags="frag_keyframe+empty_moov",  # a pipe cannot be rewound for the header
+        )  # fmt: skip
+        return self._run(written, np.ascontiguousarray(clip).tobytes())
+
+    def decode(self, data: bytes) -> np.ndarray:
+        read = _ffmpeg().input("pipe:", threads=1).output("pipe:", format="rawvideo", pix_fmt="rgb24")
+        with av.open(io.BytesIO(data)) as container:  # for the frame size alone
+            context = container.streams.video[0].codec_context
+            height, width = context.height, context.width
+        return np.frombuffer(self._run(read, data), np.uint8).reshape(-1, height, width, 3)
+
+    def _run(self, stream: Any, data: bytes) -> bytes:
+        try:
+            return stream.global_args("-loglevel", "error").run(
+                cmd=self.command, input=data, capture_stdout=True, capture_stderr=True
+            )[0]
+        except _ffmpeg().Error as error:
+            lines = error.stderr.decode(errors="replace").strip().splitlines()
+            raise UserError(f"the FFmpeg program {self.command!r} failed: {lines[-1] if lines else error}") from None
+
+
+def _ffmpeg() -> Any:
+    try:
+        ffmpeg = importlib.import_module("ffmpeg")
+    except ImportError:
+        raise UserError("the codec backend FFmpeg needs ffmpeg-python: pip install keep-vfsr[ffmpeg]") from None
+    if not hasattr(ffmpeg, "input"):
+        raise UserError("the package 'ffmpeg' hides 'ffmpeg-python', which is meant: pip uninstall ffmpeg")
+    return ffmpeg
+
+
+@cache
+def _program_encoders(command: str) -> frozenset[str]:
+    """The video encoders of an FFmpeg program."""
+    import subprocess
+
+    try:
+        listing = subprocess.run([command, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"the codec backend FFmpeg cannot run {command!r} ({error}): install FFmpeg, or use backend PyAV"
+        ) from None
+    return frozenset(re.findall(r"^ V\S{5} (\S+)", listing.stdout, re.MULTILINE))
+
+
+def encoder_version(codec: str = "libx264") -> str:
+    """The version of the encoder inside PyAV, e.g. ``"x264 - core 165"``."""
+    return PyAV().version(codec)
 
 
 def pad_to_even(frames: np.ndarray) -> np.ndarray:
     """(..., H, W, 3) with its last row and column repeated where a side is odd, as 4:2:0 chroma needs."""
     height, width = frames.shape[-3:-1]
+    if height % 2 == 0 and width % 2 == 0:
+        return frames
     edges = [(0, 0)] * (frames.ndim - 3) + [(0, height % 2), (0, width % 2), (0, 0)]
     return np.pad(frames, edges, mode="edge")
+
+
+def _check_name(codec: str) -> None:
+    if codec not in ENCODERS:
+        raise UserError(f"no video codec {codec!r} to degrade with; known: {', '.join(sorted(ENCODERS))}")
 
 
 def require_encoder(name: str) -> None:

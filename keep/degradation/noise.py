@@ -1,6 +1,9 @@
 """Noise: n_δ of eq. (9)."""
 
+from typing import Annotated, Any
+
 import numpy as np
+from pydantic import Field
 
 from keep.degradation.pipeline import check_range
 from keep.registry import DEGRADATIONS
@@ -8,23 +11,35 @@ from keep.registry import DEGRADATIONS
 
 @DEGRADATIONS.register()
 class GaussianNoise:
-    """White Gaussian colour noise, one level a clip, fresh in every frame: n_δ of eq. (9).
+    """White Gaussian noise, one level a clip, fresh in every frame: n_δ of eq. (9).
 
     The values are not clipped here; the next rounding (before the codec, or at the end) does that.
 
     Args:
         sigma: range of the standard deviation δ, of 255, drawn uniformly; 0 is no noise.
             Supplement A.4: [0, 10] in training.
+        grey: probability of grey noise, the same in all three channels; otherwise each channel has its own.
+            The paper does not say; the public code .5.
     """
 
-    def __init__(self, sigma: tuple[float, float] = (0.0, 10.0)) -> None:
+    def __init__(
+        self, sigma: tuple[float, float] = (0.0, 10.0), grey: Annotated[float, Field(ge=0, le=1)] = 0.0
+    ) -> None:
         check_range(self, "sigma", sigma)
-        self.sigma = sigma
+        self.sigma, self.grey = sigma, grey
 
-    def draw(self, rng: np.random.Generator) -> dict[str, float]:
-        return {"sigma": float(rng.uniform(*self.sigma)), "seed": int(rng.integers(2**32))}
+    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        drawn: dict[str, Any] = {"sigma": float(rng.uniform(*self.sigma)), "seed": int(rng.integers(2**32))}
+        if self.grey:
+            drawn["grey"] = bool(rng.random() < self.grey)
+        return drawn
 
-    def apply(self, clip: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-        """(T, H, W, 3) float32 → the same shape; the field is a function of ``seed`` alone."""
-        field = np.random.default_rng(seed).standard_normal(clip.shape, dtype=np.float32)
-        return clip + np.float32(sigma) * field
+    def apply(self, clip: np.ndarray, sigma: float, seed: int, grey: bool = False) -> np.ndarray:
+        """(T, H, W, 3) float32 → the same shape."""
+        return clip + self.field(clip.shape, sigma, seed, grey)
+
+    def field(self, shape: tuple[int, ...], sigma: float, seed: int, grey: bool = False) -> np.ndarray:
+        """The noise alone, float32 (T, H, W, 3): a function of its arguments."""
+        own = (*shape[:-1], 1) if grey else shape
+        field = np.random.default_rng(seed).standard_normal(own, dtype=np.float32)
+        return np.ascontiguousarray(np.broadcast_to(np.float32(sigma) * field, shape))

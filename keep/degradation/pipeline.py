@@ -1,17 +1,24 @@
 """A degradation pipeline: steps drawn once a clip, applied in order, recorded so that they can be replayed.
 
-A step (registered in ``DEGRADATIONS``) has two methods:
+A step (registered in ``DEGRADATIONS``) has two methods, and may have a third:
 
 - ``draw(rng) -> dict``: its random parameters for one clip, plain JSON data;
-- ``apply(clip, **drawn) -> clip``: float32 (T, H, W, 3) RGB in [0, 255] to the same, no randomness left.
+- ``apply(clip, **drawn) -> clip``: float32 (T, H, W, 3) RGB in [0, 255] to the same, no randomness left;
+- ``fuse(drawn, following) -> (count, function) | None``: a faster function that does this step and the next
+  ``count`` of ``following`` (pairs of step and drawn) at once, with the same result but for float rounding; its
+  clip may be uint8 too.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from keep.errors import UserError
+
+Drawn = dict[str, Any]
+T = TypeVar("T")
 
 
 class Pipeline:
@@ -24,7 +31,7 @@ class Pipeline:
     def __init__(self, steps: Sequence[Any]) -> None:
         self.steps = tuple(steps)
 
-    def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[Drawn]]:
         """Draw one set of parameters for the clip and apply it.
 
         Args:
@@ -34,22 +41,83 @@ class Pipeline:
         Returns:
             the low-quality clip, uint8 (T, h, w, 3), and what was drawn, ``[{"type": step, …}, …]``.
         """
-        drawn = [{"type": type(step).__name__, **step.draw(rng)} for step in self.steps]
+        drawn = self.draw(rng)
         return self.replay(clip, drawn), drawn
 
-    def replay(self, clip: np.ndarray, drawn: Sequence[dict[str, Any]]) -> np.ndarray:
+    def draw(self, rng: np.random.Generator) -> list[Drawn]:
+        """One set of parameters for one clip."""
+        return [{"type": type(step).__name__, **step.draw(rng)} for step in self.steps]
+
+    def replay(self, clip: np.ndarray, drawn: Sequence[Drawn], clock: dict[str, float] | None = None) -> np.ndarray:
         """Apply recorded parameters: the same clip and ``drawn`` give the same bytes.
+
+        Args:
+            clip: uint8 (T, H, W, 3) RGB.
+            drawn: as :meth:`draw` gives it, or as it was read back from JSON.
+            clock: gets the seconds that each stage took added, by the names of its steps (``"A+B"`` where steps
+                run as one).
 
         Raises:
             UserError: if ``drawn`` was recorded by other steps.
         """
+        return to_uint8(self._run(clip, self._recorded(drawn), clock))
+
+    def before_codec(self, clip: np.ndarray, drawn: Sequence[Drawn]) -> np.ndarray:
+        """What the last codec step is given, as it rounds it: uint8 (T, h, w, 3).
+
+        Raises:
+            UserError: if no step is a codec.
+        """
+        return to_uint8(self._run(clip, self._recorded(drawn)[: self._codec()]))
+
+    def stream(self, clip: np.ndarray, drawn: Sequence[Drawn]) -> bytes:
+        """The video file (MP4) that the last step, a codec, makes; decoded, it is what :meth:`replay` gives.
+
+        Raises:
+            UserError: if the last step is no codec.
+        """
+        place = self._codec()
+        if place != len(self.steps) - 1:
+            raise UserError("degradation: the stream of a clip needs the codec as the last step")
+        parameters = {k: v for k, v in drawn[place].items() if k != "type"}
+        return self.steps[place].backend.encode(self.before_codec(clip, drawn), **parameters)
+
+    def _recorded(self, drawn: Sequence[Drawn]) -> list[tuple[Any, Drawn]]:
         recorded, own = [d["type"] for d in drawn], [type(step).__name__ for step in self.steps]
         if recorded != own:
             raise UserError(f"cannot replay a degradation: it was recorded with steps {recorded}, these are {own}")
-        clip = clip.astype(np.float32)
-        for step, parameters in zip(self.steps, drawn, strict=True):
-            clip = step.apply(clip, **{k: v for k, v in parameters.items() if k != "type"})
-        return to_uint8(clip)
+        return [(s, {k: v for k, v in d.items() if k != "type"}) for s, d in zip(self.steps, drawn, strict=True)]
+
+    def _run(
+        self, clip: np.ndarray, recorded: Sequence[tuple[Any, Drawn]], clock: dict[str, float] | None = None
+    ) -> np.ndarray:
+        for name, function in stages(recorded):
+            start = time.perf_counter()
+            clip = function(clip)
+            if clock is not None:
+                clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
+        return clip
+
+    def _codec(self) -> int:
+        """The place of the last codec step."""
+        places = [i for i, step in enumerate(self.steps) if hasattr(step, "backend")]
+        if not places:
+            raise UserError("degradation: there is no codec among the steps")
+        return places[-1]
+
+
+def stages(recorded: Sequence[tuple[Any, Drawn]]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+    """(name, function) of each stage: a step, or several that one function does at once."""
+    place = 0
+    while place < len(recorded):
+        step, drawn = recorded[place]
+        fused = step.fuse(drawn, recorded[place + 1 :]) if hasattr(step, "fuse") else None
+        more, function = fused or (
+            0,
+            lambda clip, step=step, drawn=drawn: step.apply(clip.astype(np.float32, copy=False), **drawn),
+        )
+        yield "+".join(type(s).__name__ for s, _ in recorded[place : place + more + 1]), function
+        place += more + 1
 
 
 def to_uint8(clip: np.ndarray) -> np.ndarray:
@@ -62,3 +130,22 @@ def check_range(step: object, option: str, bounds: tuple[float, float]) -> None:
     low, high = bounds
     if not 0 <= low <= high:
         raise UserError(f"{type(step).__name__}: {option} must be [low, high] with 0 <= low <= high, got {bounds}")
+
+
+def check_choice(step: object, option: str, values: Sequence[Any], probabilities: Sequence[float] | None) -> None:
+    """Raise UserError unless there are values to choose from, and as many probabilities, which sum to 1."""
+    name = type(step).__name__
+    if not values:
+        raise UserError(f"{name}: {option} is empty; name at least one")
+    if probabilities is not None and (len(probabilities) != len(values) or abs(sum(probabilities) - 1) > 1e-6):
+        raise UserError(
+            f"{name}: probabilities must be {len(values)} numbers that sum to 1, one for each of {option}; "
+            f"got {list(probabilities)}"
+        )
+
+
+def choose(rng: np.random.Generator, values: Sequence[T], probabilities: Sequence[float] | None) -> T:
+    """One of ``values``; all equally likely without ``probabilities``."""
+    if probabilities is None:
+        return values[int(rng.integers(len(values)))]
+    return values[int(rng.choice(len(values), p=np.array(probabilities) / sum(probabilities)))]

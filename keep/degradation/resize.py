@@ -1,4 +1,4 @@
-"""↓ and ↑ of eq. (9): downsampling as a degradation step, upsampling as torch functions for the device."""
+"""↓ and ↑ of eq. (9): steps that resize, and upsampling as torch functions for the device."""
 
 from typing import Annotated, Literal
 
@@ -8,10 +8,17 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from keep.degradation.pipeline import check_choice, choose
 from keep.errors import UserError
 from keep.registry import DEGRADATIONS
 
-_INTERPOLATION = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_INTERPOLATION = {
+    "area": cv2.INTER_AREA,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "nearest": cv2.INTER_NEAREST_EXACT,
+}
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @DEGRADATIONS.register()
@@ -24,28 +31,78 @@ class Downsample:
 
     Args:
         scale: the factor; height and width must be divisible by it. Supplement A.4: 4.
-        modes: filters to draw from, all equally likely.
+        modes: filters to draw from.
+        probabilities: of each of ``modes``, summing to 1; null makes them equally likely.
     """
 
     def __init__(
         self,
         scale: Annotated[int, Field(ge=1)] = 4,
         modes: tuple[Literal["area", "bilinear", "bicubic"], ...] = ("area",),
+        probabilities: tuple[Probability, ...] | None = None,
     ) -> None:
-        if not modes:
-            raise UserError("Downsample: modes is empty; name at least one of area, bilinear, bicubic")
-        self.scale = scale
-        self.modes = modes
+        check_choice(self, "modes", modes, probabilities)
+        self.scale, self.modes, self.probabilities = scale, modes, probabilities
 
     def draw(self, rng: np.random.Generator) -> dict[str, str]:
-        return {"mode": self.modes[int(rng.integers(len(self.modes)))]}
+        return {"mode": choose(rng, self.modes, self.probabilities)}
 
     def apply(self, clip: np.ndarray, mode: str) -> np.ndarray:
         """(T, H, W, 3) float32 → (T, H/scale, W/scale, 3)."""
+        self.check(clip)
+        size = (clip.shape[2] // self.scale, clip.shape[1] // self.scale)
+        return np.stack([cv2.resize(frame, size, interpolation=_INTERPOLATION[mode]) for frame in clip])
+
+    def check(self, clip: np.ndarray) -> None:
+        """Raise UserError unless the frames of (T, H, W, 3) can be divided by ``scale``."""
         height, width = clip.shape[1:3]
         if height % self.scale or width % self.scale:
             raise UserError(f"Downsample: frames of {width}x{height} are not divisible by scale {self.scale}")
-        size = (width // self.scale, height // self.scale)
+
+    def weights(self, mode: str) -> np.ndarray | None:
+        """The filter along one axis, ``scale`` taps from the block's first pixel on, as float64.
+
+        None where it reaches out of the block (bicubic below 4): there the border of the frame plays in.
+        """
+        x = np.abs(np.arange(self.scale) - (self.scale - 1) / 2)  # distance from the sampled point
+        if mode == "area":
+            return np.full(self.scale, 1 / self.scale)
+        if mode == "bilinear":
+            return np.maximum(0, 1 - x)
+        if self.scale < 4:
+            return None
+        a = -0.75  # OpenCV's cubic convolution
+        near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * (x**3 - 5 * x**2 + 8 * x - 4)
+        return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+@DEGRADATIONS.register()
+class Upsample:
+    """Upsampling by a whole factor: ↑4 of eq. (9) as a step, for low-quality clips of full size.
+
+    The networks here enlarge their input themselves, on the device; this is for other uses of the clips.
+
+    Args:
+        scale: the factor. Supplement A.4: 4.
+        modes: filters to draw from.
+        probabilities: of each of ``modes``, summing to 1; null makes them equally likely.
+    """
+
+    def __init__(
+        self,
+        scale: Annotated[int, Field(ge=1)] = 4,
+        modes: tuple[Literal["bilinear", "bicubic", "nearest"], ...] = ("bilinear",),
+        probabilities: tuple[Probability, ...] | None = None,
+    ) -> None:
+        check_choice(self, "modes", modes, probabilities)
+        self.scale, self.modes, self.probabilities = scale, modes, probabilities
+
+    def draw(self, rng: np.random.Generator) -> dict[str, str]:
+        return {"mode": choose(rng, self.modes, self.probabilities)}
+
+    def apply(self, clip: np.ndarray, mode: str) -> np.ndarray:
+        """(T, h, w, 3) float32 → (T, h·scale, w·scale, 3)."""
+        size = (clip.shape[2] * self.scale, clip.shape[1] * self.scale)
         return np.stack([cv2.resize(frame, size, interpolation=_INTERPOLATION[mode]) for frame in clip])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from keep.data.clips import FrameFolders, VideoClips, square_resize
+from keep.data.clips import FrameFolders, ImageFolder, VideoClips, square_resize
 from keep.data.video_io import read_video, write_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
@@ -219,3 +219,22 @@ def test_the_options_are_explained_and_build(name: str, clip_folder: Path) -> No
     if name == "VideoClips":
         options = {"type": name, "root": str(clip_folder), "clip_length": 3, "degradation": [{"type": "GaussianNoise"}]}
         assert DATASETS.spec(options).build()[0, 0]["lq"].shape == (3, 3, 512, 512)
+
+
+def test_an_image_folder_holds_single_images_at_any_depth(image_folders: Path, texture) -> None:
+    cv2.imwrite(str(image_folders / "top.png"), texture(1, 48, 48)[0])
+    dataset = ImageFolder(str(image_folders), clip_length=1, size=48)
+    assert [c.name for c in dataset.clips[:3]] == ["p/one/0", "p/one/1", "p/one/2"]
+    assert len(dataset) == 25
+    assert dataset[0, 0]["gt"].shape == (1, 3, 48, 48)
+    second = next(i for i in range(25) if dataset[0, i]["name"] == "p/two/7")
+    assert np.array_equal(dataset[0, second]["gt"][0].permute(1, 2, 0).numpy(), texture(12, 48, 48, seed=1)[7])
+    with pytest.raises(UserError, match="clip p/one/0 has 1 frames, but clip_length 2"):
+        ImageFolder(str(image_folders), clip_length=2)
+
+
+def test_a_folder_that_changed_since_it_was_counted_is_named(image_folders: Path) -> None:
+    dataset = FrameFolders(str(image_folders), size=48)
+    (image_folders / "p" / "one" / "3.png").unlink()
+    with pytest.raises(UserError, match="one: holds 11 images, but 12 were expected"):
+        dataset[0, 0]

@@ -1,22 +1,42 @@
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from keep.data.video_io import probe, read_video
 from keep.degradation import codec as codec_module
-from keep.degradation.codec import PyAV, VideoCodec, require_encoder
+from keep.degradation.codec import FFmpeg, PyAV, VideoCodec, encoder_version, require_encoder
 from keep.errors import UserError
 from keep.registry import DEGRADATIONS
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None or importlib.util.find_spec("ffmpeg") is None,
+    reason="needs the FFmpeg program and ffmpeg-python",
+)
+BACKENDS = ["PyAV", pytest.param("FFmpeg", marks=needs_ffmpeg)]
+MEDIUM = ("libx264", 35, 25, "medium")
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / ((a.astype(np.float64) - b) ** 2).mean()))
 
 
-def test_red_stays_red() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p"])
+def test_red_stays_red(backend: str, pix_fmt: str) -> None:
     clip = np.zeros((3, 32, 32, 3), np.float32)
     clip[..., 0], clip[..., 1], clip[..., 2] = 200, 40, 20
-    out = VideoCodec().apply(clip, "libx264", 25, 25, "medium")
+    out = VideoCodec(backend=backend).apply(clip, "libx264", 25, 25, "medium", pix_fmt)
     assert out.dtype == np.float32
     np.testing.assert_allclose(out.mean((0, 1, 2)), [200, 40, 20], atol=5)
+    pure = np.zeros((2, 32, 32, 3), np.float32)
+    pure[..., 0] = 255
+    out = VideoCodec(backend=backend).apply(pure, "libx264", 25, 25, "medium", pix_fmt).mean((0, 1, 2))
+    assert out[0] > 240
+    assert out[1:].max() < 15
 
 
 def test_a_higher_crf_is_worse(texture: np.ndarray) -> None:
@@ -53,7 +73,12 @@ def test_crf_reaches_both_ends_and_no_further() -> None:
     drawn = [VideoCodec(crf=(25, 45)).draw(rng) for _ in range(600)]
     assert {d["crf"] for d in drawn} == set(range(25, 46))
     assert {d["codec"] for d in drawn} == {"libx264", "h264"}
-    assert {(d["fps"], d["preset"]) for d in drawn} == {(25, "medium")}
+    assert {(d["fps"], d["preset"], d["pix_fmt"]) for d in drawn} == {(25, "medium", "yuv420p")}
+
+
+def test_codecs_come_with_their_probabilities() -> None:
+    rng, step = np.random.default_rng(0), VideoCodec(("libx264", "h264"), probabilities=(0.8, 0.2))
+    assert np.mean([step.draw(rng)["codec"] == "h264" for _ in range(1000)]) == pytest.approx(0.2, abs=0.04)
 
 
 def test_an_unknown_codec_is_named_with_those_known() -> None:
@@ -83,3 +108,55 @@ def test_it_builds_from_options_with_its_backend() -> None:
     assert isinstance(step.backend, PyAV)
     assert step.crf == (18, 18)
     assert isinstance(DEGRADATIONS.spec("VideoCodec").build().backend, PyAV)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_file_decodes_to_what_compress_gives(backend: str, texture: np.ndarray, tmp_path: Path) -> None:
+    own = PyAV() if backend == "PyAV" else FFmpeg()
+    data = own.encode(texture, *MEDIUM)
+    assert data == own.encode(texture, *MEDIUM)
+    expected = own.compress(texture, *MEDIUM)
+    assert np.array_equal(own.decode(data), expected)
+    (tmp_path / "a.mp4").write_bytes(data)
+    assert probe(tmp_path / "a.mp4").fps == 25
+    assert np.abs(read_video(tmp_path / "a.mp4").astype(int) - expected).mean() < (1e-9 if backend == "PyAV" else 2)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("crf", [18, 35])
+def test_the_program_compresses_as_much_as_the_library(texture: np.ndarray, crf: int) -> None:
+    # Another x264 and another filter for the chroma: the same quality, not the same bytes.
+    a, b = (psnr(own.compress(texture, "libx264", crf, 25, "medium"), texture) for own in (PyAV(), FFmpeg()))
+    assert a == pytest.approx(b, abs=1)
+
+
+@needs_ffmpeg
+def test_the_program_takes_odd_sizes_and_tells_its_errors(texture: np.ndarray) -> None:
+    assert FFmpeg().compress(texture[:3, :31, :33], *MEDIUM).shape == (3, 31, 33, 3)
+    with pytest.raises(UserError, match="'ffmpeg' failed: "):
+        FFmpeg().encode(texture, "libx264", 35, 25, "no such preset")
+    assert FFmpeg().version().startswith("x264 - core ")
+
+
+def test_a_program_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_module, "_ffmpeg", lambda: None)
+    with pytest.raises(UserError, match="cannot run 'no-ffmpeg-here'"):
+        VideoCodec(backend=FFmpeg("no-ffmpeg-here"))
+
+
+def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ffmpeg", None)
+    with pytest.raises(UserError, match=r"needs ffmpeg-python: pip install keep-vfsr\[ffmpeg\]"):
+        VideoCodec(backend="FFmpeg")
+
+
+def test_the_encoder_tells_its_version() -> None:
+    assert encoder_version().startswith("x264 - core 1")
+
+
+def test_more_chroma_is_nearer_to_the_input() -> None:
+    x = np.mgrid[:32, :32][1]
+    stripes = np.where((x % 2)[None, ..., None] == 0, [250, 10, 10], [10, 10, 250]).astype(np.uint8)
+    clip = np.repeat(stripes, 2, axis=0)
+    full, half = (psnr(PyAV().compress(clip, "libx264", 10, 25, "medium", p), clip) for p in ("yuv444p", "yuv420p"))
+    assert full > half + 5

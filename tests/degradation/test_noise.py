@@ -26,3 +26,26 @@ def test_a_draw_can_be_replayed() -> None:
 def test_zero_is_no_noise() -> None:
     clip = np.full((1, 4, 4, 3), 7, np.float32)
     assert np.array_equal(GaussianNoise((0, 0)).apply(clip, 0.0, 1), clip)
+
+
+def test_grey_noise_is_the_same_in_all_channels_at_the_same_level() -> None:
+    step = GaussianNoise((8, 8), grey=1.0)
+    drawn = step.draw(np.random.default_rng(0))
+    noise = step.apply(np.zeros((4, 64, 64, 3), np.float32), **drawn)
+    assert noise.std() == pytest.approx(8, rel=0.02)
+    assert np.array_equal(noise[..., 0], noise[..., 1])
+    assert np.array_equal(noise[..., 0], noise[..., 2])
+
+
+def test_grey_noise_comes_with_its_probability() -> None:
+    rng, step = np.random.default_rng(0), GaussianNoise((0, 10), grey=0.5)
+    drawn = [step.draw(rng) for _ in range(1000)]
+    assert np.mean([d["grey"] for d in drawn]) == pytest.approx(0.5, abs=0.05)
+    assert np.quantile([d["sigma"] for d in drawn], [0, 0.5, 1]) == pytest.approx([0, 5, 10], abs=0.4)
+    assert "grey" not in GaussianNoise().draw(rng)
+
+
+def test_the_field_is_the_noise_alone() -> None:
+    clip = np.full((2, 8, 8, 3), 100, np.float32)
+    step = GaussianNoise()
+    assert np.array_equal(step.field((2, 8, 8, 3), 3.0, 5), step.apply(clip * 0, 3.0, 5))

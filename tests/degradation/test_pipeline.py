@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import keep.degradation  # noqa: F401  (registers the steps)
+from keep.data.video_io import read_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
@@ -85,3 +86,49 @@ def test_the_option_files_hold_the_supplement_s_ranges(
     blur, down, noise, codec = steps
     assert (blur.sigma, down.scale, noise.sigma, codec.crf) == (sigma, 4, delta, crf)
     assert Pipeline(steps)(texture, np.random.default_rng(0))[0].shape == (6, 16, 24, 3)
+
+
+def test_the_public_variant(texture: np.ndarray) -> None:
+    options = yaml.safe_load((OPTIONS / "public.yml").read_text())["data"]["train"]["degradation"]
+    steps = [DEGRADATIONS.spec(o).build() for o in options]
+    assert [type(s).__name__ for s in steps] == [
+        "GaussianBlur", "GaussianNoise", "Downsample", "GaussianNoise", "VideoCodec"
+    ]  # fmt: skip
+    assert (steps[0].anisotropic, steps[0].taps, steps[1].grey, steps[3].grey) == (0.3, None, 0.5, 0.5)
+    assert dict(zip(steps[2].modes, steps[2].probabilities, strict=True)) == {
+        "area": 0.3,
+        "bilinear": 0.3,
+        "bicubic": 0.4,
+    }
+    assert (steps[4].fps, steps[4].crf) == (1, (25, 45))
+    lq, drawn = Pipeline(steps)(texture, np.random.default_rng(0))
+    assert lq.shape == (6, 16, 24, 3)
+    assert drawn[1]["seed"] != drawn[3]["seed"]
+
+
+def test_the_clock_names_the_stages(texture: np.ndarray) -> None:
+    pipeline, clock = paper(), {}
+    drawn = pipeline.draw(np.random.default_rng(0))
+    assert np.array_equal(pipeline.replay(texture, drawn, clock), pipeline.replay(texture, drawn))
+    assert list(clock) == ["GaussianBlur+Downsample", "GaussianNoise", "VideoCodec"]
+    assert all(seconds > 0 for seconds in clock.values())
+
+
+def test_the_stream_decodes_to_the_low_quality_clip(texture: np.ndarray, tmp_path: Path) -> None:
+    pipeline = paper()
+    lq, drawn = pipeline(texture, np.random.default_rng(2))
+    (tmp_path / "a.mp4").write_bytes(pipeline.stream(texture, drawn))
+    assert np.array_equal(read_video(tmp_path / "a.mp4"), lq)
+    before = pipeline.before_codec(texture, drawn)
+    assert np.array_equal(pipeline.steps[-1].apply(before.astype(np.float32), **without_type(drawn[-1])), lq)
+
+
+def test_a_stream_needs_a_codec_at_the_end(texture: np.ndarray) -> None:
+    for steps in ([GaussianBlur()], [VideoCodec(), GaussianNoise()]):
+        pipeline = Pipeline(steps)
+        with pytest.raises(UserError, match="codec"):
+            pipeline.stream(texture, pipeline.draw(np.random.default_rng(0)))
+
+
+def without_type(drawn: dict) -> dict:
+    return {k: v for k, v in drawn.items() if k != "type"}

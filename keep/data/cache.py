@@ -1,0 +1,108 @@
+"""Low-quality clips kept on disk: degraded once, read ever after."""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from keep.errors import UserError
+
+FORMAT = 1
+
+
+class LQCache:
+    """A folder of low-quality clips, one PNG a sample, that belong to one seed and one set of options.
+
+    ``cache.json`` in it says which; the folder is refused where anything differs. A clip's file appears whole or not
+    at all, so that several workers and processes may fill one folder together.
+
+    Args:
+        folder: where; made when the first clip is stored.
+        about: all that the low-quality clips depend on, as plain JSON data.
+    """
+
+    def __init__(self, folder: str | Path, about: Mapping[str, Any]) -> None:
+        self.folder, self.about = Path(folder).expanduser(), {"format": FORMAT, **about}
+        self._seed: int | None = None
+
+    def open(self, seed: int) -> None:
+        """Raise UserError unless the folder is empty or of this seed and these options."""
+        if seed == self._seed:
+            return
+        wanted = json.loads(json.dumps({"seed": seed, **self.about}))
+        path = self.folder / "cache.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _write(path, json.dumps(wanted, indent=1).encode())
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"lq_cache: {path}: cannot be used: {error}") from None
+        if found != wanted:
+            raise UserError(
+                f"lq_cache: {self.folder} holds clips of other options: {difference(found, wanted)}; "
+                "delete it, or name another folder"
+            )
+        self._seed = seed
+
+    def path(self, position: int, drawn: str) -> Path:
+        """The file of one sample; ``drawn`` is all that was drawn for it."""
+        return self.folder / f"{position // 1000:06d}" / f"{position:09d}_{zlib.crc32(drawn.encode()):08x}.png"
+
+    def get(self, path: Path, frames: int) -> np.ndarray | None:
+        """The clip in a file of :meth:`path`, uint8 (T, h, w, 3) RGB; None where there is none."""
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.exists() else None
+        if image is None or len(image) % frames:
+            return None
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).reshape(frames, -1, *image.shape[1:])
+
+    def put(self, path: Path, clip: np.ndarray) -> None:
+        """Store uint8 (T, h, w, 3) RGB: its frames below each other in one PNG."""
+        strip = cv2.cvtColor(clip.reshape(-1, *clip.shape[2:]), cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, data)
+        except OSError as error:
+            raise UserError(f"lq_cache: {path}: cannot write: {error}") from None
+
+
+def describe(value: Any) -> Any:
+    """A built object as plain JSON data: its class and what is set on it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if hasattr(value, "__dict__"):
+        return {"type": type(value).__name__, **{k: describe(v) for k, v in sorted(vars(value).items())}}
+    return str(value)
+
+
+def difference(found: Any, wanted: Any, where: str = "") -> str:
+    """The first place in which two pieces of JSON data differ, in words."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        places: Any = [(k, found.get(k), wanted.get(k)) for k in {**wanted, **found}]
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        places = [(i, *pair) for i, pair in enumerate(zip(found, wanted, strict=True))]
+    else:
+        return f"{where.lstrip('.')} is {found!r} there, {wanted!r} now"
+    return next((difference(a, b, f"{where}.{k}") for k, a, b in places if a != b), "nothing")
+
+
+def digest(value: Any) -> str:
+    """A short hash of JSON data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)

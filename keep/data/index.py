@@ -1,0 +1,113 @@
+"""What is in a data folder, remembered between runs: listing millions of frames and probing videos is slow.
+
+The file is ``ROOT/.keep_index.json``, or lies in the cache folder where the root cannot be written. Every entry has a
+fingerprint (size and modification time of the folder or file); what has changed is read again.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from keep.data.images import by_number
+from keep.downloads import cache_folder
+
+FORMAT = 1
+FILE_NAME = ".keep_index.json"
+SETTLED = 2_000_000_000  # ns: a younger file may still change within the clock's resolution, and is not remembered
+Fingerprint = tuple[int, int]
+
+
+class FolderIndex:
+    """Values by path below ``root``, each kept until the path's fingerprint changes.
+
+    Args:
+        root: the data folder.
+        kind: what the values are: another kind does not see them.
+    """
+
+    def __init__(self, root: Path, kind: str) -> None:
+        self.root, self.kind = root, kind
+        self._entries: dict[str, Any] = {}
+        self._changed = False
+        own = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        self.places = (root / FILE_NAME, cache_folder() / "index" / f"{own}.json")
+        for place in self.places:
+            self._entries = {**_read(place).get(kind, {}), **self._entries}
+        self._used: dict[str, Any] = {}
+
+    def value(self, path: Path, compute: Callable[[], Any]) -> tuple[Any, Fingerprint]:
+        """The remembered value of ``path``, or a computed one (plain JSON data); and the path's fingerprint."""
+        stat = path.stat()
+        mark = (stat.st_size, stat.st_mtime_ns)
+        key = path.relative_to(self.root).as_posix()
+        known = self._entries.get(key)
+        if known is not None and tuple(known[0]) == mark:
+            self._used[key] = known
+            return known[1], mark
+        value = compute()
+        if time.time_ns() - stat.st_mtime_ns > SETTLED:
+            self._used[key] = [list(mark), value]
+            self._changed |= known is None or known[1] != value
+        return value, mark
+
+    def walk(self, suffixes: frozenset[str], names: bool) -> Iterator[tuple[Path, Any, Fingerprint]]:
+        """(folder, its files with these suffixes, fingerprint) of the root and of every folder below it, in order.
+
+        Links to folders are followed, hidden files left out.
+
+        Args:
+            names: give the files' names; otherwise only how many there are.
+        """
+        seen: set[str] = set()
+        waiting = [self.root]
+        while waiting:
+            folder = waiting.pop()
+            real = os.path.realpath(folder)
+            if real in seen:  # a link to where we have been
+                continue
+            seen.add(real)
+            (below, files), mark = self.value(folder, lambda folder=folder: _listing(folder, suffixes, names))
+            yield folder, files, mark
+            waiting += [folder / name for name in reversed(below)]
+
+    def save(self) -> None:
+        """Write what was used; where nothing can be written, go without."""
+        if not self._changed and self._used.keys() == self._entries.keys():
+            return
+        for place in self.places:
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                content = {**_read(place), "format": FORMAT, self.kind: self._used}
+                temporary = place.with_name(f"{place.name}.{os.getpid()}")
+                temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+                temporary.replace(place)
+                return
+            except OSError:
+                continue
+
+
+def _read(place: Path) -> dict[str, Any]:
+    """The index file; empty where there is none, or none that can be used."""
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and content.get("format") == FORMAT else {}
+
+
+def _listing(folder: Path, suffixes: frozenset[str], names: bool) -> list[Any]:
+    """[names of the folders in it, names or number of the files], each in the order of their numbers."""
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122, millions of them
+                files.append(entry.name)
+            elif entry.is_dir():
+                folders.append(entry.name)
+    return [sorted(folders, key=by_number), sorted(files, key=by_number) if names else len(files)]

@@ -1,0 +1,71 @@
+"""Clips in an LMDB, as BasicSR makes them: ``data.mdb`` with encoded images, ``meta_info.txt`` with their names."""
+
+import importlib
+import os
+from typing import Any
+
+import numpy as np
+
+from keep.data.clips import Clip, ClipDataset
+from keep.data.images import by_number, check_same_size, decode_image
+from keep.errors import UserError
+from keep.registry import DATASETS
+
+
+@DATASETS.register()
+class LMDBClips(ClipDataset):
+    """Clips in an LMDB folder of BasicSR's layout. The package: ``pip install keep-vfsr[lmdb]``.
+
+    A line of ``meta_info.txt`` reads ``000/00000000.png (720,1280,3) 1``; the key is the name without its suffix.
+    What stands before its last slash names the clip; a key without a slash is a clip of one frame.
+    """
+
+    expects = "expected a folder with data.mdb and meta_info.txt"
+
+    def find(self) -> list[Clip]:
+        _lmdb()
+        data, meta = self.root / "data.mdb", self.root / "meta_info.txt"
+        for path in (data, meta):
+            if not path.is_file():
+                raise UserError(f"{path}: no such file; {self.expects}")
+        frames: dict[str, list[str]] = {}  # of a key without a slash: none
+        for line in meta.read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                key = os.path.splitext(line.split(" (")[0].strip())[0]  # noqa: PTH122, a key, not a path
+                clip, _, frame = key.rpartition("/")
+                frames.setdefault(clip or key, []).extend([frame] if clip else [])
+        stat = data.stat()
+        mark = (stat.st_size, stat.st_mtime_ns)
+        # The frames' names as one string a clip: millions of small objects would be copied into every worker.
+        return [
+            Clip(name, len(keys) or 1, "\n".join(sorted(keys, key=by_number)), mark)
+            for name, keys in sorted(frames.items(), key=lambda item: by_number(item[0]))
+        ]
+
+    def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
+        names = clip.source.split("\n")[start : start + (count - 1) * step + 1 : step]
+        keys = [f"{clip.name}/{name}" if name else clip.name for name in names]
+        images: list[np.ndarray] = []
+        with self._open() as environment, environment.begin(buffers=True) as transaction:
+            for key in keys:
+                data = transaction.get(key.encode())
+                if data is None:
+                    raise UserError(f"{self.root}: meta_info.txt names {key}, but data.mdb has no such key")
+                images.append(decode_image(bytes(data), f"{self.root}: {key}"))
+                check_same_size(images, f"{self.root}: {key}", keys[0])
+        return np.stack(images)
+
+    def _open(self) -> Any:
+        """Opened for each clip, which takes next to no time: an open LMDB must not be carried over a fork."""
+        lmdb = _lmdb()
+        try:
+            return lmdb.open(str(self.root), readonly=True, lock=False, readahead=False, meminit=False)
+        except lmdb.Error as error:
+            raise UserError(f"{self.root}: not an LMDB, or a damaged one: {error}") from None
+
+
+def _lmdb() -> Any:
+    try:
+        return importlib.import_module("lmdb")
+    except ImportError:
+        raise UserError("LMDBClips needs lmdb: pip install keep-vfsr[lmdb]") from None

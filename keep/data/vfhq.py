@@ -1,0 +1,186 @@
+"""VFHQ: folders of frames, its list of clips, and its landmarks, by which every frame drawn is aligned."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from keep.data.clips import Clip, FrameFolders
+from keep.data.images import read_images
+from keep.errors import UserError
+from keep.registry import DATASETS
+
+
+@DATASETS.register()
+class VFHQ(FrameFolders):
+    """VFHQ as it is published: ``root/CLIP/00000000.png``, with landmarks in ``landmarks/CLIP.txt``.
+
+    With ``landmarks``, a frame is not cut to its central square: it is brought onto the FFHQ template by the five
+    points of its own row (matched by frame, whatever the clip's start, interval or direction), and degraded then.
+
+    Args:
+        root: folder that holds the clips' folders.
+        landmarks: folder of landmark files, one a clip, of either published layout (see
+            :func:`read_landmarks`); null takes the frames as aligned.
+        meta_info: text file that names the clips to use, one a line, as ``CLIP/NUMBER_OF_FRAMES``; null takes
+            every folder.
+        smooth: σ in frames of the filter over time that the landmarks go through, eq. (10); supplement B.1: 5.
+            0 leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        landmarks: str | None = None,
+        meta_info: str | None = None,
+        smooth: Annotated[float, Field(ge=0)] = 5.0,
+        **options: Any,
+    ) -> None:
+        self.landmarks = None if landmarks is None else Path(landmarks).expanduser()
+        self.meta_info = None if meta_info is None else Path(meta_info).expanduser()
+        self.smooth = smooth
+        if self.landmarks is not None and not self.landmarks.is_dir():
+            raise UserError(f"landmarks: there is no folder {self.landmarks}")
+        super().__init__(root, **options)
+
+    def find(self) -> list[Clip]:
+        clips = super().find() if self.meta_info is None else self._listed(self.meta_info)
+        if self.landmarks is None:
+            return clips
+        files = {p.name: p.stat() for p in self.landmarks.iterdir() if p.suffix == ".txt"}
+        kept = []
+        for clip in clips:
+            file = files.get(f"{_last(clip.name)}.txt")
+            if file is None:
+                self.reject(f"{self.landmarks / _last(clip.name)}.txt: no landmarks of clip {clip.name}")
+                continue
+            mark = (clip.fingerprint[0] + file.st_size, max(clip.fingerprint[1], file.st_mtime_ns))
+            kept.append(Clip(clip.name, clip.frames, clip.source, mark))
+        return kept
+
+    def _listed(self, path: Path) -> list[Clip]:
+        clips = []
+        for name, frames in read_meta_info(path).items():
+            folder = self.root / name
+            if not folder.is_dir():
+                self.reject(f"{folder}: {path} names this clip, but there is no such folder")
+                continue
+            stat = folder.stat()
+            clips.append(Clip(name, frames, None, (stat.st_size, stat.st_mtime_ns)))
+        return clips
+
+    def about(self) -> dict[str, Any]:
+        return {**super().about(), "aligned": self.landmarks is not None, "smooth": self.smooth}
+
+    def read_square(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
+        if self.landmarks is None:
+            return super().read_square(clip, start, count, step)
+        from keep.faces.align import crop, similarity
+        from keep.faces.smooth import smooth
+
+        paths, drawn = self.paths(clip), range(start, start + (count - 1) * step + 1, step)
+        frames = read_images([paths[n] for n in drawn])
+        file = self.landmarks / f"{_last(clip.name)}.txt"
+        points = smooth(read_landmarks(file, [p.name for p in paths], frames.shape[1:3]), self.smooth)
+        for n in drawn:
+            if not np.isfinite(points[n]).all():
+                raise UserError(f"{file}: no landmark row for frame {paths[n].name}")
+        matrices = [similarity(points[n], self.size) for n in drawn]
+        return np.stack([crop(f, m, self.size) for f, m in zip(frames, matrices, strict=True)])
+
+
+def read_meta_info(path: str | Path) -> dict[str, int]:
+    """Clip → number of frames, from lines ``CLIP/NUMBER`` (a space will do for the slash).
+
+    Raises:
+        UserError: no such file, or a line of another form.
+    """
+    clips: dict[str, int] = {}
+    for number, line in enumerate(_text(Path(path)).splitlines(), 1):
+        if line.strip():
+            match = re.fullmatch(r"(.+)[/\s](\d+)", line.strip())
+            if not match:
+                raise UserError(f"{path}:{number}: expected CLIP/NUMBER_OF_FRAMES, got {line.strip()!r}")
+            clips[match[1].rstrip("/ ")] = int(match[2])
+    return clips
+
+
+def read_landmarks(path: str | Path, names: list[str], size: tuple[int, int]) -> np.ndarray:
+    """Five points of each frame of a clip, from either layout that is in use.
+
+    - Frames and points, as KEEP's authors prepared them: rows ``00000000.png x1 y1 … x5 y5``, in pixels of the
+      frames. The frame's name may lack its suffix.
+    - VFHQ's own: after a header, rows ``FRAME INDEX X0 Y0 W H x1 y1 … x5 y5`` in pixels of the source video, and a
+      line ``CROP …`` that ends in the corners x0 y0 x1 y1 of the clip in it. FRAME counts in the source video.
+      Where the frames' names are such numbers (or INDEX), rows are matched by them, otherwise by order, if there
+      are as many rows as frames.
+
+    Args:
+        path: the clip's file.
+        names: its frame files in order.
+        size: (H, W) of the frames, in pixels.
+
+    Returns:
+        float64 (n, 5, 2), (x, y) in pixels of the frames; NaN for a frame without a row.
+
+    Raises:
+        UserError: no such file; no rows in it; a row that cannot be read; rows that fit no frame.
+    """
+    path = Path(path)
+    named: dict[str, list[float]] = {}
+    source: list[tuple[int, int, list[float]]] = []
+    corners: list[float] | None = None
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        words = line.split()
+        try:
+            if line.startswith("CROP"):
+                corners = [float(w) for w in words[-4:]]
+            elif len(words) == 11 and words[0][0].isdigit():
+                named[Path(words[0]).stem] = [float(w) for w in words[1:]]
+            elif len(words) >= 16 and words[0].isdecimal():
+                source.append((int(words[0]), int(words[1]), [float(w) for w in words[6:16]]))
+            elif words and words[0][0].isdigit():
+                raise ValueError(f"{len(words)} values")
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not a landmark row: {error}") from None
+    if named:
+        rows = [named.get(Path(name).stem) for name in names]
+    elif source:
+        rows = _matched(source, names)
+        if rows is None:
+            raise UserError(
+                f"{path}: its {len(source)} rows fit the {len(names)} frames neither by number nor by order"
+            )
+    else:
+        raise UserError(f"{path}: holds no landmark rows")
+    points = np.array([[np.nan] * 10 if row is None else row for row in rows]).reshape(-1, 5, 2)
+    if source and corners is not None:
+        x0, y0, x1, y1 = corners
+        points = (points - (x0, y0)) * (size[1] / (x1 - x0), size[0] / (y1 - y0))
+    if np.isnan(points).all():
+        raise UserError(f"{path}: its rows name no frame of the clip ({names[0]} … {names[-1]})")
+    return points
+
+
+def _matched(source: list[tuple[int, int, list[float]]], names: list[str]) -> list[list[float] | None] | None:
+    """VFHQ's rows in the order of the frames, None for a frame without; None if they cannot be matched."""
+    numbers = [int(digits[-1]) if (digits := re.findall(r"\d+", Path(name).stem)) else -1 for name in names]
+    for column in (0, 1):
+        by_number = {row[column]: row[2] for row in source}
+        hits = sum(n in by_number for n in numbers)
+        if len(by_number) == len(source) and hits > len(numbers) / 2:
+            return [by_number.get(n) for n in numbers]
+    return [row[2] for row in sorted(source, key=lambda row: row[0])] if len(source) == len(names) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}") from None
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
