@@ -1,3 +1,10 @@
 """Restorers that ``keep.test`` compares: KEEP itself, and what it is measured against."""
 
-from keep.baselines import bicubic, keep_restorer  # noqa: F401  (importing registers)
+from keep.baselines import (  # noqa: F401  (importing registers)
+    basicsr,
+    bicubic,
+    frame_networks,
+    keep_restorer,
+    lanczos,
+    per_frame,
+)

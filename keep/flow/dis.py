@@ -26,6 +26,7 @@ class DIS(nn.Module):
             import cv2
         except ImportError as error:
             raise UserError("flow estimator 'dis' needs OpenCV: pip install opencv-python-headless") from error
+        self.name = f"DIS-{preset}"
         # The OpenCV object is built at each call: it can be neither copied nor pickled with the module.
         self.preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
 

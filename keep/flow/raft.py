@@ -30,6 +30,7 @@ class RAFT(nn.Module):
             from torchvision.models.optical_flow import raft_large, raft_small
         except ImportError as error:
             raise UserError("flow estimator 'raft' needs torchvision: pip install torchvision") from error
+        self.name = f"RAFT-{size}"
         path = torchvision_weights(FILES[size], weights)
         build = {"small": raft_small, "large": raft_large}[size]
         with torch.random.fork_rng(devices=[]):  # the weights replaced next must not move the run's random stream

@@ -1,5 +1,6 @@
 """LPIPS as a metric."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -9,16 +10,18 @@ from torch import Tensor
 
 from keep.errors import UserError
 from keep.losses.perceptual import LPIPSDistance
-from keep.metrics.psnr_ssim import check_clips
+from keep.metrics.base import Clip, Metric
 from keep.registry import METRICS
 
-FRAMES_AT_ONCE = 8
+AT_ONCE = 8
 SMALLEST_SIDE = 32
 
 
 @METRICS.register()
-class LPIPS:
+class LPIPS(Metric):
     """Learned perceptual distance, LPIPS v0.1 (Zhang et al., CVPR 2018); its name says which network.
+
+    On whole frames of at least 32×32, scaled to [-1, 1]; equal to the package ``lpips``.
 
     Args:
         net: the backbone; alex is the usual one to report.
@@ -26,18 +29,46 @@ class LPIPS:
     """
 
     def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", weights: Path | None = None) -> None:
-        self.name = f"LPIPS-{net}"
-        self.higher_is_better = False
+        self.name, self.higher_is_better = f"LPIPS-{net}", False
         self.distance = LPIPSDistance(net, weights)
 
-    @torch.no_grad()
-    def __call__(self, output: Tensor, target: Tensor) -> np.ndarray:
-        """uint8 RGB (T, 3, H, W) of at least 32×32, twice → float64 (T,); computed on the device of ``output``."""
-        check_clips(output, target)
-        if min(output.shape[-2:]) < SMALLEST_SIDE:
-            raise UserError(f"LPIPS needs frames of at least 32×32, not {tuple(output.shape[-2:])}")
-        distance = self.distance.to(output.device)
-        pairs = zip(output.split(FRAMES_AT_ONCE), target.to(output.device).split(FRAMES_AT_ONCE), strict=True)
-        with torch.autocast(output.device.type, enabled=False):
-            values = [distance(a.float() / 127.5 - 1, b.float() / 127.5 - 1) for a, b in pairs]
-        return torch.cat(values).double().cpu().numpy()
+    def measure(self, output: Clip, target: Clip) -> np.ndarray:
+        return distances(self.distance, output.frames, target.frames)
+
+
+def distances(network: LPIPSDistance, a: Tensor, b: Tensor) -> np.ndarray:
+    """LPIPS of frames with frames, uint8 (N, 3, H, W), twice → float64 (N,); computed on the device of ``a``.
+
+    Raises:
+        UserError: frames smaller than 32×32.
+    """
+    pairs = zip(_pieces(network, a), _pieces(network, b.to(a.device)), strict=True)
+    return torch.cat([network(x, y) for x, y in pairs]).double().cpu().numpy()
+
+
+def steps(network: LPIPSDistance, frames: Tensor) -> np.ndarray:
+    """LPIPS of neighbouring frames, uint8 (T, 3, H, W) → float64 (T - 1,); every frame is encoded once.
+
+    Raises:
+        UserError: frames smaller than 32×32.
+    """
+    import lpips
+
+    net, found, last = network.net, [], None
+    for piece in _pieces(network, frames):
+        features = [lpips.normalize_tensor(f) for f in net.net(net.scaling_layer(piece))]
+        joined = features if last is None else [torch.cat(pair) for pair in zip(last, features, strict=True)]
+        heads = zip(net.lins, joined, strict=True)
+        found.append(torch.stack([head(f.diff(dim=0).square()).mean((1, 2, 3)) for head, f in heads]).sum(0))
+        last = [f[-1:] for f in features]
+    return torch.cat(found).double().cpu().numpy()
+
+
+def _pieces(network: LPIPSDistance, frames: Tensor) -> Iterator[Tensor]:
+    """The frames in [-1, 1], some at a time; the network moves to their device."""
+    height, width = frames.shape[-2:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise UserError(f"LPIPS needs frames of at least {SMALLEST_SIDE}×{SMALLEST_SIDE}, not {width}×{height}")
+    network.to(frames.device)
+    for piece in frames.split(AT_ONCE if frames.is_cuda else 1):  # a CPU is faster with one
+        yield piece.float() / 127.5 - 1

@@ -5,55 +5,41 @@ import torch
 from torch import Tensor
 
 from keep.errors import UserError
+from keep.metrics.base import Clip, Metric
 from keep.registry import METRICS
 
 WINDOW, SIGMA = 11, 1.5
 
 
-def check_clips(output: Tensor, target: Tensor) -> None:
-    """Both uint8 (T, 3, H, W) and of one shape, or a UserError."""
-    if output.shape != target.shape:
-        raise UserError(
-            f"output and ground truth differ in shape: {tuple(output.shape)} and {tuple(target.shape)} (T, 3, H, W)"
-        )
-    if output.ndim != 4 or output.shape[1] != 3 or output.dtype != torch.uint8 or target.dtype != torch.uint8:
-        raise UserError(f"metrics take uint8 clips (T, 3, H, W), not {output.dtype} {tuple(output.shape)}")
-
-
 @METRICS.register()
-class PSNR:
+class PSNR(Metric):
     """Peak signal-to-noise ratio in dB, over all RGB values of a frame; infinite for identical frames.
 
     An infinite value is kept, as in scikit-image: a mean over frames that includes one is infinite.
     """
 
     def __init__(self) -> None:
-        self.name = "PSNR"
-        self.higher_is_better = True
+        self.name, self.higher_is_better, self.decimals = "PSNR", True, 2
 
-    def __call__(self, output: Tensor, target: Tensor) -> np.ndarray:
-        """uint8 RGB (T, 3, H, W), twice → dB, float64 (T,)."""
-        check_clips(output, target)
-        pairs = zip(output, target, strict=True)
+    def measure(self, output: Clip, target: Clip) -> np.ndarray:
+        pairs = zip(output.frames, target.frames, strict=True)
         mse = np.array([(a.double() - b.double()).square().mean().item() for a, b in pairs], dtype=np.float64)
         with np.errstate(divide="ignore"):
             return 10 * np.log10(255.0**2 / mse)
 
 
 @METRICS.register()
-class SSIM:
+class SSIM(Metric):
     """Structural similarity (Wang et al., 2004): 11×11 Gaussian window, σ 1.5, whole windows only, mean of channels."""
 
     def __init__(self) -> None:
-        self.name = "SSIM"
-        self.higher_is_better = True
+        self.name, self.higher_is_better = "SSIM", True
 
-    def __call__(self, output: Tensor, target: Tensor) -> np.ndarray:
-        """uint8 RGB (T, 3, H, W) of at least 11×11, twice → float64 (T,)."""
-        check_clips(output, target)
-        if min(output.shape[-2:]) < WINDOW:
-            raise UserError(f"SSIM needs frames of at least {WINDOW}×{WINDOW}, not {tuple(output.shape[-2:])}")
-        pairs = zip(output, target, strict=True)
+    def measure(self, output: Clip, target: Clip) -> np.ndarray:
+        height, width = output.frames.shape[-2:]
+        if min(height, width) < WINDOW:
+            raise UserError(f"SSIM needs frames of at least {WINDOW}×{WINDOW}, not {width}×{height}")
+        pairs = zip(output.frames, target.frames, strict=True)
         return np.array([_ssim(a.double(), b.double()) for a, b in pairs], dtype=np.float64)
 
 

@@ -1,0 +1,140 @@
+"""Networks of others that restore a face image: frame by frame, from a weight file.
+
+All see what KEEP sees: the LQ frame, upsampled bilinearly, in [-1, 1].
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from keep.degradation.resize import upsample
+from keep.errors import UserError
+from keep.registry import BASELINES
+from keep.torchscript import load_torchscript
+
+
+@BASELINES.register()
+class Spandrel:
+    """GFPGAN, RestoreFormer or CodeFormer through the package spandrel, which tells from the file which of them it is.
+
+    Wants ``GFPGANv1.3.pth`` or ``GFPGANv1.4.pth``, ``RestoreFormer.ckpt`` (or ``.pth``), ``codeformer.pth``. GFPGAN
+    draws noise, as its authors' script does; here it is drawn anew for each frame from the frame's number.
+
+    Args:
+        weights: the file that its authors published.
+        fidelity: CodeFormer's w: 0 is the code alone, 1 is closest to the input; its authors' default is 0.5. The
+            others have none.
+        scale: how much smaller the LQ frames are.
+    """
+
+    def __init__(
+        self, weights: Path, fidelity: Annotated[float, Field(ge=0, le=1)] = 0.5, scale: PositiveInt = 4
+    ) -> None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise UserError(f"weights: there is no file {path}")
+        model = _load_with_spandrel(path)
+        if model.architecture.id not in CALLS:
+            known = ", ".join(CALLS)
+            raise UserError(f"{weights} holds {model.architecture.name}; expected one of {known}")
+        self.arch = model.architecture.id
+        self.net = model.model.requires_grad_(False).eval()
+        self.weights, self.scale, self.fidelity = weights, scale, fidelity
+
+    def to(self, device: torch.device) -> "Spandrel":
+        self.net.to(device)
+        return self
+
+    def describe(self) -> str:
+        fidelity = f", w {self.fidelity:g}" if self.arch == "CodeFormer" else ""
+        return f"{self.arch} (spandrel{fidelity}) {self.weights}"
+
+    @torch.no_grad()
+    def __call__(self, lq: Tensor) -> Tensor:
+        """(T, 3, 128, 128) in [-1, 1] → (T, 3, 512, 512) in [-1, 1]."""
+        return _each(lq, self.scale, lambda frame: CALLS[self.arch](self.net, frame, self.fidelity), side=512)
+
+
+# The networks themselves are called, not spandrel's descriptors: those give CodeFormer and GFPGAN, made for [-1, 1],
+# images in [0, 1], and know no w.
+CALLS: dict[str, Callable[[torch.nn.Module, Tensor, float], Tensor]] = {
+    "GFPGAN": lambda net, frame, w: net(frame, return_rgb=False)[0],
+    "RestoreFormer": lambda net, frame, w: net(frame)[0],
+    "CodeFormer": lambda net, frame, w: net(frame, weight=w)[0],
+}
+
+
+@BASELINES.register()
+class TorchScript:
+    """Any network that restores an image, exported as TorchScript; the way in for GPEN.
+
+    spandrel does not know GPEN; export it in an environment that has GPEN's own code, with ``GPEN-BFR-512.pth``
+    loaded: ``torch.jit.trace(lambda x: net(x)[0], torch.zeros(1, 3, 512, 512)).save("GPEN-BFR-512.pt")``.
+
+    Args:
+        weights: the file; called with float (1, 3, H, W) RGB in [-1, 1], and gives the same, or a tuple that begins
+            with it.
+        name: what it is, for the report.
+        scale: how much smaller the LQ frames are.
+    """
+
+    def __init__(self, weights: Path, name: str = "TorchScript", scale: PositiveInt = 4) -> None:
+        self.net = load_torchscript(weights)
+        self.weights, self.name, self.scale = weights, name, scale
+
+    def to(self, device: torch.device) -> "TorchScript":
+        self.net.to(device)
+        return self
+
+    def describe(self) -> str:
+        return f"{self.name} (TorchScript) {self.weights}"
+
+    @torch.no_grad()
+    def __call__(self, lq: Tensor) -> Tensor:
+        """(T, 3, h, w) in [-1, 1] → (T, 3, scale·h, scale·w) in [-1, 1]."""
+
+        def call(frame: Tensor) -> Tensor:
+            output = self.net(frame)
+            return output[0] if isinstance(output, tuple | list) else output
+
+        return _each(lq, self.scale, call)
+
+
+def _each(lq: Tensor, scale: int, restore: Callable[[Tensor], Tensor], side: int | None = None) -> Tensor:
+    """``restore`` of every upsampled frame (1, 3, H, W), clamped; noise that it draws depends on the frame's number."""
+    height, width = (length * scale for length in lq.shape[-2:])
+    if side and (height, width) != (side, side):
+        raise UserError(f"this network restores faces of {side}×{side} pixels, not {width}×{height}")
+    devices = [lq.device] if lq.device.type == "cuda" else []
+    restored = []
+    with torch.random.fork_rng(devices=devices):
+        for t, frame in enumerate(lq.split(1)):
+            torch.manual_seed(t)
+            restored.append(restore(upsample(frame, scale)).clamp(-1, 1))
+    return torch.cat(restored)
+
+
+def _load_with_spandrel(path: Path) -> Any:
+    try:
+        from spandrel import ModelLoader, UnsupportedModelError
+    except ImportError as error:
+        raise UserError(f"baseline Spandrel needs spandrel: pip install keep-vfsr[baselines] ({error})") from error
+    try:
+        import spandrel_extra_arches
+    except ImportError:
+        extra = ""
+    else:
+        extra = " with spandrel-extra-arches"
+        spandrel_extra_arches.install(ignore_duplicates=True)
+    try:
+        return ModelLoader("cpu").load_from_file(path)
+    except UnsupportedModelError:
+        hint = "" if extra else "; CodeFormer needs the package spandrel-extra-arches beside it"
+        raise UserError(f"{path} holds a network that spandrel{extra} does not know{hint}") from None
+    except Exception as error:  # unpickling and state dicts of others fail in a dozen ways
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} cannot be loaded by spandrel: {reason}") from error

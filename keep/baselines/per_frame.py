@@ -1,0 +1,64 @@
+"""KEEP without its memory: the ablation row."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+
+from keep.degradation.resize import upsample
+from keep.registry import BASELINES, Arch
+from keep.weights import network, read
+
+
+@BASELINES.register()
+class KEEPPerFrame:
+    """KEEP with Kalman filter and cross-frame attention off: every frame is restored as if it were the first.
+
+    ẑ⁺_t = z̃_t, decoded with CFT alone: what is left is an image restorer in the manner of CodeFormer, with the same
+    weights as KEEP.
+
+    Args:
+        weights: a checkpoint of stage II or III, a public one, or the name of one: ``KEEP``, ``KEEP_Asian``,
+            ``KEEP_v0.1.0`` (downloaded once).
+        net: the network, where the checkpoint does not say what it is of; null takes what the checkpoint says.
+        params: ``ema`` (averaged) or ``online`` weights, where the file has both.
+        cft: use the controllable feature transformation (off for a stage II checkpoint).
+        fidelity: weight w of CFT, 0 to 1.
+        scale: how much smaller the LQ frames are.
+        frames: how many are restored at once: memory grows with it, the result does not change.
+        cache: folder for downloaded weights; null: $KEEP_HOME, or ~/.cache/keep.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        net: Arch | None = None,
+        params: Literal["ema", "online"] = "ema",
+        cft: bool = True,
+        fidelity: Annotated[float, Field(ge=0, le=1)] = 1.0,
+        scale: int = 4,
+        frames: PositiveInt = 4,
+        cache: Path | None = None,
+    ) -> None:
+        found = read(weights, params, cache)
+        self.net = network(found, net=net).requires_grad_(False)
+        self.weights, self.params, self.scale, self.frames = weights, found.params, scale, frames
+        self.options = {"w": fidelity, "use_cft": cft, "use_cfa": False}
+
+    def to(self, device: torch.device) -> "KEEPPerFrame":
+        self.net.to(device)
+        return self
+
+    def describe(self) -> str:
+        return f"{type(self.net).__name__} frame by frame ({self.params}) {self.weights}"
+
+    @torch.no_grad()
+    def __call__(self, lq: torch.Tensor) -> torch.Tensor:
+        """(T, 3, h, w) in [-1, 1] → (T, 3, scale·h, scale·w) in [-1, 1]."""
+        restored = []
+        for frames in lq.split(self.frames):
+            clips = upsample(frames, self.scale)[:, None]  # clips of one frame
+            no_flow = clips.new_zeros(len(clips), 0, 2, *clips.shape[-2:])
+            restored.append(self.net(clips, no_flow, **self.options)[:, 0])
+        return torch.cat(restored)

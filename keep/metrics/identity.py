@@ -1,0 +1,100 @@
+"""Identity: IDS of table A2, and VIDD. σ_IDS is :class:`keep.metrics.sigma.Sigma` of IDS."""
+
+from typing import Annotated, Any
+
+import numpy as np
+
+from keep.metrics.base import Clip, Metric
+from keep.metrics.faces import FacesOf, default_detector, faces, place, told
+from keep.registry import DETECTORS, IDENTITIES, METRICS
+
+
+@METRICS.register()
+class IDS(Metric):
+    """Identity similarity: cosine of the face embeddings of output and ground truth, frame by frame.
+
+    A network whose embeddings are compared by distance (dlib's) gives their L2 distance in its place, under the name
+    ``ID-L2``, lower being better. The supplement names neither the network nor how faces are found and aligned.
+
+    Args:
+        network: the face recognition network; its name becomes part of the metric's.
+        detector: finds the faces; null takes the one at hand (see ``keep.faces.detect.default_detector``).
+        faces: where to look in the output. ``truth``: where the face of the ground truth is, so that all restorers are
+            scored on the same frames and places. ``own``: where its own face is found.
+    """
+
+    def __init__(
+        self,
+        network: Annotated[Any, IDENTITIES],
+        detector: Annotated[Any, DETECTORS] | None = None,
+        faces: FacesOf = "truth",
+    ) -> None:
+        self.network, self.detector = network, detector or default_detector()
+        self.faces: FacesOf = faces
+        self.higher_is_better = network.measure == "cosine"
+        self.name = f"{'IDS' if self.higher_is_better else 'ID-L2'} ({network.name})"
+
+    def describe(self) -> str:
+        what = "cosine" if self.higher_is_better else "L2 distance"
+        network, where = self.network.name, told(self.detector, self.faces)
+        return f"Identity: {what} of the face embeddings of output and ground truth. {network}; {where}."
+
+    def measure(self, output: Clip, target: Clip) -> np.ndarray:
+        a = embeddings(output, place(output, target, self.faces), self.network, self.detector)
+        b = embeddings(target, target, self.network, self.detector)
+        return (a * b).sum(1) if self.higher_is_better else np.linalg.norm(a - b, axis=1)
+
+
+@METRICS.register()
+class VIDD(Metric):
+    """Video identity distance: L2 distance of the embeddings of neighbouring frames of the output.
+
+    Embeddings that are compared by their cosine are scaled to length one first. The ground truth says only where to
+    look. Not in the paper.
+
+    Args:
+        network: the face recognition network; its name becomes part of the metric's.
+        detector: finds the faces; null takes the one at hand (see ``keep.faces.detect.default_detector``).
+        faces: where to look in the output; see ``IDS``.
+    """
+
+    first = 1
+
+    def __init__(
+        self,
+        network: Annotated[Any, IDENTITIES],
+        detector: Annotated[Any, DETECTORS] | None = None,
+        faces: FacesOf = "truth",
+    ) -> None:
+        self.network, self.detector = network, detector or default_detector()
+        self.faces: FacesOf = faces
+        self.name, self.higher_is_better = f"VIDD ({network.name})", False
+
+    def describe(self) -> str:
+        return f"{super().describe()} {self.network.name}; {told(self.detector, self.faces)}."
+
+    def measure(self, output: Clip, target: Clip) -> np.ndarray:
+        found = embeddings(output, place(output, target, self.faces), self.network, self.detector)
+        return np.concatenate([[np.nan], np.linalg.norm(np.diff(found, axis=0), axis=1)])
+
+
+def embeddings(clip: Clip, located_in: Clip, network: Any, detector: Any) -> np.ndarray:
+    """Identity of the face in each frame: float64 (T, D), of length one where the network's measure is the cosine.
+
+    Args:
+        clip: the frames that are looked at.
+        located_in: the clip whose faces say where to look; NaN rows where it has none.
+        network: one of ``IDENTITIES``.
+        detector: one of ``DETECTORS``.
+
+    Raises:
+        UserError: ``located_in`` has no face at all.
+    """
+    _, points = faces(located_in, detector)
+
+    def compute() -> np.ndarray:
+        found = network.to(clip.frames.device)(clip.images, points).astype(np.float64)
+        return found / np.linalg.norm(found, axis=1, keepdims=True) if network.measure == "cosine" else found
+
+    other = None if located_in is clip else located_in
+    return clip.once(("identity", network, detector, other), compute)

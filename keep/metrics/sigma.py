@@ -1,0 +1,40 @@
+"""The fluctuation of another metric over a clip: σ_IDS and σ_AKD of table A2."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import PositiveFloat
+
+from keep.errors import UserError
+from keep.metrics.base import Clip, Metric
+from keep.registry import METRICS
+
+
+@METRICS.register()
+class Sigma(Metric):
+    """Standard deviation of a metric over the frames of a clip: ``{type: Sigma, of: {type: IDS, …}}`` is σ_IDS.
+
+    The supplement does not define its σ; this one divides by the number of frames that have a value, and is averaged
+    over clips. Costs nothing beside the metric itself.
+
+    Args:
+        of: the metric.
+        factor: tables show the value times this; table A2 has 100 for σ_IDS and 1 for σ_AKD.
+    """
+
+    def __init__(self, of: Annotated[Any, METRICS], factor: PositiveFloat = 1) -> None:
+        if not isinstance(of, Metric) or not of.per_frame:
+            raise UserError(f"Sigma is of a metric that has a value for every frame, not of {of.name}")
+        self.of, self.factor, self.first = of, factor, of.first
+        self.name, self.higher_is_better, self.per_frame = f"σ_{of.name}", False, False
+
+    def describe(self) -> str:
+        return f"Standard deviation over a clip's frames, mean over clips, of: {self.of.describe()}"
+
+    def measure(self, output: Clip, target: Clip) -> np.ndarray:
+        return self.of(output, target)
+
+    def score(self, values: np.ndarray) -> float:
+        there = values[~np.isnan(values)]
+        with np.errstate(invalid="ignore"):  # of infinities there is none
+            return float(there.std()) if len(there) else float("nan")
