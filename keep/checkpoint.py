@@ -1,10 +1,13 @@
 """Checkpoints: written whole or not at all, read without running code, and filled in with nothing left over."""
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +21,10 @@ State = Mapping[str, torch.Tensor]
 
 
 def save(path: Path, content: Any) -> None:
-    """``torch.save`` to a temporary name in the same folder, fsync, rename: a reader sees the old file or the new."""
+    """``torch.save`` to a temporary name in the same folder, fsync, rename: a reader sees the old file or the new.
+
+    File and folder are both synced: after a power cut too, one of the two is there, whole.
+    """
     _write(path, lambda file: torch.save(content, file))
 
 
@@ -26,7 +32,12 @@ def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> N
     """The same as :func:`save` in the safetensors format: tensors, and text about them."""
     import safetensors.torch
 
-    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for k, v in state.items():
+        v = v.detach().cpu().contiguous()
+        tensors[k] = v.clone() if v.data_ptr() in places else v  # the format refuses two names for one memory
+        places.add(v.data_ptr())
     _write(path, lambda file: file.write(safetensors.torch.save(tensors, metadata=dict(metadata))))
 
 
@@ -43,6 +54,32 @@ def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` last. Some network file systems cannot; there they last as they do."""
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process left half written in ``folder``."""
+    for path in folder.glob(".*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that :func:`save` wrote, ``""`` when it is whole: every byte is checked (CRC-32)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            return f"its part {broken} is damaged" if broken else ""
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        return str(error) or type(error).__name__
 
 
 def _umask() -> int:
@@ -147,6 +184,8 @@ def _size(tensor: torch.Tensor) -> str:
 
 def copy(source: Path, target: Path) -> None:
     """``target`` becomes ``source`` in one step, as a hard link where the file system has them."""
+    if target.exists() and target.samefile(source):
+        return
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
     try:
@@ -154,3 +193,4 @@ def copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
+    _sync_folder(target.parent)

@@ -18,6 +18,8 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, create_model
 
 from keep.errors import UserError
+from keep.logger import WandbOptions
+from keep.profile import ProfileOptions
 from keep.registry import BASELINES, DATASETS, INHERITED, METRICS, MODELS, REGISTRIES, SCHEDULES, Options, dump
 
 Dataset = Annotated[Any, DATASETS]
@@ -34,6 +36,8 @@ class OptimOptions(Options):
     """Adam's running-average coefficients."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty (Adam) or decoupled decay (AdamW)."""
+    fused: bool = False
+    """One kernel for all weights: less launching on a GPU. Results differ in rounding alone."""
 
 
 class TrainOptions(Options):
@@ -53,6 +57,22 @@ class TrainOptions(Options):
     """Decay of the exponential moving average of the weights; 0 switches it off."""
     grad_clip: PositiveFloat | None = None
     """Largest norm of the gradient; null: no clipping."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients add up to one step: a step sees batch_size × accumulate × processes clips."""
+    amp: Literal["bf16", "fp16"] | None = None
+    """Compute in bfloat16, or in float16 with scaled losses, where that is safe; null: float32. Weights, their average
+    and validation stay float32."""
+    tf32: bool = False
+    """On CUDA, products of float32 matrices and convolutions with 10 bits of mantissa: about as precise as bf16."""
+    channels_last: bool = False
+    """Keep images as (N, H, W, C) in memory: faster convolutions on GPUs in half precision, and on CPUs."""
+    compile: tuple[str, ...] = ()
+    """Networks of the model that torch.compile translates, e.g. [net.generator, net.hq_encoder, discriminator]. The
+    first steps take minutes."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """When a loss or a gradient is NaN or infinite: stop with its name, or leave that step out and count it."""
+    max_skipped: PositiveInt = 10
+    """With on_nonfinite: skip, how many steps in a row may be left out before the run stops after all."""
 
 
 class TrainData(Options):
@@ -61,9 +81,11 @@ class TrainData(Options):
     val: Dataset | None = None
     """Validation clips; null: no validation."""
     batch_size: PositiveInt = 1
-    """Clips a step."""
+    """Clips of one batch of one process."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Data loader processes; 0 loads in the training process. The drawn samples are the same for any number."""
+    prefetch: bool = True
+    """On CUDA, copy the next batches to the GPU on a stream of their own while a step computes."""
 
 
 class ValOptions(Options):
@@ -81,7 +103,17 @@ class LogOptions(Options):
     save_interval: PositiveInt = 5000
     """Steps between checkpoints; one more is made at the end."""
     keep_last: PositiveInt = 3
-    """Checkpoints that stay on disk."""
+    """Checkpoints that stay on disk, the newest ones."""
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    """Weights that stay on disk beside them: those with the best validation score."""
+    best_metric: str | None = None
+    """Name of the metric that says which are best; null: the first of val.metrics."""
+    safetensors: bool = True
+    """Write the weights to use (averaged, where there is an average) as .safetensors beside each .pth too."""
+    wandb: WandbOptions | None = None
+    """Send the records to Weights & Biases too; needs the extra ``wandb``."""
+    profile: ProfileOptions | None = None
+    """Time the parts of some steps and write a trace, under profile/."""
 
 
 class _Run(Options):
@@ -115,28 +147,27 @@ class TrainConfig(_Run):
     """Logs and checkpoints."""
 
 
-class TestData(Options):
-    test: Dataset
-    """Clips to restore and score."""
-
-
 class SaveOptions(Options):
     clips: Annotated[int, Field(ge=0)] = 3
-    """How many clips get a side-by-side video and pictures."""
+    """How many clips of each split get videos, x–t slices and gain maps, the first ones."""
     crf: Annotated[int, Field(ge=0, le=51)] = 16
-    """H.264 quality of the side-by-side videos; lower is better."""
+    """H.264 quality of the videos; lower is better."""
+    worst: Annotated[int, Field(ge=0)] = 4
+    """How many worst frames of each restorer the page shows, a split; 0: none are kept."""
 
 
 class TestConfig(_Run):
     __test__: ClassVar[bool] = False  # for pytest: this is no test
     root: Path = Path("results")
     """Folder that holds the results."""
-    data: TestData
-    """Clips to restore and score."""
+    data: Annotated[dict[str, Dataset], Field(min_length=1)]
+    """Split → its clips to restore and score."""
     restorers: Annotated[dict[str, Annotated[Any, BASELINES]], Field(min_length=1)]
-    """Column name → restorer. Every one sees the same clips."""
+    """Row name → restorer. Every one sees the same clips."""
     metrics: tuple[Metric, ...]
     """What is measured."""
+    paper: dict[str, Literal["mild", "medium", "heavy"]] = {}
+    """Split → part of the paper's table A2 that is quoted beside it; splits with these names have theirs anyway."""
     save: SaveOptions = SaveOptions()
     """What is kept to look at."""
 
@@ -332,7 +363,9 @@ _SELF_TOLD = {"unknown_option", "unknown_type", "missing", "no_type"}
 
 def import_registered() -> None:
     """Import the packages whose modules register names."""
-    for package in ("archs", "flow", "losses", "metrics", "degradation", "data", "models", "schedules", "baselines"):
+    for package in (
+        "archs", "flow", "losses", "metrics", "degradation", "data", "models", "schedules", "baselines", "faces",
+    ):  # fmt: skip
         importlib.import_module(f"keep.{package}")
 
 

@@ -20,9 +20,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def prepare(device: str, threads: int, seed: int) -> torch.device:
-    """Seed torch, set its CPU threads (0: torch's choice) and give the device."""
+def prepare(device: str, threads: int, seed: int, local: int = 0) -> torch.device:
+    """Seed torch, set its CPU threads (0: torch's choice) and give the device.
+
+    Args:
+        device: see :func:`pick_device`.
+        threads: CPU threads for torch.
+        seed: of the run.
+        local: number of this process on its machine: ``auto`` and ``cuda`` give it the GPU of that number.
+    """
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    return pick_device(device)
+    picked = pick_device(device)
+    if picked.type == "cuda" and picked.index is None:
+        picked = pick_device(f"cuda:{local}")
+    if picked.type == "cuda":
+        torch.cuda.set_device(picked)
+    return picked

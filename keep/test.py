@@ -1,135 +1,269 @@
-"""Restore and score clips.
+"""Restore and score clips: any registered restorers on any splits, and a report of it.
 
     python -m keep.test -opt options/test/vfhq_heavy.yml
+    python -m keep.test -opt options/test/vfhq_heavy.yml --num 5               # a quick look at five clips
+    torchrun --nproc-per-node 4 -m keep.test -opt options/test/vfhq.yml        # the clips shared out among ranks
+
+A run that was stopped goes on where it was: give the same command again. Exit status: 0, everything has its number;
+1, the run is finished, but something could not be done (each was told in a line, and is in the report); 2, bad input,
+and nothing was run; 130, stopped with Ctrl-C.
 """  # fmt: skip
 
-import csv
-import json
-import math
-import shutil
+import logging
+import os
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
+import numpy as np
+from tqdm import tqdm
 
-import keep
 from keep import cli
 from keep.config import TestConfig, to_yaml
-from keep.data.video_io import write_video
-from keep.evaluate import Table, evaluate
+from keep.errors import UserError
+from keep.evaluate import ClipResult, Clock, Failure, check_names, score_clip, told
 from keep.logger import log, to_console
-from keep.registry import build
+from keep.metrics.base import SetMetric, build_metrics
+from keep.registry import build, dump
+from keep.report.costs import write_costs
+from keep.report.media import Media, save_clip, save_worst
+from keep.report.records import (
+    Unit,
+    clips_of,
+    failed_record,
+    file_hashes,
+    key_of,
+    record_of,
+    samples_of,
+    versions,
+    write_json,
+)  # fmt: skip
+from keep.report.write import write_report
 from keep.runtime import prepare
-from keep.visual import console_table, contact_sheet, gain_figure, markdown_table, side_by_side
+from keep.visual import write_file
+
+T = TypeVar("T")
+PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+"""Environment variable → its value where there is one process."""
 
 
-def test(config: TestConfig) -> Table:
-    """Run ``keep.test``: table, per-frame values, side-by-side videos and pictures in ``results/NAME``.
+def test(config: TestConfig, num: int | None) -> int:
+    """Run ``keep.test``: the exit status; the results are in ``root/name``.
 
-    The folder is there whole or not at all; older results of the same name are replaced.
+    Args:
+        config: the options.
+        num: do only the first so many clips of each split, with results in ``root/name_num``; None is all.
     """
-    device = prepare(config.device, config.threads, config.seed)
-    dataset = build(config.data.test)
-    metrics = build(config.metrics)
-    restorers = {name: spec.build().to(device) for name, spec in config.restorers.items()}
-    final = config.root / config.name
-    folder = config.root / f".{config.name}.unfinished"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "options.yml").write_text(to_yaml(config), encoding="utf-8")
+    rank, world, local = place()
+    device = prepare(config.device, config.threads, config.seed, local)
+    check_names(config.restorers)
+    if unknown := config.paper.keys() - config.data.keys():
+        raise UserError(f"paper: {', '.join(unknown)} is no split of data; the splits are {', '.join(config.data)}")
+    folder = config.root / (config.name if num is None else f"{config.name}_{num}")
+    datasets = {split: build(spec) for split, spec in config.data.items()}
+    problems: list[str] = []
+    metrics = metrics_that_build(config, problems)
+    restorers = {
+        name: restorer.to(device)
+        for name, spec in config.restorers.items()
+        if (restorer := attempt(f"restorer {name}", spec.build, problems)) is not None
+    }
+    for line in problems:
+        log.error(f"error: {line}; left out")
+    if not restorers:
+        raise UserError("no restorer can be had: " + "; ".join(problems))
 
-    def look(i: int, name: str, panels: Mapping[str, torch.Tensor]) -> None:
-        if i < config.save.clips:
-            save_pictures(folder, name, panels, restorers, config.save.crf)
+    about = {
+        "versions": versions(),
+        "device": device.type,
+        "files": file_hashes([*config.restorers.values(), *config.metrics, *config.plugins]),
+    }
+    units = plan(config, folder, datasets, about, sorted(restorers), [m.name for m in metrics], num)
+    mine = units[rank::world]
+    todo = [u for u in mine if not done(u.read(), wanted_media(u, config))]
+    log.info(
+        f"{config.name}: {len(units)} clips, {', '.join(restorers)}, on {device}"
+        + (f"; {len(mine) - len(todo)} are there already" if len(todo) < len(mine) else "")
+        + (f"; rank {rank} of {world} does {len(todo)}" if world > 1 else "")
+    )
+    for unit in tqdm(todo, desc=config.name, unit="clip", delay=2, leave=False, disable=None if rank == 0 else True):
+        do(unit, config, datasets[unit.split], restorers, metrics, Clock(device))
 
-    log.info(f"{config.name}: {len(dataset)} clips, {', '.join(restorers)}, on {device}")
-    try:
-        table = evaluate(restorers, dataset, metrics, device, config.seed, look, config.name)
-        write_tables(folder, table, metrics, {k: r.describe() for k, r in restorers.items()})
-        shutil.rmtree(final, ignore_errors=True)
-        folder.rename(final)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    log.info(f"in {final}: table.md, frames.csv, results.json, videos and pictures")
-    return table
+    records = [(u, u.read()) for u in units]
+    missing = sum(record is None for _, record in records)
+    if missing:  # ranks have nothing to say to each other: whoever finishes last finds everything there
+        log.info(f"rank {rank} is done; {missing} clips are still with other ranks, and the last one writes the report")
+        return 0
+    write_file(folder / "options.yml", to_yaml(config).encode())
+    content = write_report(folder, config, about, restorers, metrics, [(u, r) for u, r in records if r], problems)
+    write_costs(folder, units)
+    for line in content["problems"]:
+        log.warning(f"warning: {line}")
+    log.info(f"in {folder}: report.html, table.md, table.tex, frames.csv, clips.csv, results.json")
+    return 1 if content["problems"] else 0
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  (pytest: this is no test)
 
 
-def save_pictures(
-    folder: Path, name: str, panels: Mapping[str, torch.Tensor], restorers: Mapping[str, Any], crf: int
+# --- what is to be done ---------------------------------------------------------------------------------------
+
+
+def place() -> tuple[int, int, int]:
+    """Rank, number of ranks, number on this machine, as torchrun or a job array sets them; (0, 1, 0) without."""
+    try:
+        rank, world, local = (int(os.environ.get(k, d)) for k, d in PLACE.items())
+    except ValueError:
+        raise UserError(f"{', '.join(PLACE)} in the environment must be numbers") from None
+    if not 0 <= rank < world:
+        raise UserError(f"RANK={rank} must be at least 0 and less than WORLD_SIZE={world}")
+    return rank, world, local
+
+
+def attempt(where: str, make: Callable[[], T], problems: list[str]) -> T | None:
+    """``make()``; None, and a line among the problems, where it is refused."""
+    try:
+        return make()
+    except UserError as error:
+        problems.append(f"{where}: {error}")
+        return None
+
+
+def metrics_that_build(config: TestConfig, problems: list[str]) -> list[Any]:
+    """The metrics, but those whose network or file is missing."""
+    try:
+        return build_metrics(config.metrics)
+    except UserError:  # find out which, one by one
+        good = [s for s in config.metrics if attempt(f"metric {s.type}", s.build, problems) is not None]
+        return build_metrics(good)
+
+
+def plan(
+    config: TestConfig,
+    folder: Path,
+    datasets: Mapping[str, Any],
+    about: Mapping[str, Any],
+    restorers: Sequence[str],
+    metrics: Sequence[str],
+    num: int | None,
+) -> list[Unit]:
+    """Every clip of every split, with the key that its record must have."""
+    common = [about, config.seed, dump(config.restorers), dump(config.metrics), restorers, metrics]
+    units = []
+    for split, dataset in datasets.items():
+        for number, (clip, source) in list(enumerate(clips_of(dataset)))[:num]:
+            key = key_of(common, dump(config.data[split]), split, clip, number, source)
+            units.append(Unit(split, number, clip, key, folder))
+    return units
+
+
+def wanted_media(unit: Unit, config: TestConfig) -> dict[str, Any]:
+    """What is kept of this clip to look at."""
+    return {"videos": unit.number < config.save.clips, "crf": config.save.crf, "worst": config.save.worst > 0}
+
+
+def done(record: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do for a clip. What has failed is tried again."""
+    return record is not None and not record["failures"] and record["media"]["wanted"] == wanted
+
+
+# --- one clip ---------------------------------------------------------------------------------------------------
+
+
+def do(
+    unit: Unit, config: TestConfig, dataset: Any, restorers: Mapping[str, Any], metrics: Sequence[Any], clock: Clock
 ) -> None:
-    """``CLIP.mp4`` and ``CLIP.png``, all panels side by side; ``CLIP_RESTORER_gain.png`` where there are gains."""
-    name = name.replace("/", "_")
-    clips = {k: v.permute(0, 2, 3, 1).numpy() for k, v in panels.items()}
-    write_video(folder / f"{name}.mp4", side_by_side(clips), fps=25, crf=crf)
-    contact_sheet(clips, folder / f"{name}.png")
-    for key, restorer in restorers.items():
-        if getattr(restorer, "gains", None) is not None:
-            gain_figure(restorer.gains.numpy(), clips["truth"], folder / f"{name}_{key.replace('/', '_')}_gain.png")
+    """Restore and score one clip, and write its files: pictures first, the record last."""
+
+    def tell(failure: Failure, error: Exception) -> None:
+        where = ": ".join(x for x in (f"{unit.split}/{unit.clip}", failure.restorer, failure.metric) if x)
+        log.error(f"error: {where}: {failure.message}")
+        if not isinstance(error, UserError):  # not the user's mistake: show where it happened
+            log.error("".join(traceback.format_exception(error)))
+
+    try:
+        sample = read_sample(dataset, config.seed, unit.number, clock)
+        result = score_clip(sample, unit.number, restorers, metrics, clock, tell)
+    except Exception as error:
+        failure = Failure("", None, told(error))
+        tell(failure, error)
+        unit.write(failed_record(unit, failure.message), {})
+        return
+    with clock.part("pictures"):
+        media = save_media(unit, config, result, float(sample.get("fps", 25)), metrics)
+    unit.write(record_of(unit, sample, result, media), samples_of(result))
+    costs = {"frames": len(sample["gt"]), "seconds": clock.seconds, "memory": clock.memory}
+    write_json(unit.place("seconds", ".json"), costs)
 
 
-def rows_of(table: Table, metrics: Sequence[Any]) -> list[dict[str, Any]]:
-    """One row a restorer: means over clips, and frames a second."""
-    return [
-        {"restorer": r, **{m.name: table.mean(r, m.name) for m in metrics}, "frames/s": table.frames_per_second(r)}
-        for r in table.restorers()
-    ]
+def read_sample(dataset: Any, seed: int, number: int, clock: Clock) -> Mapping[str, Any]:
+    """One sample; the time it takes is split into reading and degrading where the dataset has a pipeline."""
+    pipeline = getattr(dataset, "pipeline", None)
+    if pipeline is not None:
+        dataset.pipeline = Timed(pipeline, clock, "degrade")
+    try:
+        with clock.part("decode"):
+            return dataset[seed, number]
+    finally:
+        if pipeline is not None:
+            dataset.pipeline = pipeline
+            clock.seconds["decode"] -= clock.seconds.get("degrade", 0.0)
 
 
-def write_tables(folder: Path, table: Table, metrics: Sequence[Any], about: Mapping[str, str]) -> None:
-    """``table.md``, ``frames.csv`` (every frame's values), ``results.json`` (all of it); and the console table."""
-    rows = rows_of(table, metrics)
-    better = {m.name: m.higher_is_better for m in metrics}
-    columns = {"restorer": None, **better, "frames/s": None}
-    (folder / "table.md").write_text(markdown_table(rows, columns), encoding="utf-8")
-    with (folder / "frames.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["restorer", "clip", "frame", *better])
-        for score in table.scores:
-            for t, values in enumerate(zip(*(score.per_frame[m] for m in better), strict=True)):
-                writer.writerow([score.restorer, score.clip, t, *(f"{v:.6f}" for v in values)])
-    clips = [
-        {
-            "clip": s.clip,
-            "restorer": s.restorer,
-            "seconds": s.seconds,
-            "degradation": json.loads(s.degradation) if s.degradation else None,
-            **{k: v.tolist() for k, v in s.per_frame.items()},
-        }
-        for s in table.scores
-    ]
-    content = {
-        "version": keep.__version__,
-        "torch": torch.__version__,
-        "restorers": about,
-        "table": rows,
-        "clips": clips,
-    }
-    (folder / "results.json").write_text(json.dumps(plain(content), indent=1, allow_nan=False), encoding="utf-8")
-    log.info("\n" + console_table(rows, columns))
-    for name, text in about.items():
-        log.info(f"  {name}: {text}")
+class Timed:
+    """``inner``, whose methods are timed."""
+
+    def __init__(self, inner: Any, clock: Clock, part: str) -> None:
+        self._inner, self._clock, self._part = inner, clock, part
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._timed(self._inner)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        return self._timed(value) if callable(value) else value
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._clock.part(self._part):
+                return function(*args, **kwargs)
+
+        return call
 
 
-def plain(value: Any) -> Any:
-    """``value`` for JSON, which has no infinity: the PSNR of two equal frames becomes the text "inf"."""
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def save_media(
+    unit: Unit, config: TestConfig, result: ClipResult, fps: float, metrics: Sequence[Any]
+) -> dict[str, Any]:  # fmt: skip
+    """The clip's files to look at, as :class:`Media` tells them; worst by the first metric that has frames' values."""
+    wanted = wanted_media(unit, config)
+    folder = unit.place("media")
+    media = Media()
+    clips = {k: np.ascontiguousarray(v.permute(0, 2, 3, 1).numpy()) for k, v in result.panels.items()}
+    if wanted["videos"]:
+        media = save_clip(unit.folder, folder, clips, result.gains, fps, config.save.crf)
+    judge = next((m for m in metrics if not isinstance(m, SetMetric) and m.per_frame), None)
+    if wanted["worst"] and judge is not None:
+        for score in result.scores:
+            values = score.per_frame[judge.name]
+            worst = save_worst(unit.folder, folder, score.restorer, clips, values, judge.higher_is_better)
+            if worst is not None:
+                media.worst[score.restorer] = {**worst, "metric": judge.name}
+    return {"wanted": wanted, **media.plain()}
 
 
-def command(argv: Sequence[str] | None) -> None:
-    args = cli.parser("keep-test", "Restore and score clips from an options file.").parse_args(argv)
+def command(argv: Sequence[str] | None) -> int:
+    parser = cli.parser("keep-test", "Restore and score clips from an options file.")
+    parser.add_argument("--num", type=int, metavar="N", help="only the first N clips of each split: a quick look")
+    args = parser.parse_args(argv)
+    if args.num is not None and args.num < 1:
+        raise UserError(f"--num {args.num}: give a number of clips, 1 or more")
     config = cli.read_options(args, TestConfig)
-    if config is not None:
-        to_console()
-        test(config)
+    if config is None:
+        return 0
+    to_console(logging.INFO)
+    return test(config, args.num)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,10 @@
     python -m keep.train -opt options/train/stage1_vqgan.yml
     python -m keep.train -opt options/train/stage2_kalman.yml --set train.optim.lr=1e-4 --resume auto
     python -m keep.train -opt options/train/stage3_video.yml --dry-run
+    torchrun --nproc-per-node 8 -m keep.train -opt options/train/stage3_video.yml --auto-resume
+
+Exit status: 0 done; 75 asked to stop by SIGTERM, SIGINT or SIGUSR1, and saved: start it again with ``--auto-resume``;
+2 bad input, a loss that is not finite, or a full GPU, told in one line; 1 anything else.
 """  # fmt: skip
 
 import sys
@@ -11,32 +15,45 @@ from collections.abc import Sequence
 from keep import cli
 from keep.config import TrainConfig
 from keep.errors import UserError
+from keep.signals import REQUEUE, Stopped
 
 
-def command(argv: Sequence[str] | None) -> None:
+def command(argv: Sequence[str] | None) -> int | None:
     parser = cli.parser("keep-train", "Train one stage of KEEP from an options file.")
     parser.add_argument(
         "--resume", nargs="?", const="auto", metavar="STATE",
-        help="go on from the newest checkpoint of this run, or from the named .state file",
+        help="go on from the newest whole checkpoint of this run, or from the named .state file",
     )  # fmt: skip
+    parser.add_argument(
+        "--auto-resume", dest="resume", action="store_const", const="auto",
+        help="the same as --resume alone: for job scripts, which start and restart with one command",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-changed", action="store_true", help="resume even when options that shape the result have changed"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="build everything, run one step of every phase, write nothing"
     )
     args = parser.parse_args(argv)
     config = cli.read_options(args, TrainConfig)
     if config is None:
-        return
-    from keep import trainer
+        return None
+    from keep import dry_run, trainer
     from keep.logger import to_console
 
     to_console()
     if args.dry_run:
         if args.resume:
             raise UserError("--dry-run starts from `pretrained`; leave out --resume")
-        trainer.dry_run(config)
-    else:
-        folder = trainer.train(config, args.resume)
-        print(f"done: {folder}")
+        dry_run.dry_run(config)
+        return None
+    try:
+        folder = trainer.train(config, args.resume, args.allow_changed)
+    except Stopped as stopped:
+        print(f"stopped: {stopped}; --auto-resume goes on (exit status {REQUEUE})", file=sys.stderr)
+        return REQUEUE
+    print(f"done: {folder}")
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

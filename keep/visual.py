@@ -8,6 +8,7 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,7 @@ def _pad_to_even(image: np.ndarray) -> np.ndarray:
     return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
 
 
+@lru_cache(maxsize=256)  # captions are the same for every clip, and matplotlib is slow
 def _text(
     text: str,
     width: int,
@@ -345,7 +347,9 @@ def _text(
         label.set_fontsize(points * min(1.0, room))
         canvas.draw()
         image = np.asarray(canvas.buffer_rgba())[..., :3]
-    return np.ascontiguousarray(image[:height, :width])
+    image = np.ascontiguousarray(image[:height, :width])
+    image.setflags(write=False)
+    return image
 
 
 def _heat() -> Any:

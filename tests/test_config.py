@@ -49,7 +49,7 @@ def test_the_paper_s_values_stand() -> None:
         "heavy": ((5, 10), (5, 10), (35, 45)),
     }
     for split, ranges in table.items():  # table A1
-        steps = load(ROOT / f"options/test/vfhq_{split}.yml", [], TestConfig).data.test.options["degradation"]
+        steps = load(ROOT / f"options/test/vfhq_{split}.yml", [], TestConfig).data["test"].options["degradation"]
         drawn = {s.type: s.options for s in steps}
         found = (drawn["GaussianBlur"]["sigma"], drawn["GaussianNoise"]["sigma"], drawn["VideoCodec"]["crf"])
         assert found == ranges

@@ -2,21 +2,31 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_runs import KEEP_NET, NET, ROOT, options_and_start
 
-from keep import checkpoint, trainer
+from keep import checkpoint, dry_run, run_state, trainer
+from keep import run as keep_run
+from keep import train as keep_train
 from keep.config import TrainConfig, load
 from keep.ema import EMA
 from keep.errors import UserError
+from keep.losses.pixel import L1
+from keep.registry import build
 from keep.schedules import Constant, Cosine, MultiStep
 
 
-def run(tiny, stage: int, *more: str, resume: str | None = None) -> Path:
+def config(tiny, stage: int, *more: str) -> TrainConfig:
     path, overrides = tiny(stage, *more)
-    return trainer.train(load(path, overrides, TrainConfig), resume)
+    return load(path, overrides, TrainConfig)
+
+
+def run(tiny, stage: int, *more: str, resume: str | None = None) -> Path:
+    return trainer.train(config(tiny, stage, *more), resume)
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny) -> None:
     whole = checkpoint.load(stage1 / "models/net_4.pth")
     assert run(tiny, 1, "model.revive=1", resume=str(stage1 / "training_states/2.state")) == stage1
     (aside,) = stage1.glob("left_*")  # the first way from step 2 on
-    assert {p.name for p in aside.iterdir()} == {"4.state", "net_4.pth"}
+    assert {p.name for p in aside.iterdir()} == {"4.state", "net_4.pth", "net_4.safetensors"}
     records = [json.loads(line)["step"] for line in (stage1 / "log.jsonl").read_text().splitlines()]
     assert records == [1, 2, 3, 4]
     again = checkpoint.load(stage1 / "models/net_4.pth")
@@ -73,13 +83,14 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny) -> None:
         assert all(torch.equal(whole[key][k], again[key][k]) for k in whole[key])
 
 
-def test_resume_of_a_finished_run_or_a_foreign_file_is_refused(tiny, stage1: Path) -> None:
+def test_resume_of_a_finished_state_or_a_foreign_file_is_refused(tiny, stage1: Path) -> None:
     with pytest.raises(UserError, match=r"is at step 4, and train.iters is 4"):
-        run(tiny, 1, resume="auto")
+        run(tiny, 1, resume=str(stage1 / "training_states/4.state"))
     with pytest.raises(UserError, match="not a training state"):
         run(tiny, 1, resume=str(stage1 / "models/net_4.pth"))
+    changed = trainer.build_run(config(tiny, 1, "model.discriminator=null", "model.gan=null"), start=False)
     with pytest.raises(UserError, match=r"another network than the options' VQGANModel: discriminator"):
-        run(tiny, 1, "model.discriminator=null", "model.gan=null", resume=str(stage1 / "training_states/2.state"))
+        run_state.restore(changed, stage1 / "training_states/2.state", allow_changed=True)
 
 
 def test_pruning_keeps_the_newest_also_after_going_back(tiny) -> None:
@@ -94,7 +105,7 @@ def test_an_average_switched_on_at_resume_starts_from_the_loaded_weights(tiny) -
     folder = run(tiny, 1, "train.ema=0")
     path, overrides = tiny(1, "train.ema=0.9")
     started = trainer.build_run(load(path, overrides, TrainConfig), start=False)
-    trainer.restore_state(started, folder / "training_states/2.state")
+    run_state.restore(started, folder / "training_states/2.state", allow_changed=True)
     assert started.ema is not None
     live = dict(started.recipe.net.named_parameters())
     assert all(torch.equal(v, live[k]) for k, v in started.ema.state_dict().items() if isinstance(v, torch.Tensor))
@@ -129,7 +140,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_names(tiny, stage1: Pat
 def test_dry_run_runs_every_phase_and_writes_nothing(tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, overrides = tiny(1)
     with caplog.at_level("INFO", "keep"):
-        trainer.dry_run(load(path, overrides, TrainConfig))
+        dry_run.dry_run(load(path, overrides, TrainConfig))
     text = caplog.text
     assert "start (step 0)" in text
     assert "adversarial (step 2)" in text
@@ -141,15 +152,15 @@ def test_dry_run_without_data_says_so_and_uses_made_up_clips(
 ) -> None:
     path, overrides = tiny(2, "data.train.root=nowhere", "data.train.clip_length=5")
     with caplog.at_level("INFO", "keep"):
-        trainer.dry_run(load(path, overrides, TrainConfig))
+        dry_run.dry_run(load(path, overrides, TrainConfig))
     assert "data.train.root: there is no nowhere" in caplog.text
     assert "made-up clips" in caplog.text
     assert "one clip, of at most 2 frames" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny) -> None:
-    with pytest.raises(UserError, match=r"not finite; terms: pixel"):
-        run(tiny, 1, "train.optim.lr=1e30", "train.warmup=0", "model.pixel.weight=1e38")
+    with pytest.raises(UserError, match=r"step \d: not finite: loss term pixel of disc\d \(position \d\)"):
+        run(tiny, 1, "train.optim.lr=1e30", "train.warmup=0")
 
 
 def test_validation_is_logged_with_the_weights_it_used(tiny, clips: Path) -> None:
@@ -183,7 +194,7 @@ def test_a_part_learns_at_its_own_rate_and_a_wrong_part_is_named(tiny, stage1: P
     path, overrides = tiny(2, "train.lr_scale={kalman_filter: 0, lq_encoder: 0.5}", "train.warmup=0")
     started = trainer.build_run(load(path, overrides, TrainConfig))
     before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
-    trainer.train_step(started, trainer.dry_batch(started.config, None, started.device))
+    trainer.train_step(started, [dry_run.dry_batch(started.config, None, started.device)])
     after = started.recipe.net.state_dict()
     changed = {k.split(".")[0] for k in after if not torch.equal(after[k], before[k])}
     assert changed == {"lq_encoder", "code_transformer"}
@@ -205,5 +216,147 @@ def test_schedules() -> None:
 
 def test_learning_rate_warms_up_and_follows_the_schedule(tiny) -> None:
     folder = run(tiny, 1, "train.warmup=1", "train.optim.lr=1e-3", "train.schedule={type: Constant}")
-    rates = [json.loads(line)["lr"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    rates = [json.loads(line)["lr/net"] for line in (folder / "log.jsonl").read_text().splitlines()]
     np.testing.assert_allclose(rates, [0.5e-3, 1e-3, 1e-3, 1e-3])
+
+
+def step_of(config: TrainConfig, count: int = 1) -> tuple[trainer.Run, trainer.StepReport]:
+    """A run that has made its first step, on its first clips."""
+    started = trainer.build_run(config)
+    batches = next(trainer.batches_of_steps(started, build(config.data.train)))
+    return started, trainer.train_step(started, batches)
+
+
+def sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr)
+
+
+def test_accumulated_batches_give_what_one_large_batch_gives(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", sgd)
+    states = []
+    for size, count in ((2, 1), (1, 2)):
+        more = [f"data.batch_size={size}", f"train.accumulate={count}", "model.gan_start=0", "train.grad_clip=1"]
+        # What looks at a whole batch, batch norm and the adaptive weight, looks at each accumulated one.
+        alike = ["model.discriminator.norm=instance", "model.adaptive=false", "train.optim.lr=0.1"]
+        path, overrides = options_and_start(1, clips, tmp_path, *more, *alike)
+        started, report = step_of(load(path, overrides, TrainConfig))
+        states.append(started.recipe.state_dict() | {f"term {k}": v for k, v in report.terms.items()})
+    start = trainer.build_run(load(path, overrides, TrainConfig)).recipe.state_dict()
+    assert not torch.equal(states[0]["net.encoder.blocks.0.weight"], start["net.encoder.blocks.0.weight"])
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["train.amp=bf16", "train.channels_last=true"],
+        ["train.amp=bf16", "model.checkpoint_decoder=true", "train.optim.fused=true"],
+        ["train.on_nonfinite=skip", "train.grad_clip=0.5"],
+    ],
+)
+def test_speed_options_train_to_about_the_same_loss(more: list[str], clips: Path, tmp_path: Path) -> None:
+    path, overrides = options_and_start(3, clips, tmp_path, "model.gan_start=0")
+    _, plain = step_of(load(path, overrides, TrainConfig))
+    started, report = step_of(load(path, [*overrides, *more], TrainConfig))
+    assert report.terms.keys() == plain.terms.keys() == {"pixel", "temporal", "gan", "d"}
+    for name, value in report.terms.items():
+        assert value.item() == pytest.approx(plain.terms[name].item(), rel=0.1, abs=0.02)
+    assert all(p.dtype == torch.float32 for p in started.recipe.parameters())
+
+
+def test_recomputed_decoder_gives_the_same_gradients(clips: Path, tmp_path: Path) -> None:
+    gradients = []
+    for more in ("model.checkpoint_decoder=false", "model.checkpoint_decoder=true"):
+        path, overrides = options_and_start(3, clips, tmp_path, more)
+        started, _ = step_of(load(path, overrides, TrainConfig))
+        gradients.append({k: p.grad for k, p in started.recipe.net.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(g, gradients[1][k]) for k, g in gradients[0].items())
+
+
+def test_what_does_not_train_has_no_gradient_and_stays_in_evaluation_mode(clips: Path, tmp_path: Path) -> None:
+    path, overrides = options_and_start(3, clips, tmp_path)
+    started, _ = step_of(load(path, overrides, TrainConfig))
+    net = started.recipe.net
+    assert not net.generator.training
+    assert not net.hq_encoder.training
+    assert net.cft.training
+    assert all(p.grad is None for k, p in net.named_parameters() if not k.startswith(("cft", "cfa")))
+    started.recipe.eval()
+    started.recipe.train()
+    assert not net.generator.training
+
+
+def test_a_network_to_compile_is_named_as_the_model_names_it(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    path, overrides = options_and_start(1, clips, tmp_path, "train.compile=[net.generator, discriminator]")
+    trainer.build_run(load(path, overrides, TrainConfig))
+    assert compiled == ["Generator", "PatchGAN"]
+    with pytest.raises(UserError, match=r"train.compile: .* no network 'net.generatr'; did you mean 'net.generator'"):
+        trainer.build_run(load(path, [*overrides, "train.compile=[net.generatr]"], TrainConfig))
+
+
+def test_steps_that_are_not_finite_are_left_out_up_to_the_limit(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    path, overrides = options_and_start(1, clips, tmp_path, "train.on_nonfinite=skip", "train.max_skipped=2")
+    started = trainer.build_run(load(path, overrides, TrainConfig))
+    batches = next(trainer.batches_of_steps(started, build(started.config.data.train)))
+    loss = L1.forward
+    before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
+    monkeypatch.setattr(L1, "forward", lambda *a: loss(*a) * float("inf"))
+    assert trainer.train_step(started, batches).skipped
+    assert trainer.train_step(started, batches).skipped
+    assert all(torch.equal(v, before[k]) for k, v in started.recipe.net.state_dict().items())
+    with pytest.raises(UserError, match=r"loss term pixel of .*3 steps in a row, and train.max_skipped is 2"):
+        trainer.train_step(started, batches)
+    monkeypatch.setattr(L1, "forward", loss)
+    assert not trainer.train_step(started, batches).skipped
+    assert started.skipped == (0, 2)
+
+
+def test_a_full_gpu_is_told_with_what_to_turn_down(tiny, monkeypatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has …")
+
+    monkeypatch.setattr(trainer, "train_step", full)
+    with pytest.raises(UserError) as told:
+        run(tiny, 1, "data.batch_size=4", "train.accumulate=3")
+    assert "step 1: the memory of cpu is full (CUDA out of memory)" in str(told.value)
+    assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(told.value)
+    assert "smaller frames than data.train.size 32" in str(told.value)
+
+
+def test_true_is_not_a_number(tiny) -> None:
+    with pytest.raises(UserError, match=r"train\.iters: expected a number, not true or false"):
+        config(tiny, 1, "train.iters=true")
+    with pytest.raises(UserError, match=r"model\.pixel\.weight: expected a number"):
+        config(tiny, 1, "model.pixel.weight=false")
+
+
+SHIPPED = sorted(p for f in ("train", "tiny") for p in (ROOT / f"options/{f}").glob("stage*.yml"))
+SMALL = {  # what makes the released sizes small; the rest is as shipped
+    1: [*NET, "model.discriminator.channels=8", "model.discriminator.layers=2"],
+    2: [*KEEP_NET, "model.net.kalman_blocks=1", "model.net.kalman_gain_blocks=1"],
+    3: [*KEEP_NET, "model.net.kalman_blocks=1", "model.net.kalman_gain_blocks=1", "model.discriminator.channels=4"],
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_shipped_training_file_builds_and_makes_a_step(path: Path, clips: Path, tmp_path: Path, capsys) -> None:
+    stage = int(path.stem[5])
+    _, ours = options_and_start(stage, clips, tmp_path)
+    start = [o for o in ours if o.startswith("pretrained.")]
+    more = [
+        *SMALL[stage], *start, f"root={tmp_path}", "device=cpu", "model.net.norm_groups=1", "model.net.res_blocks=1",
+        "data.train.type=VideoClips", f"data.train.root={clips}", "data.train.size=32", "data.train.interval=[1]",
+        *(["model.perceptual=null"] if stage != 2 else []),  # its weights are a download
+    ]  # fmt: skip
+    if stage == 3:
+        net = load(path, more, TrainConfig).model.options["net"].build()
+        torch.save({"params": net.state_dict()}, tmp_path / "stage2/models/net_latest.pth")
+    arguments = ["-opt", str(path), "--dry-run", *(word for o in more for word in ("--set", o))]
+    assert keep_train.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "start (step 0)" in told
+    assert "dry run passed" in told

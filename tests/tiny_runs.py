@@ -22,7 +22,7 @@ PREVIOUS = {2: "vqgan", 3: "keep"}
 
 
 def options(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list[str]]:
-    """(options file, overrides) of a run of 4 steps on 32×32 frames, which starts from the run before it in ``root``."""
+    """(options file, overrides) of a run of 4 steps on 32×32 frames that starts from the run before it in ``root``."""
     common = [
         f"root={root}", f"data.train.root={clips}", f"data.train.clip_length={1 if stage == 1 else 3}",
         "data.train.size=32", "data.workers=0", "data.batch_size=1", "train.iters=4", "log.interval=1",

@@ -1,5 +1,6 @@
 """Adversarial losses, and the adaptive weight of VQGAN."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -53,13 +54,18 @@ class GAN(nn.Module):
 
     @staticmethod
     def adaptive_weight(
-        reconstruction_loss: Tensor, gan_loss: Tensor, last_layer: Tensor, max_weight: float = 1e4
+        reconstruction_loss: Tensor,
+        gan_loss: Tensor,
+        last_layer: Tensor,
+        max_weight: float = 1e4,
+        mean: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> Tensor:
         """The factor that makes both losses pull equally hard at the generator's last layer (VQGAN, eq. 7).
 
         ‖∇ reconstruction‖ / (‖∇ gan‖ + 1e-4), gradients with respect to ``last_layer``, at most ``max_weight``;
-        a scalar without gradient. Both graphs are kept for the backward pass that follows.
+        a scalar without gradient. Both graphs are kept for the backward pass that follows. ``mean``: of a gradient
+        over the processes that share the batch.
         """
-        pull = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0].norm()
-        push = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0].norm()
+        pull = mean(torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0]).norm()
+        push = mean(torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0]).norm()
         return (pull / (push + 1e-4)).clamp(0, max_weight).detach()

@@ -12,7 +12,7 @@ import torch.nn as nn
 
 from keep.checkpoint import State
 
-Batch = Mapping[str, torch.Tensor]
+Batch = Mapping[str, Any]
 Terms = dict[str, torch.Tensor]
 
 
@@ -36,6 +36,8 @@ class Recipe(nn.Module, ABC):
         net: the network that is trained, checkpointed and averaged (EMA).
         needs_lq: whether its clips must be degraded ones.
         stats: numbers of the last step worth logging beside the losses: name → scalar tensor.
+        codes: indices of the codes chosen in the last step, whose use is logged: name → int64 tensor.
+        mean: the mean of a tensor over the processes that share the step; the trainer sets it.
     """
 
     net: Any
@@ -44,6 +46,22 @@ class Recipe(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.stats: dict[str, torch.Tensor] = {}
+        self.codes: dict[str, torch.Tensor] = {}
+        self.mean: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes that :attr:`codes` are indices of."""
+        return self.net.codebook.embedding.num_embeddings
+
+    def train(self, mode: bool = True) -> "Recipe":
+        """As usual, but what does not train stays in evaluation mode: its norms must not follow the clips."""
+        super().train(mode)
+        for module in self.modules():
+            weights = list(module.parameters())
+            if weights and not any(p.requires_grad for p in weights):
+                module.eval()
+        return self
 
     def slots(self) -> dict[str, Slot]:
         """The parts that ``pretrained`` can name."""
@@ -64,9 +82,16 @@ class Recipe(nn.Module, ABC):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         """One step: yields (optimizer name, weighted loss terms).
 
-        The trainer sums the terms, runs backward and steps that optimizer before it asks for the next pair.
-        ``batch``: ``gt`` (B, T, 3, H, W) and, where the data is degraded, ``lq`` (B, T, 3, h, w), in [-1, 1].
+        The trainer sums the terms and runs backward before it asks for the next pair; the optimizers all step at
+        the end, when every batch of the step is through. Gradients of a pair must reach the weights of its own
+        optimizer alone (see :func:`frozen`). A mean over the batch must be one over equal shares, so that processes
+        and accumulated batches give what one large batch gives.
+        ``batch``: ``gt`` (B, T, 3, H, W) and, where the data is degraded, ``lq`` (B, T, 3, h, w), in [-1, 1];
+        ``name``: the clips' names.
         """
+
+    def after_step(self, step: int) -> None:
+        """Called in all processes after the optimizers' step ``step`` (from 0), unless that step was left out."""
 
     @abstractmethod
     def restore(self, frames: torch.Tensor) -> torch.Tensor:

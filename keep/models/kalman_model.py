@@ -74,6 +74,7 @@ class KalmanModel(Recipe):
         lq = upsample(batch["lq"], self.scale)
         states = self.net(lq, use_cft=False, use_cfa=False, grad="codes", return_states=True)
         self.stats = {"kalman/gain": states.gains.detach().mean(), "codes/right": _agree(states.logits, codes)}
+        self.codes = {"codebook": states.codes, "codebook_target": codes}
         yield (
             "net",
             {

@@ -1,11 +1,14 @@
 """Stage III: CFT and CFA, on degraded clips with image, adversarial and temporal losses."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from keep.archs.public import from_public
 from keep.checkpoint import State, fill
@@ -35,6 +38,8 @@ class VideoModel(Recipe):
         gan: L_adv; needed with a discriminator.
         gan_start: step at which the adversarial term begins.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
+        checkpoint_decoder: keep no activations of the decoder, CFT and CFA, and compute each frame's again in the
+            backward pass: about a third more time for a fraction of the memory.
     """
 
     needs_lq = True
@@ -51,6 +56,7 @@ class VideoModel(Recipe):
         gan: Loss | None = None,
         gan_start: Annotated[int, Field(ge=0)] = 0,
         scale: int = 4,
+        checkpoint_decoder: bool = False,
     ) -> None:
         super().__init__()
         self.net = net
@@ -63,6 +69,8 @@ class VideoModel(Recipe):
         freeze(net, flow)
         for part in (net.cft, net.cfa):
             part.requires_grad_(True)
+        if checkpoint_decoder:
+            net.decode = partial(recompute, net.decode, use_reentrant=False)
 
     def slots(self) -> dict[str, Slot]:
         slots = {"keep": Slot(self._from_keep, "stage II's KEEP", required=True)}
@@ -75,8 +83,8 @@ class VideoModel(Recipe):
         if (layout_of(state) or "").startswith("public"):
             state = from_public(state)
         # The flow estimator is the options', whatever stage II used: it is frozen and has its own weights.
-        flow = {k: v for k, v in self.net.state_dict().items() if k.startswith("flownet.")}
-        fill(self.net, {k: v for k, v in state.items() if not k.startswith("flownet.")} | flow, path)
+        own = nn.ModuleDict({name: part for name, part in self.net.named_children() if name != "flownet"})
+        fill(own, {k: v for k, v in state.items() if not k.startswith("flownet.")}, path, type(self.net).__name__)
 
     def phases(self) -> dict[str, int]:
         return {"start": 0} | ({"adversarial": self.gan_start} if self.discriminator and self.gan_start else {})
@@ -94,7 +102,7 @@ class VideoModel(Recipe):
         if critic is not None:
             with frozen(critic):
                 terms["gan"] = self.gan.weight * self.gan.generator(critic(out))
-        self.stats = {"kalman/gain": states.gains.mean()}
+        self.stats, self.codes = {"kalman/gain": states.gains.mean()}, {"codebook": states.codes}
         yield "net", terms
         if critic is not None:
             real, fake = critic(y), critic(out.detach())

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 
 from keep.checkpoint import fill
+from keep.codebook import revive
 from keep.errors import UserError
 from keep.models.base import Batch, Recipe, Slot, Terms, frozen
 from keep.registry import MODELS, Arch, Loss
@@ -28,12 +29,14 @@ class VQGANModel(Recipe):
         codebook: the two code terms.
         gan_start: step at which the adversarial term begins.
         adaptive: scale the adversarial term so that its gradient at the generator's last layer is as large as
-            that of the reconstruction terms (VQGAN).
+            that of the reconstruction terms (VQGAN). Processes share one factor; each accumulated batch has its own.
         revive: every so many steps, codes that no token chose since the last time move to random tokens of the
-            batch; 0 never does. Against codebook collapse, which small data and short runs invite.
+            batch; 0 never does. Against codebook collapse, which small data and short runs invite. The averaged
+            weights follow a moved code over 1 / (1 - train.ema) steps: keep it well above that.
     """
 
     chosen: torch.Tensor
+    _tokens: torch.Tensor  # of the last batch, where revived codes move
     gan: Any  # there whenever the discriminator is
 
     def __init__(
@@ -81,24 +84,20 @@ class VQGANModel(Recipe):
             with frozen(critic):
                 gan = self.gan.generator(critic(out.reconstruction))
             if self.adaptive:
-                gan = gan * self.gan.adaptive_weight(reconstruction, gan, self.net.last_layer)
+                gan = gan * self.gan.adaptive_weight(reconstruction, gan, self.net.last_layer, mean=self.mean)
             terms["gan"] = self.gan.weight * gan
         self.chosen[out.codes.flatten()] = True
-        self.stats = {"codebook/used": torch.tensor(float(out.codes.unique().numel()))}
+        self.codes = {"codebook": out.codes}
+        self._tokens = out.z.detach()
         yield "net", terms
-        if self.revive and (step + 1) % self.revive == 0:
-            self._revive_codes(out.z)
         if critic is not None:
             real, fake = critic(y), critic(out.reconstruction.detach())
             yield "discriminator", {"d": self.gan.discriminator(real, fake)}
 
-    @torch.no_grad()
-    def _revive_codes(self, z: torch.Tensor) -> None:
-        """Codes unused since the last call move to random tokens of ``z`` (N, C, h, w)."""
-        dead = (~self.chosen).nonzero()[:, 0]
-        tokens = z.flatten(2).transpose(1, 2).flatten(0, 1)
-        self.net.codebook.embedding.weight[dead] = tokens[torch.randint(len(tokens), (len(dead),), device=z.device)]
-        self.chosen.zero_()
+    def after_step(self, step: int) -> None:
+        if self.revive and (step + 1) % self.revive == 0:
+            tokens = self._tokens.float().flatten(2).transpose(1, 2).flatten(0, 1)  # (N, C, h, w) → (N·h·w, C)
+            revive(self.net.codebook.embedding.weight, self.chosen, tokens)
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Reconstruction of high-quality frames (B, T, 3, H, W)."""

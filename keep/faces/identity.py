@@ -1,0 +1,222 @@
+"""Identity networks: who is it? One vector a face, close for one person's faces and far for two people's."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from tqdm import tqdm
+
+from keep.downloads import load_strictly
+from keep.errors import UserError
+from keep.faces.align import crop, similarity
+from keep.faces.files import facexlib, package_folder, read_onnx, state_dict, weights_file
+from keep.registry import IDENTITIES
+
+Pixel = tuple[float, float]
+Template = tuple[Pixel, Pixel, Pixel, Pixel, Pixel]
+Length = Annotated[int, Field(ge=16)]
+
+# The five points of insightface's 112×112 crop, which ArcFace networks are trained with.
+ARCFACE_112 = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+# The same in the older crop 96 pixels wide.
+ARCFACE_112X96 = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
+
+# The FFHQ framing, at half of align.TEMPLATE_512.
+FFHQ_256 = (
+    (96.4907, 119.9735), (159.4514, 120.0968), (128.3171, 157.0097), (100.6306, 185.7052), (156.5445, 185.5756),
+)  # fmt: skip
+
+
+class Identity(ABC):
+    """Base of the identity networks: they differ in how crops become vectors.
+
+    Attributes:
+        name: of the network; part of the name of every number that is measured with it.
+        measure: how two vectors are compared: ``"cosine"`` similarity or ``"l2"`` distance.
+        size: (height, width) of a crop.
+        template: the five points in a crop.
+    """
+
+    name: str
+    measure: Literal["cosine", "l2"]
+    size: tuple[int, int]
+    template: Template
+    width: int
+    """D, the length of a vector."""
+
+    @abstractmethod
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Aligned crops, uint8 (N, h, w, 3) RGB → float32 (N, D)."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; those that do not run in PyTorch stay on the CPU."""
+        return self
+
+    def __call__(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """One vector a frame.
+
+        Args:
+            frames: uint8 (T, H, W, 3) RGB.
+            points: (T, 5, 2) of the face in each, in pixels; a row of NaN where there is none.
+
+        Returns:
+            float32 (T, D); NaN where the points are. Of unit length where ``measure`` is ``"cosine"``.
+        """
+        if len(frames) != len(points):
+            raise UserError(f"{self.name}: {len(frames)} frames but points for {len(points)}")
+        known = [t for t in range(len(frames)) if np.isfinite(points[t]).all()]
+        result = np.full((len(frames), self.width), np.nan, np.float32)
+        for t in tqdm(known, desc=f"identity ({self.name})", unit=" frames", delay=2, leave=False):
+            aligned = crop(frames[t], similarity(points[t], template=self.template), self.size)
+            vector = self.embed(aligned[None])[0]
+            result[t] = vector / max(float(np.linalg.norm(vector)), 1e-12) if self.measure == "cosine" else vector
+        return result
+
+
+@IDENTITIES.register()
+class ArcFace(Identity):
+    """ArcFace (Deng et al., CVPR 2019) as facexlib ships it: IR-SE-50, 512 numbers.
+
+    Args:
+        weights: a state dict of the network; by default facexlib's published file, downloaded once.
+        colour: order of the channels that the network sees. It was trained on images read by OpenCV and kept as
+            they came, so BGR; some losses built on the same file feed RGB.
+    """
+
+    measure = "cosine"
+    size = (112, 112)
+    template = ARCFACE_112
+    width = 512
+
+    def __init__(self, weights: Path | None = None, colour: Literal["BGR", "RGB"] = "BGR") -> None:
+        module = facexlib("recognition.arcface_arch")
+        path = weights_file("recognition_arcface_ir_se50.pth", weights)
+        with torch.random.fork_rng(devices=[]):
+            self.net = module.Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
+        load_strictly(self.net, state_dict(path), path)
+        self.net.requires_grad_(False).eval()
+        self.colour, self.device, self.name = colour, torch.device("cpu"), "ArcFace-IR-SE50"
+
+    def to(self, device: torch.device | str) -> Self:
+        self.device = torch.device(device)
+        self.net.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        ordered = crops[..., ::-1] if self.colour == "BGR" else crops
+        x = torch.from_numpy(np.ascontiguousarray(ordered.transpose(0, 3, 1, 2))).to(self.device).float() / 127.5 - 1
+        return self.net(x).float().cpu().numpy()
+
+
+@IDENTITIES.register()
+class ONNXIdentity(Identity):
+    """Any ArcFace-like network in an ONNX file, through OpenCV.
+
+    The defaults fit a MobileFaceNet trained with ArcFace on 112×96 crops.
+
+    Args:
+        weights: the ONNX file: input N×3×height×width, output N×D.
+        name: as results show it; by default the file's name without suffix.
+        size: height and width of a crop in pixels.
+        template: the five points in a crop: left eye, right eye, nose, left and right corner of the mouth.
+        mean: taken off each channel value (0…255).
+        scale: then multiplied by this.
+        colour: order of the channels that the network sees.
+        flip: what is done with the vector of the mirrored crop: added, appended, or not computed.
+    """
+
+    measure = "cosine"
+
+    def __init__(
+        self,
+        weights: Path,
+        name: str | None = None,
+        size: tuple[Length, Length] = (112, 96),
+        template: Template = ARCFACE_112X96,
+        mean: float = 127.5,
+        scale: Annotated[float, Field(gt=0)] = 1 / 128,
+        colour: Literal["RGB", "BGR"] = "RGB",
+        flip: Literal["sum", "concat", "none"] = "sum",
+    ) -> None:
+        path = weights_file("an ONNX identity network", weights)
+        self.net, self.name = read_onnx(path), name or path.stem
+        self.size, self.template, self.mean, self.scale = size, template, mean, scale
+        self.colour, self.flip = colour, flip
+        self.width = self.embed(np.zeros((1, *size, 3), np.uint8)).shape[1]
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        plain = self._run(crops)
+        if self.flip == "none":
+            return plain
+        mirrored = self._run(crops[:, :, ::-1])
+        return plain + mirrored if self.flip == "sum" else np.concatenate([plain, mirrored], 1)
+
+    def _run(self, crops: np.ndarray) -> np.ndarray:
+        """One crop at a time: many exported files have their batch size fixed at one."""
+        vectors: list[Any] = []
+        for image in crops:
+            blob = (image.astype(np.float32) - self.mean) * self.scale
+            blob = blob[..., ::-1] if self.colour == "BGR" else blob
+            self.net.setInput(np.ascontiguousarray(blob.transpose(2, 0, 1)[None]))
+            try:
+                vectors.append(np.array(self.net.forward(), np.float32).reshape(-1))
+            except cv2.error as error:
+                raise UserError(
+                    f"{self.name}: the network does not take 3×{self.size[0]}×{self.size[1]}: {error.err}"
+                ) from error
+        return np.stack(vectors)
+
+
+@IDENTITIES.register()
+class Dlib(Identity):
+    """dlib's face recognition network (King, 2017): 128 numbers, compared by L2 distance; offline, from packages.
+
+    It is not ArcFace: its distances are never put beside cosine similarities. One person's faces are mostly nearer
+    than 0.6.
+    """
+
+    measure = "l2"
+    width = 128
+    size = (256, 256)
+    template = FFHQ_256
+
+    def __init__(self) -> None:
+        dlib = import_dlib()
+        self.name = "dlib-resnet"
+        self._rectangle = dlib.rectangle(*DLIB_BOX_256)
+        self._shape = dlib.shape_predictor(dlib_model("shape_predictor_5_face_landmarks.dat"))
+        self._net = dlib.face_recognition_model_v1(dlib_model("dlib_face_recognition_resnet_model_v1.dat"))
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [
+                np.array(self._net.compute_face_descriptor(image, self._shape(image, self._rectangle)), np.float32)
+                for image in map(np.ascontiguousarray, crops)
+            ]
+        )
+
+
+DLIB_BOX_256 = (62, 78, 211, 228)
+"""Where dlib's own detector sees the face in a 256×256 FFHQ crop, median of 21 people: left, top, right, bottom."""
+
+
+def import_dlib() -> Any:
+    """The package dlib (wheels: dlib-bin)."""
+    try:
+        import dlib  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError(f"dlib cannot be imported ({error}): pip install keep-vfsr[dlib]") from error
+    return dlib
+
+
+def dlib_model(file_name: str) -> str:
+    """A file of face-recognition-models, found by path: importing that package needs pkg_resources."""
+    path = package_folder("face_recognition_models", "dlib") / "models" / file_name
+    if not path.is_file():
+        raise UserError(f"{path} is missing: pip install --force-reinstall face-recognition-models")
+    return str(path)

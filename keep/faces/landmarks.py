@@ -1,0 +1,176 @@
+"""Landmark networks: some tens of points on a face whose box is known."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from tqdm import tqdm
+
+from keep.downloads import load_strictly
+from keep.errors import UserError
+from keep.faces.align import crop, invert, transform
+from keep.faces.files import facexlib, read_onnx, state_dict, weights_file
+from keep.faces.identity import dlib_model, import_dlib
+from keep.registry import LANDMARKS
+
+Factor = Annotated[float, Field(gt=0)]
+
+
+class Landmarks(ABC):
+    """Base of the landmark networks: they differ in how a square crop becomes points.
+
+    Attributes:
+        name: of the network; part of the name of every number that is measured with it.
+        count: L, the number of points.
+        side: of the square crop in pixels.
+        factor: side of the square in the frame over that of the box.
+        of_longer: whether that is the box's longer side, or its shorter one.
+    """
+
+    name: str
+    count: int
+    side: int
+    factor: float
+    of_longer: bool = True
+
+    @abstractmethod
+    def points(self, image: np.ndarray) -> np.ndarray:
+        """A crop, uint8 (side, side, 3) RGB → float (L, 2) in its pixels."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; those that do not run in PyTorch stay on the CPU."""
+        return self
+
+    def __call__(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Landmarks in every frame.
+
+        Args:
+            frames: uint8 (T, H, W, 3) RGB.
+            boxes: (T, 4) of the face in each, in pixels; a row of NaN where there is none.
+
+        Returns:
+            float32 (T, L, 2) in pixels of the frame; NaN where the box is.
+        """
+        if len(frames) != len(boxes):
+            raise UserError(f"{self.name}: {len(frames)} frames but boxes for {len(boxes)}")
+        result = np.full((len(frames), self.count, 2), np.nan, np.float32)
+        known = [t for t in range(len(frames)) if np.isfinite(boxes[t]).all()]
+        for t in tqdm(known, desc=f"landmarks ({self.name})", unit=" frames", delay=2, leave=False):
+            matrix = self._square(np.asarray(boxes[t], np.float64))
+            found = self.points(crop(frames[t], matrix, self.side))
+            result[t] = transform(invert(matrix), found)
+        return result
+
+    def _square(self, box: np.ndarray) -> np.ndarray:
+        """(2, 3): frame → the crop around the box's centre."""
+        sides = box[2:] - box[:2]
+        length = self.factor * float(sides.max() if self.of_longer else sides.min())
+        if length <= 0:
+            raise UserError(f"{self.name}: the box {box.tolist()} is empty")
+        scale = self.side / length
+        shift = (self.side - 1) / 2 - scale * (box[:2] + box[2:]) / 2
+        return np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+
+
+@LANDMARKS.register()
+class FAN(Landmarks):
+    """Adaptive Wing loss FAN (Wang et al., ICCV 2019) as facexlib ships it: 98 points as in WFLW, 4 hourglasses.
+
+    Args:
+        weights: a checkpoint of the network; by default facexlib's published file, downloaded once.
+        factor: side of the square that the network sees over the longer side of the face's box. In the FFHQ
+            framing, which the file is widely used with, a detector's box takes up a bit more than half the side.
+    """
+
+    count = 98
+    side = 256
+
+    def __init__(self, weights: Path | None = None, factor: Factor = 1.8) -> None:
+        module = facexlib("alignment.awing_arch")
+        path = weights_file("alignment_WFLW_4HG.pth", weights)
+        with torch.random.fork_rng(devices=[]):
+            self.net = module.FAN(num_modules=4, num_landmarks=98, device=torch.device("cpu"))
+        load_strictly(self.net, state_dict(path), path)
+        self.net.requires_grad_(False).eval()
+        self.device, self.factor, self.name = torch.device("cpu"), factor, "FAN-AWing-98"
+
+    def to(self, device: torch.device | str) -> Self:
+        self.device = torch.device(device)
+        self.net.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def points(self, image: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
+        heat = self.net(x)[0][-1][0, :98].float().cpu().numpy()  # the last map is the face's outline
+        return peaks(heat) * (self.side / heat.shape[-1]) - 0.5
+
+
+def peaks(heat: np.ndarray) -> np.ndarray:
+    """The highest cell of each map (L, h, w), a quarter cell towards its higher neighbours, as (L, 2) from the corner.
+
+    The decoding that FAN was evaluated with; facexlib's own version needs a NumPy older than 1.24.
+    """
+    count, width = heat.shape[0], heat.shape[2]
+    y, x = np.divmod(heat.reshape(count, -1).argmax(1), width)
+    edged = np.pad(heat, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = np.arange(count)
+    dx = np.sign(edged[rows, y + 1, x + 2] - edged[rows, y + 1, x])
+    dy = np.sign(edged[rows, y + 2, x + 1] - edged[rows, y, x + 1])
+    return np.stack([x + 0.5 + 0.25 * dx, y + 0.5 + 0.25 * dy], 1)
+
+
+@LANDMARKS.register()
+class PFLD(Landmarks):
+    """PFLD (Guo et al., 2019) in an ONNX file, through OpenCV: 68 points as in 300-W.
+
+    Args:
+        weights: the ONNX file: input N×3×112×112, BGR in 0…1; output (x, y) of each point as shares of the crop.
+        factor: side of the square that the network sees over the shorter side of the face's box.
+    """
+
+    count = 68
+    side = 112
+    of_longer = False
+
+    def __init__(self, weights: Path, factor: Factor = 1.2) -> None:
+        path = weights_file("an ONNX landmark network", weights)
+        self.net, self.factor, self.name = read_onnx(path), factor, "PFLD-68"
+        try:
+            shape = self.points(np.zeros((self.side, self.side, 3), np.uint8)).shape
+        except (cv2.error, ValueError) as error:
+            raise UserError(f"{path} is not a landmark network for 3×112×112 crops: {error}") from error
+        if shape != (self.count, 2):
+            raise UserError(f"{path} gives {shape[0]} points, PFLD here has {self.count}")
+
+    def points(self, image: np.ndarray) -> np.ndarray:
+        self.net.setInput(cv2.dnn.blobFromImage(image, 1 / 255, swapRB=True))
+        shares = np.array(self.net.forward(), np.float64).reshape(-1, 2)
+        return shares * self.side - 0.5
+
+
+@LANDMARKS.register()
+class Dlib68(Landmarks):
+    """dlib's 68 points (Kazemi and Sullivan, CVPR 2014, trained on 300-W); offline, from packages."""
+
+    count = 68
+    side = 256
+    factor = 2.0
+    name = "dlib-68"
+
+    def __init__(self) -> None:
+        dlib = import_dlib()
+        self._rectangle = dlib.rectangle(*DLIB_BOX)
+        self._shape: Any = dlib.shape_predictor(dlib_model("shape_predictor_68_face_landmarks.dat"))
+
+    def points(self, image: np.ndarray) -> np.ndarray:
+        shape = self._shape(np.ascontiguousarray(image), self._rectangle)
+        return np.array([(p.x, p.y) for p in shape.parts()], np.float64)
+
+
+DLIB_BOX = (77, 89, 181, 192)
+"""Where dlib's own detector sees the face in a square of twice the longer side of YuNet's box, median of 20 people."""

@@ -1,0 +1,94 @@
+"""A restored face put back where it was cut out."""
+
+import math
+
+import cv2
+import numpy as np
+
+from keep.faces.align import invert, scale_of, transform
+
+ERODE, FEATHER = 0.03, 0.09  # of the crop's side
+
+
+def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> None:
+    """Blend ``face`` into ``frame``, in place, through the inverse of ``matrix``: mask · face + (1 − mask) · frame.
+
+    Only the part of the frame that the crop covers is touched. A face that is smaller in the frame than in the crop is
+    averaged down first, so that nothing aliases; a larger one is enlarged bicubically.
+
+    Args:
+        frame: uint8 (H, W, 3).
+        face: uint8 (S, S, 3).
+        mask: float32 (S, S), 0 to 1.
+        matrix: (2, 3), frame → crop, as :func:`keep.faces.align.similarity` gives it.
+    """
+    size = face.shape[0]
+    if (shrink := scale_of(matrix)) > 1.5:
+        small = max(2, round(size / shrink))
+        face, mask = (cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA) for image in (face, mask))
+        matrix, size = zoomed(matrix, small / size), small
+    low, high = -0.5, size - 0.5  # the crop's outer edge: pixel centres are at whole numbers
+    corners = transform(invert(matrix), np.array([[low, low], [high, low], [high, high], [low, high]]))
+    x0, y0 = (max(0, math.floor(v)) for v in corners.min(0))
+    x1, y1 = (min(n, math.ceil(v) + 1) for v, n in zip(corners.max(0), frame.shape[1::-1], strict=True))
+    if x0 >= x1 or y0 >= y1:
+        return
+    way_in = np.array(matrix, np.float64)
+    way_in[:, 2] = transform(way_in, np.array([x0, y0]))
+    warp = {"M": way_in, "dsize": (x1 - x0, y1 - y0)}
+    flags = cv2.WARP_INVERSE_MAP
+    face = cv2.warpAffine(face, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **warp)
+    mask = cv2.warpAffine(mask, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, **warp)
+    region = frame[y0:y1, x0:x1]
+    region[:] = cv2.blendLinear(face, np.ascontiguousarray(region), mask, 1 - mask)
+
+
+def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) -> np.ndarray:
+    """The mask where no parser is at hand: 1 inside, 0 at the crop's border, a smooth ramp between; float32 (S, S).
+
+    Args:
+        size: side of the crop S.
+        erode: width of the zero rim, as a part of the side.
+        feather: width of the ramp, likewise.
+    """
+    position = (np.arange(size) + 0.5) / size
+    inward = np.minimum(position, 1 - position)
+    ramp = np.clip((inward - erode) / feather, 0, 1)
+    ramp = ramp * ramp * (3 - 2 * ramp)
+    return np.outer(ramp, ramp).astype(np.float32)
+
+
+def match_colour(face: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """``face`` with the coarse colours of ``like``: detail is the restored one's, skin tone and light the input's.
+
+    What a Gaussian of S/16 leaves of each image is exchanged.
+
+    Args:
+        face: uint8 (S, S, 3).
+        like: uint8 (S, S, 3), the same crop of the input.
+    """
+    size = face.shape[0]
+    small = max(8, size // 8)  # so coarse an image needs few pixels
+
+    def coarse(image: np.ndarray) -> np.ndarray:
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA).astype(np.float32)
+        image = cv2.GaussianBlur(image, (0, 0), small / 16, borderType=cv2.BORDER_REPLICATE)
+        return image
+
+    change = cv2.resize(coarse(like) - coarse(face), (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.clip(face + change + 0.5, 0, 255).astype(np.uint8)
+
+
+def zoomed(matrix: np.ndarray, factor: float) -> np.ndarray:
+    """The matrix to a crop of ``factor`` times as many pixels a side; pixel centres at whole numbers."""
+    result = np.asarray(matrix, np.float64) * factor
+    result[:, 2] += (factor - 1) / 2
+    return result
+
+
+def from_zoomed(matrix: np.ndarray, factor: float) -> np.ndarray:
+    """The matrix from a frame of ``factor`` times as many pixels a side, into the same crop."""
+    result = np.array(matrix, np.float64)
+    result[:, :2] /= factor
+    result[:, 2] += result[:, :2].sum(1) * (1 - factor) / 2
+    return result

@@ -1,0 +1,79 @@
+"""Shot cuts, found while the frames pass by."""
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keep.data.video_io import iter_video
+
+GRID = 32  # px: side of the thumbnail that frames are compared by
+BINS = 8  # a channel, in the colour histogram
+
+
+class ShotDetector:
+    """Tells of each frame whether it begins a new shot; remembers a few numbers, no frames.
+
+    A cut changes the picture (mean difference of small thumbnails) and its colours (distance of their histograms),
+    and far more than the frames before it did. A cut within one scene keeps the colours: there the difference alone
+    must stand out much further. A quick motion, a flash and a fade are not taken for cuts.
+
+    The limits were set on some 20,000 frames of talking people, in 61 clips with seven cuts, and on pairs of clips.
+
+    Args:
+        difference: least mean absolute difference of the thumbnails, in 0…255.
+        colour: least Hellinger distance of the colour histograms, in 0…1.
+        ratio: how many times the usual difference it must be: the upper quartile of the last ``window`` ones.
+        jump: the least difference, and how many times the usual one, for a cut that keeps the colours.
+        window: in frames.
+    """
+
+    def __init__(
+        self,
+        difference: float = 16,
+        colour: float = 0.22,
+        ratio: float = 2.5,
+        jump: tuple[float, float] = (8, 16),
+        window: int = 8,
+    ) -> None:
+        self.difference, self.colour, self.ratio, self.jump = difference, colour, ratio, jump
+        self._recent: deque[float] = deque(maxlen=window)
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def update(self, frame: np.ndarray) -> bool:
+        """Whether ``frame``, uint8 (H, W, 3) RGB, is the first of a new shot; the very first frame is not one."""
+        now = _signature(frame)
+        last, self._last = self._last, now
+        if last is None:
+            return False
+        difference = float(np.abs(now[0] - last[0]).mean())
+        colour = float(np.sqrt(max(0.0, 1 - np.sqrt(now[1] * last[1]).sum())))
+        # A still picture, or one whose frames are all shown twice, still has some noise.
+        usual = max(0.25, float(np.quantile(self._recent, 0.75))) if self._recent else 0.0
+        cut = difference > max(self.difference, self.ratio * usual) and colour > self.colour
+        if len(self._recent) >= 3:
+            cut = cut or difference > max(self.jump[0], self.jump[1] * usual)
+        if cut:
+            self._recent.clear()
+        else:
+            self._recent.append(difference)
+        return cut
+
+
+def shot_cuts(source: Iterable[np.ndarray] | str | Path) -> list[int]:
+    """Numbers of the frames that begin a new shot, in order, frame 0 left out.
+
+    Args:
+        source: a video file, or its frames, uint8 (H, W, 3) RGB.
+    """
+    frames = iter_video(source) if isinstance(source, str | Path) else source
+    detector = ShotDetector()
+    return [number for number, frame in enumerate(frames) if detector.update(frame)]
+
+
+def _signature(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    small = cv2.resize(frame, (2 * GRID, 2 * GRID), interpolation=cv2.INTER_AREA)
+    histogram = cv2.calcHist([small], [0, 1, 2], None, [BINS] * 3, [0, 256] * 3).ravel() / (4 * GRID * GRID)
+    return cv2.resize(small, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32), histogram

@@ -1,0 +1,66 @@
+"""From a run's records to its tables and its page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keep.config import TestConfig, to_yaml
+from keep.logger import log
+from keep.report import paper, tables
+from keep.report.html import page
+from keep.report.records import Unit, table_of, write_json
+from keep.visual import write_file
+
+
+def write_report(
+    folder: Path,
+    config: TestConfig,
+    about: Mapping[str, Any],
+    restorers: Mapping[str, Any],
+    metrics: Sequence[Any],
+    units: Sequence[tuple[Unit, Mapping[str, Any]]],
+    problems: Sequence[str],
+) -> dict[str, Any]:
+    """Tables, values and page, into ``folder``; the same records give the same bytes.
+
+    Args:
+        about: versions, device, hashes of files.
+        restorers: row name → restorer, as built.
+        units: every clip, split by split, with its record.
+        problems: what was left out from the start, in lines.
+
+    Returns:
+        What the tables hold, as plain data; its ``problems`` are all lines.
+    """
+    splits = []
+    for name in config.data:
+        own = [(u, r) for u, r in units if u.split == name]
+        table = table_of(own, list(restorers))
+        level = config.paper.get(name, name if name in paper.A2 else None)
+        splits.append(tables.split_of(name, table, [u.clip for u, _ in own], list(restorers), metrics, level))
+    content = {
+        "name": config.name,
+        **about,
+        "restorers": {name: describe(restorer) for name, restorer in restorers.items()},
+        "columns": [tables.column_of(m) for m in metrics],
+        "splits": splits,
+        "problems": [*problems, *(line for split in splits for line in split["problems"])],
+    }
+    records = [{k: v for k, v in r.items() if k not in ("key", "media")} for _, r in units]
+    options = to_yaml(config)
+    everything = {**content, "table": tables.flat_rows(content), "options": options, "clips": records}
+    write_json(folder / "results.json", everything)
+    write_file(folder / "frames.csv", tables.frames_csv(content, records).encode())
+    write_file(folder / "clips.csv", tables.clips_csv(content, records).encode())
+    write_file(folder / "table.md", tables.markdown(content).encode())
+    write_file(folder / "table.tex", tables.latex(content).encode())
+    write_file(folder / "report.html", page(content, options, [r for _, r in units], config.save.worst).encode())
+    log.info("\n" + tables.console(content))
+    for name, text in content["restorers"].items():
+        log.info(f"  {name}: {text}")
+    return content
+
+
+def describe(restorer: Any) -> str:
+    """The restorer in words."""
+    return restorer.describe() if hasattr(restorer, "describe") else type(restorer).__name__

@@ -1,0 +1,75 @@
+"""Two processes that train together on this machine, each as torchrun would start it."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
+
+from keep import run as keep_run
+from keep import signals, trainer
+from keep.config import TrainConfig, load
+from keep.errors import UserError
+from keep.losses.pixel import L1
+
+
+def run_pair(jobs: Sequence[dict[str, Any]], folder: Path) -> list[list[str]]:
+    """Do the jobs, one after the other, in two processes; for each job what came of it in either process.
+
+    A job: ``options`` and ``overrides``; ``resume``; ``sgd`` (plain gradient steps in place of Adam's, which enlarge
+    rounding); ``stop_at`` (the second process gets SIGTERM in that step); ``nan_at`` (its L1 is NaN in that step).
+    """
+    for job in jobs:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            job["port"] = free.getsockname()[1]
+    start_processes(_work, args=(jobs, str(folder)), nprocs=2, start_method="spawn")
+    both = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return [list(pair) for pair in zip(*both, strict=True)]
+
+
+def _work(rank: int, jobs: Sequence[dict[str, Any]], folder: str) -> None:
+    torch.set_num_threads(1)
+    told = []
+    for job in jobs:
+        os.environ |= {
+            "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(job["port"]),
+        }  # fmt: skip
+        told.append(_train(rank, job))
+    Path(folder, f"{rank}.json").write_text(json.dumps(told))
+
+
+def _train(rank: int, job: dict[str, Any]) -> str:
+    keep_run.OPTIMIZERS["Adam"] = _sgd if job.get("sgd") else torch.optim.Adam  # type: ignore[assignment]
+    step, loss = trainer.train_step, L1.forward
+
+    def signalled(run: Any, batches: Any) -> Any:
+        if rank == 1 and run.step + 1 == job.get("stop_at"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if rank == 1 and run.step + 1 == job.get("nan_at"):
+            L1.forward = lambda self, output, target: loss(self, output, target) * float("nan")  # type: ignore[method-assign]
+        return step(run, batches)
+
+    trainer.train_step = signalled
+    try:
+        config = load(job["options"], job["overrides"], TrainConfig)
+        return f"done {trainer.train(config, job.get('resume'))}"
+    except signals.Stopped as stopped:
+        return f"stopped {stopped}"
+    except UserError as error:
+        return f"error {error}"
+    finally:
+        trainer.train_step, L1.forward = step, loss
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr)
