@@ -1,4 +1,4 @@
-"""What keeps a run from going on wrongly: numbers that are not finite, and a GPU that is full."""
+"""What keeps a run from going on wrongly: numbers that are not finite, bad clips, and a GPU that is full."""
 
 from collections.abc import Sequence
 
@@ -54,6 +54,15 @@ def told_nonfinite(
     ]
     terms = [row for rows in run.ranks.gather(own) for row in rows]
     return terms or [f"the gradient of {name}" for name, b in zip(norms, of_norms, strict=False) if b]
+
+
+def note_bad_clips(run: Run, batches: Sequence[Batch]) -> None:
+    """Count the clips that the dataset passed over (its option ``on_bad: skip``); tell of each file once."""
+    for batch in batches:
+        for line in (line for told in batch.get("skipped", ()) for line in told.splitlines()):
+            run.bad_clips[line] += 1
+            if run.bad_clips[line] == 1:
+                log.warning(f"warning: passed over {line}")
 
 
 def out_of_memory(run: Run, error: Exception) -> str:

@@ -1,6 +1,7 @@
 """A training run put together: device, recipe, starting weights, optimizers, average."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ class Run:
         scores: step → validation score of the metric that chooses the best weights.
         profiler: times the parts of a step.
         meters: use of the codes that the recipe reports.
+        bad_clips: line about a clip that the dataset passed over → how often, since the process started.
     """
 
     config: TrainConfig
@@ -63,6 +65,7 @@ class Run:
     scores: dict[int, float] = field(default_factory=dict)
     profiler: Profiler = OFF
     meters: dict[str, CodeUse] = field(default_factory=dict)
+    bad_clips: Counter[str] = field(default_factory=Counter)
 
     @property
     def folder(self) -> Path:

@@ -16,7 +16,7 @@ from keep.config import TrainConfig, to_yaml
 from keep.data.sampler import make_loader
 from keep.distributed import no_sync, processes, wrap
 from keep.errors import UserError
-from keep.guards import is_nonfinite, out_of_memory
+from keep.guards import is_nonfinite, note_bad_clips, out_of_memory
 from keep.logger import Progress, RunLog, learning_rates, log
 from keep.models.base import Batch
 from keep.precision import autocast
@@ -61,6 +61,8 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         try:
             done = " (done already)" if run.step >= config.train.iters else ""
             log.info(f"{config.name}: {describe(run)}, {len(data)} training clips{done}")
+            for line in getattr(data, "bad", ()):
+                log.warning(f"warning: left out {line}")
             loop(run, data, validation, records, request)
         except torch.OutOfMemoryError as error:
             raise UserError(out_of_memory(run, error)) from error
@@ -78,6 +80,7 @@ def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: 
         validate_if_due(run, validation, records, request)  # a run stopped in the middle of it is asked again
         for batches, waited in timed(run, batches_of_steps(run, data)):
             begun = time.perf_counter()
+            note_bad_clips(run, batches)
             report = train_step(run, batches)
             run.step, run.position = run.step + 1, run.position + run.batch_size
             shown = report.means(run) if run.due(options.interval) else None
@@ -247,6 +250,8 @@ def scalars(run: Run, terms: dict[str, float], report: StepReport) -> dict[str, 
         found |= {f"{name}/{k}": v for k, v in meter.read().items()}
     if run.scaler.is_enabled():
         found["amp/scale"] = run.scaler.get_scale()
+    if run.config.data.train.options.get("on_bad") == "skip":
+        found["data/skipped"] = run.ranks.sum(torch.tensor(float(run.bad_clips.total()))).item()
     if run.skipped[1]:
         found["skipped"] = run.skipped[1]
     return found

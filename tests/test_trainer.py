@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -170,6 +171,22 @@ def test_validation_is_logged_with_the_weights_it_used(tiny, clips: Path) -> Non
     scores = [r for r in records if "val/PSNR (ema)" in r]
     assert [r["step"] for r in scores] == [2, 4]
     assert 0 < scores[-1]["val/PSNR (ema)"] < 60
+
+
+def test_bad_clips_that_the_data_passes_over_are_told_and_counted(tiny, tmp_path: Path, caplog) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), np.uint8)
+    for clip in ("a", "b"):
+        (tmp_path / "data" / clip).mkdir(parents=True)
+        for t, frame in enumerate(frames):
+            cv2.imwrite(str(tmp_path / f"data/{clip}/{t:05d}.png"), frame)
+    (tmp_path / "data/b/00001.png").write_text("no image")
+    options = ("data.train.type=FrameFolders", f"data.train.root={tmp_path / 'data'}", "data.train.clip_length=3")
+    with pytest.raises(UserError, match=r"00001\.png"):
+        run(tiny, 1, *options)
+    ended = run(tiny, 1, *options, "data.train.on_bad=skip")
+    assert caplog.text.count("passed over") == 1
+    records = [json.loads(line) for line in (ended / "log.jsonl").read_text().splitlines()]
+    assert max(r.get("data/skipped", 0) for r in records) == 2  # two epochs of two clips
 
 
 def test_revived_codes_stay_in_use(tiny) -> None:
