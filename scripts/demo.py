@@ -18,11 +18,12 @@ from keep.cli import run
 from keep.data.clips import square_resize
 from keep.data.video_io import iter_video, probe, write_video
 from keep.errors import UserError
-from keep.visual import console_table, loss_curves, markdown_table
+from keep.visual import console_table, loss_curves
 
 OUT = Path("demo_out")
 SIZE = 96
 SPLITS = ("mild", "medium", "heavy")
+PICTURES = {"side by side.mp4": "medium.mp4", "contact sheet.png": "medium.png", "KEEP gain.png": "medium_gain.png"}
 
 CROPS = {
     "train": ("WolfgangLanger_Pexels.mp4", 262, 0, 360),
@@ -60,18 +61,15 @@ def command(*arguments: str) -> None:
 
 
 def gather() -> None:
-    """Curves, one table of all splits, and the pictures of the middle split, side by side in ``demo_out/``."""
+    """The curves, the table, and the pictures of the middle split, side by side in ``demo_out/``."""
     stages = {f"stage {n}": read_log(OUT / "experiments" / f"stage{n}" / "log.jsonl") for n in (1, 2, 3)}
     loss_curves(stages, OUT / "loss_curves.png")
-    rows = []
-    for split in SPLITS:
-        table = json.loads((OUT / "results" / split / "results.json").read_text(encoding="utf-8"))["table"]
-        rows += [{"split": split, **row} for row in table]
+    results = OUT / "results" / "test"
+    rows = json.loads((results / "results.json").read_text(encoding="utf-8"))["table"]
     columns = dict.fromkeys(rows[0])
-    (OUT / "table.md").write_text(markdown_table(rows, columns), encoding="utf-8")
-    pictures = {"face.mp4": "medium.mp4", "face.png": "medium.png", "face_KEEP_gain.png": "medium_gain.png"}
-    for name, copy in pictures.items():
-        shutil.copyfile(OUT / "results" / "medium" / name, OUT / copy)
+    shutil.copyfile(results / "table.md", OUT / "table.md")
+    for name, copy in PICTURES.items():
+        shutil.copyfile(results / "media" / "medium" / "face" / name, OUT / copy)
     print("\n" + console_table(rows, columns))
     print(verdict(rows))
 
@@ -105,8 +103,7 @@ def demo(argv: object = None) -> None:
     crop_faces()
     for n in (1, 2, 3):
         command("keep.train", "-opt", f"options/tiny/stage{n}.yml")
-    for split in SPLITS:
-        command("keep.test", "-opt", f"options/tiny/test_{split}.yml")
+    command("keep.test", "-opt", "options/tiny/test.yml")
     gather()
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} minutes. Look at:\n"
@@ -115,7 +112,7 @@ def demo(argv: object = None) -> None:
         f"  {OUT}/medium_gain.png    the Kalman gain over time\n"
         f"  {OUT}/loss_curves.png    the three trainings\n"
         f"  {OUT}/table.md           the scores\n"
-        f"  {OUT}/results/           the same for mild and heavy, and every frame's values\n"
+        f"  {OUT}/results/test/report.html   all of it on a page, to open in a browser\n"
         f"  tensorboard --logdir {OUT}/experiments"
     )
 

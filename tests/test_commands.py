@@ -32,9 +32,10 @@ def trained(tiny, tmp_path: Path) -> Path:
 def test_train_then_test_leaves_table_values_video_and_pictures(
     trained: Path, clips: Path, tmp_path: Path, capsys
 ) -> None:
-    arguments = ["-opt", str(ROOT / "options/tiny/test_medium.yml")]
+    arguments = ["-opt", str(ROOT / "options/tiny/test.yml")]
     for override in (
-        f"root={tmp_path / 'results'}", f"data.test.root={clips}", "data.test.size=32",
+        f"root={tmp_path / 'results'}", *(f"data.{split}.root={clips}" for split in ("mild", "medium", "heavy")),
+        "data.mild.size=32", "data.medium.size=32", "data.heavy.size=32",
         f"restorers.KEEP.weights={trained}", f"restorers.KEEP per frame.weights={trained}", "save.clips=1",
     ):  # fmt: skip
         arguments += ["--set", override]
@@ -44,21 +45,22 @@ def test_train_then_test_leaves_table_values_video_and_pictures(
     assert "PSNR" in told
     assert f"KEEP (params_ema) {trained}" in told  # which weights stands beside the numbers
 
-    folder = tmp_path / "results/medium"
+    folder = tmp_path / "results/test"
     result = json.loads((folder / "results.json").read_text())
-    rows = {row["restorer"]: row for row in result["table"]}
+    assert {row["split"] for row in result["table"]} == {"mild", "medium", "heavy"}
+    rows = {row["restorer"]: row for row in result["table"] if row["split"] == "medium"}
     assert rows.keys() == {"bicubic", "KEEP per frame", "KEEP"}
     with (folder / "frames.csv").open() as file:
         values = list(csv.DictReader(file))
-    assert len(values) == 3 * 2 * 12  # restorers × clips × frames
-    mean = sum(float(v["PSNR"]) for v in values if v["restorer"] == "KEEP") / 24
+    assert len(values) == 3 * 3 * 2 * 12  # splits × restorers × clips × frames
+    mean = sum(float(v["PSNR"]) for v in values if v["restorer"] == "KEEP" and v["split"] == "medium") / 24
     assert rows["KEEP"]["PSNR"] == pytest.approx(mean, abs=1e-4)
     assert "| KEEP " in (folder / "table.md").read_text()
-    media = folder / "media/test/disc0"
+    media = folder / "media/medium/disc0"
     assert probe(media / "side by side.mp4").frames == 12
     assert (media / "contact sheet.png").stat().st_size > 1000
     assert (media / "KEEP gain.png").stat().st_size > 1000
-    assert not (folder / "media/test/disc1/side by side.mp4").exists()
+    assert not (folder / "media/medium/disc1/side by side.mp4").exists()
 
     first = (folder / "frames.csv").read_bytes()
     assert keep_test.main(arguments) == 0

@@ -13,6 +13,7 @@ from keep.data.video_io import write_video
 from keep.report.records import file_name
 from keep.visual import contact_sheet, encode_image, gain_figure, side_by_side, write_file
 
+KEY = 12  # frames from one key frame to the next: the page jumps to a frame without a wait
 WORST_TILE = 384  # px: the largest side of a panel of a worst frame
 ERROR_FULL = 64  # grey levels: the error that an error map shows as its brightest
 NO_GAIN = (128, 128, 128)  # of a frame that has no prediction
@@ -65,16 +66,16 @@ def save_clip(
     height = clips["truth"].shape[1]
     for name, clip in clips.items():
         path, media.videos[name] = at(f"{name}.mp4")
-        write_video(path, clip, fps=fps, crf=crf)
+        write_video(path, clip, fps=fps, crf=crf, keyint=KEY)
         path, media.slices[name] = at(f"{name} xt.png")
         write_file(path, encode_image(clip[:, media.row * clip.shape[1] // height], "png"))
     for name, maps in gains.items():
         path, media.gains[name] = at(f"{name} gain.mp4")
-        write_video(path, gain_frames(maps, clips["truth"].shape[1:3]), fps=fps, crf=crf)
+        write_video(path, gain_frames(maps, clips["truth"].shape[1:3]), fps=fps, crf=crf, keyint=KEY)
         path, media.more[f"{name} gain"] = at(f"{name} gain.png")
         gain_figure(maps, clips["truth"], path)
     path, media.more["side by side"] = at("side by side.mp4")
-    write_video(path, side_by_side(clips), fps=fps, crf=crf)
+    write_video(path, side_by_side(clips), fps=fps, crf=crf, keyint=KEY)
     path, media.more["contact sheet"] = at("contact sheet.png")
     contact_sheet(clips, path)
     return media

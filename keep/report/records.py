@@ -200,16 +200,11 @@ def clips_of(dataset: Any) -> list[tuple[str, Any]]:
     clips = getattr(dataset, "clips", None)
     if clips is None:  # a dataset of the user's that says nothing of them
         return [(f"{i:05d}", None) for i in range(len(dataset))]
-    own = [(clip.name, [clip.frames, list(clip.fingerprint), _bytes(clip.source)]) for clip in clips]
+    own = [(clip.name, [clip.frames, list(clip.fingerprint)]) for clip in clips]
     truth = getattr(dataset, "gt", None)  # of pairs: the clips above are the low-quality twins
     if truth is None:
         return own
     return [(name, [source, other]) for (name, source), (_, other) in zip(own, clips_of(truth), strict=True)]
-
-
-def _bytes(source: Any) -> int:
-    paths = source if isinstance(source, list | tuple) else [source]
-    return sum(p.stat().st_size for p in paths if isinstance(p, Path) and p.is_file())
 
 
 # --- numbers in JSON, which has neither NaN nor infinity -----------------------------------------------------------

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from keep import cli
+from keep.registry import DATASETS
+from scripts import pack_clips as script
+
+
+@pytest.mark.parametrize("more", [[], ["--codec", "ffv1", "--size", "40"]])
+def test_a_packed_folder_gives_the_same_samples(clips: Path, tmp_path: Path, more: list[str], capsys) -> None:
+    out = tmp_path / "clips.zip"
+    assert cli.run(script.pack, [str(clips), str(out), *more]) == 0
+    assert "2 clips, 24 frames" in capsys.readouterr().out
+    options = {"size": 40, "clip_length": 3}
+    one, two = DATASETS["VideoClips"](str(clips), **options), DATASETS["PackedClips"](str(out), **options)
+    for i in range(3):
+        a, b = one[0, i], two[0, i]
+        assert a["name"] == b["name"]
+        assert torch.equal(a["gt"], b["gt"])
+
+
+def test_no_such_folder(tmp_path: Path, capsys) -> None:
+    assert cli.run(script.pack, [str(tmp_path / "nowhere"), str(tmp_path / "x.zip")]) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
