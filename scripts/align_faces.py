@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -87,7 +88,7 @@ def video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
     info = probe(path)
     starts = [0, *shot_cuts(path), info.frames]
     written = 0
-    for number, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(starts)):
         if end - start < args.min_frames:
             continue
         _, points = largest_faces(detector, between(path, start, end))
