@@ -15,13 +15,14 @@ def is_nonfinite(
 ) -> bool:
     """Whether a loss term of any process, or a gradient, is NaN or infinite, and this step must be left out.
 
-    With float16, gradients that overflow are normal: there the scaler leaves out the step and lowers its scale.
+    With float16, gradients that overflow are normal: there the scaler leaves out the step and lowers its scale. At a
+    scale below 1 it was not the scale.
 
     Raises:
         UserError: it is, and ``train.on_nonfinite`` says stop, or it happened ``train.max_skipped`` times in a row.
     """
     values = [value for _, _, value in seen]
-    if not run.scaler.is_enabled():
+    if not run.scaler.is_enabled() or run.scaler.get_scale() < 1:
         values += [norm.float() for norm in norms.values()]
     bad = ~torch.isfinite(torch.stack(values))  # the order of the values is the same in all processes
     if not run.ranks.max(bad.any().float()).item():

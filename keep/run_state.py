@@ -171,15 +171,14 @@ def best_steps(scores: Mapping[int, float], better: bool | None, count: int) -> 
 
 def prune(run: Run, better: bool | None) -> None:
     """Keep the newest states and weights and the best weights; ``net_best`` becomes the best of all."""
-    newest = list(states(run.folder))[-run.config.log.keep_last :]
-    best = best_steps(run.scores, better, run.config.log.keep_best)
-    for step, path in states(run.folder).items():
-        if step not in newest:
-            path.unlink()
-    for step, path in weights(run.folder).items():
-        if step not in newest and step not in best:
-            path.unlink()
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+    there, last = weights(run.folder), run.config.log.keep_last
+    best = best_steps({s: v for s, v in run.scores.items() if s in there}, better, run.config.log.keep_best)
+    for path in list(states(run.folder).values())[:-last]:
+        path.unlink()
+    for step in list(there)[:-last]:
+        if step not in best:
+            there[step].unlink()
+            there[step].with_suffix(".safetensors").unlink(missing_ok=True)
     for path in (weights_path(run.folder, s) for s in best[:1]):
         link(path, "net_best")
 
@@ -207,12 +206,22 @@ def find(config: TrainConfig, resume: str | None, ranks: Ranks) -> Path | None:
     path = None
     if ranks.first:
         for candidate in reversed(states(config.root / config.name).values()):
-            if what := checkpoint.damage(candidate):
+            if what := unreadable(candidate):
                 log.warning(f"warning: {candidate} is not whole ({what}); looking for an older one")
             else:
                 path = candidate
                 break
     return ranks.broadcast(path)
+
+
+def unreadable(path: Path) -> str:
+    """What is wrong with a state file, ``""`` when it can be resumed from."""
+    try:
+        if not (what := checkpoint.damage(path)):
+            checkpoint.load(path)
+        return what
+    except UserError as error:
+        return str(error)
 
 
 def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
@@ -249,7 +258,10 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
     if run.scaler.is_enabled() and state["scaler"]:
         run.scaler.load_state_dict(state["scaler"])
     run.step, run.position, run.files = state["step"], state["position"], state["pretrained"]
-    run.scores, run.skipped = dict(state["scores"]), tuple(state["skipped"])
+    judged = ("val", "data.val", "log.best_metric")
+    if not any(key.startswith(judged) for key in changed):  # or the older scores are not comparable
+        run.scores = dict(state["scores"])
+    run.skipped = tuple(state["skipped"])
     if run.ranks.rank < len(state["processes"]):
         own = state["processes"][run.ranks.rank]
         run.recipe.load_state_dict(own["own"], strict=False)
@@ -259,11 +271,20 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Its moments and steps; the options that belong to the run (learning rate, fused) stay the run's."""
+    if len(optimizer.param_groups) != len(state["param_groups"]):
+        raise UserError(
+            f"--resume: the optimizer has {len(optimizer.param_groups)} groups, the checkpoint "
+            f"{len(state['param_groups'])}: train.lr_scale must name the same parts"
+        )
     groups = [
         {**saved, **{k: v for k, v in own.items() if k != "params"}}
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():  # train.channels_last may have changed, and fused kernels ignore strides
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def may_change(key: str) -> bool:
@@ -320,14 +341,7 @@ def open_folder(run: Run, fresh: bool) -> None:
 
 
 def leave_later_steps(folder: Path, step: int, stamp: str) -> None:
-    """A run that goes on from ``step`` takes another way from there: what came later is moved out of its way.
-
-    Weights newer than every state are those of a process killed before it wrote the state: they are made again.
-    """
-    for s, path in weights(folder).items():
-        if s > max(states(folder), default=0):
-            path.unlink()
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+    """A run that goes on from ``step`` takes another way from there: what came later is moved out of its way."""
     later = [p for s, p in [*states(folder).items(), *weights(folder).items()] if s > step]
     if not later:
         return

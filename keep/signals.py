@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -52,7 +54,18 @@ class StopRequest:
             os.kill(os.getpid(), number)
 
 
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Within, this thread and the processes it starts receive none of the signals: they wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore() -> None:
-    """For data workers: their parent decides when to stop, and needs their clips until then."""
+    """For data workers, started within :func:`blocked`: their parent decides when to stop, and needs their clips."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

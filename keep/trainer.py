@@ -41,7 +41,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         Stopped: a signal asked for it; the state is saved, and ``resume`` goes on from there.
         UserError: the run cannot start or go on; the line says why.
     """
-    with processes(config.device) as ranks, StopRequest() as request:
+    with StopRequest() as request, processes(config.device) as ranks:
         if not ranks.first:
             log.setLevel(logging.ERROR)  # the first process tells what happens to all
         state = run_state.find(config, resume, ranks)
@@ -186,9 +186,10 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
             for name, optimizer in used.items():
                 clip_gradients(run, name, norms[name])
                 run.scaler.step(optimizer)
-            run.recipe.after_step(run.step)
-            if run.ema is not None:
-                run.ema.update()
+            if not run.scaler.is_enabled() or norms["net"].isfinite():  # or the scaler left this step out
+                run.recipe.after_step(run.step)
+                if run.ema is not None:
+                    run.ema.update()
         if run.scaler.is_enabled():
             run.scaler.update()
     means: dict[str, torch.Tensor] = {}

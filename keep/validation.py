@@ -26,7 +26,9 @@ def preview(run: Run, batch: Batch) -> np.ndarray:
     """The batch's first clip, side by side: input, output, ground truth. uint8 (T, H, W, 3)."""
     truth = batch["gt"][:1]
     source = batch.get("lq", truth)[:1]
+    run.recipe.eval()
     panels = {"input": source, "output": run.recipe.restore(source), "truth": truth}
+    run.recipe.train()
     clips = {k: to_uint8(v)[0].cpu().permute(0, 2, 3, 1).numpy() for k, v in panels.items()}
     return np.stack(list(side_by_side(clips)))
 
@@ -106,14 +108,21 @@ def validate(run: Run, validation: Validation, records: RunLog, request: StopReq
 
     which = "ema" if run.ema is not None else "online"
     mine = range(run.ranks.rank, len(validation.data), run.ranks.world)
+    table = None
     run.recipe.eval()
-    with run.ema.applied() if run.ema is not None else nullcontext():
-        table = evaluate(
-            {which: restorer}, validation.data, validation.metrics, run.device, on_clip=show, title="validation",
-            clips=mine,
-        )  # fmt: skip
+    try:
+        with run.ema.applied() if run.ema is not None else nullcontext():
+            table = evaluate(
+                {which: restorer}, validation.data, validation.metrics, run.device, on_clip=show, title="validation",
+                clips=mine,
+            )  # fmt: skip
+    except Stopped as stopped:
+        log.info(str(stopped))
     run.recipe.train()
-    table = Table.merged(run.ranks.gather(table))
+    tables = run.ranks.gather(table)  # a process that was asked to stop says so to the others
+    if any(t is None for t in tables):
+        raise Stopped(f"saved at step {run.step}, before its validation, after a signal")
+    table = Table.merged(tables)
     scores = {m.name: table.mean(which, m.name) for m in validation.metrics}
     told = {f"val/{name} ({which})": value for name, value in scores.items()}
     records.scalars(run.step, told)

@@ -2,7 +2,7 @@
 
     python -m scripts.bench_train                                   the tiny size of all stages, on the CPU
     python -m scripts.bench_train --stages 3 --size released --image-size 128 --frames 3 --options frozen
-    python -m scripts.bench_train --size released --device cuda     stages I to III at 512×512 on a GPU
+    python -m scripts.bench_train --size released --batch 1 --device cuda     stages I to III at 512×512 on a GPU
 
 An option and the plain step (float32, eager, every speed option off) are measured turn by turn in one run; the
 speed-up is the median of the paired ratios. Then a short real training run tells the share of time spent waiting for
@@ -106,7 +106,8 @@ def bench(argv: Sequence[str] | None = None) -> None:
         if rows:
             shape = batch_of(config, device)["gt"].shape
             tables.append(f"{shape[0]} clips of {shape[1]} frames, {shape[3]}×{shape[4]}.\n")
-            tables.append(markdown_table(rows, list(rows[0]), 3))
+            shown = COLUMNS if device.type == "cuda" else COLUMNS[:-2]  # memory
+            tables.append(markdown_table(rows, shown, 3))
         results += [{"stage": stage, "size": args.size, **row} for row in rows]
         if args.data_steps:
             row = data_wait(args, stage)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
 from keep import run as keep_run
-from keep import signals, trainer
+from keep import signals, trainer, validation
 from keep.config import TrainConfig, load
 from keep.errors import UserError
 from keep.losses.pixel import L1
@@ -23,7 +23,8 @@ def run_pair(jobs: Sequence[dict[str, Any]], folder: Path) -> list[list[str]]:
     """Do the jobs, one after the other, in two processes; for each job what came of it in either process.
 
     A job: ``options`` and ``overrides``; ``resume``; ``sgd`` (plain gradient steps in place of Adam's, which enlarge
-    rounding); ``stop_at`` (the second process gets SIGTERM in that step); ``nan_at`` (its L1 is NaN in that step).
+    rounding); ``stop_at`` (the second process gets SIGTERM in that step), ``stop_in_validation`` (there);
+    ``nan_at`` (its L1 is NaN in that step).
     """
     for job in jobs:
         with socket.socket() as free:
@@ -48,7 +49,7 @@ def _work(rank: int, jobs: Sequence[dict[str, Any]], folder: str) -> None:
 
 def _train(rank: int, job: dict[str, Any]) -> str:
     keep_run.OPTIMIZERS["Adam"] = _sgd if job.get("sgd") else torch.optim.Adam  # type: ignore[assignment]
-    step, loss = trainer.train_step, L1.forward
+    step, loss, evaluate = trainer.train_step, L1.forward, validation.evaluate
 
     def signalled(run: Any, batches: Any) -> Any:
         if rank == 1 and run.step + 1 == job.get("stop_at"):
@@ -57,7 +58,12 @@ def _train(rank: int, job: dict[str, Any]) -> str:
             L1.forward = lambda self, output, target: loss(self, output, target) * float("nan")  # type: ignore[method-assign]
         return step(run, batches)
 
-    trainer.train_step = signalled
+    def signalled_evaluate(*args: Any, **options: Any) -> Any:
+        if rank == 1 and job.get("stop_in_validation"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args, **options)
+
+    trainer.train_step, validation.evaluate = signalled, signalled_evaluate
     try:
         config = load(job["options"], job["overrides"], TrainConfig)
         return f"done {trainer.train(config, job.get('resume'))}"
@@ -66,7 +72,7 @@ def _train(rank: int, job: dict[str, Any]) -> str:
     except UserError as error:
         return f"error {error}"
     finally:
-        trainer.train_step, L1.forward = step, loss
+        trainer.train_step, L1.forward, validation.evaluate = step, loss, evaluate
         if dist.is_initialized():
             dist.destroy_process_group()
 

@@ -46,6 +46,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any
     add("whole", 1, "model.revive=2", *scored, at="whole")
     add("stopped", 1, "model.revive=2", *scored, at="broken", stop_at=3)
     add("resumed", 1, "model.revive=2", *scored, "data.workers=1", at="broken", resume="auto")
+    add("stopped in validation", 1, *scored, at="validation", stop_in_validation=True)
     add("nan", 3, at="nan", nan_at=2)
     add("skip", 1, "train.on_nonfinite=skip", "train.accumulate=2", "model.gan_start=0", at="skip", nan_at=2)
     told = dict(zip(jobs, ranks.run_pair(list(jobs.values()), folder), strict=True))
@@ -79,6 +80,11 @@ def test_two_processes_do_what_one_does_with_twice_the_clips(pair, clips, tmp_pa
 def test_a_signal_to_one_process_stops_both_after_the_same_step(pair) -> None:
     assert pair["told"]["stopped"][0].startswith("stopped saved at step 3")
     assert pair["told"]["stopped"][1].startswith("stopped saved at step 3 after SIGTERM")
+
+
+def test_a_signal_to_one_process_in_validation_stops_both(pair) -> None:
+    told = pair["told"]["stopped in validation"]
+    assert told == ["stopped saved at step 3, before its validation, after a signal"] * 2
 
 
 def test_both_resume_to_the_weights_of_the_uninterrupted_run(pair) -> None:

@@ -220,3 +220,57 @@ def test_weights_say_where_they_come_from(clips, tmp_path, caplog) -> None:
     exported = checkpoint.load(folder / "models/net_1.safetensors")
     assert exported["weights"] == "params_ema"
     assert same(dict(content["params_ema"]), exported["params"])
+
+
+def test_layout_may_change_at_a_resume_with_fused_optimizers(clips, tmp_path) -> None:
+    more = ["train.optim.fused=true", "train.optim_d.fused=true", "log.safetensors=false", "log.save_interval=2"]
+    folder = trainer.train(config(1, clips, tmp_path, *more))
+    plain = checkpoint.load(folder / "models/net_4.pth")["params"]
+    again = config(1, clips, tmp_path, *more, "train.channels_last=true")
+    trainer.train(again, str(folder / "training_states/2.state"))
+    other = checkpoint.load(folder / "models/net_4.pth")["params"]
+    assert (
+        max((plain[k] - other[k]).abs().max().item() for k in plain) < 2e-4
+    )  # rounding; moments in another order: 1e-3
+
+
+def test_weights_without_their_states_are_never_deleted(clips, tmp_path) -> None:
+    folder = trainer.train(config(1, clips, tmp_path, "log.save_interval=1"))
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "training_states").rename(elsewhere)
+    trainer.train(config(1, clips, tmp_path, "train.iters=5"), str(elsewhere / "3.state"))
+    (aside,) = folder.glob("left_*")
+    assert (aside / "net_4.pth").exists()
+    assert set(run_state.weights(folder)) == {3, 4, 5}
+
+
+def test_any_damage_of_a_state_is_noticed_without_a_crash(tmp_path) -> None:
+    path = tmp_path / "1.state"
+    checkpoint.save(path, {"a": torch.arange(3)})
+    whole = path.read_bytes()
+    for i in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[i] ^= 0xFF
+        path.write_bytes(content)
+        if not run_state.unreadable(path):  # a byte that says nothing of the content, e.g. a time
+            checkpoint.load(path)
+
+
+def test_scores_of_another_metric_or_of_deleted_weights_choose_nothing(clips, tmp_path, monkeypatch) -> None:
+    val = f"data.val={{type: VideoClips, root: {clips}, size: 32}}"
+    more = [val, "val.metrics=[PSNR, SSIM]", "val.interval=1", "log.save_interval=1", "log.safetensors=false"]
+    values = {"PSNR": iter([30.0, 20.0, 25.0, 21.0, 21.0, 22.0]), "SSIM": iter([0.9, 0.1, 0.2, 0.3, 0.3, 0.4])}
+    monkeypatch.setattr(validation, "validate", lambda *_: {k: next(v) for k, v in values.items()})
+    folder = trainer.train(config(1, clips, tmp_path, *more, "log.best_metric=PSNR"))
+    assert checkpoint.load(folder / "models/net_best.pth")["step"] == 1
+    again = config(1, clips, tmp_path, *more, "log.best_metric=SSIM", "train.iters=5")
+    trainer.train(again, "auto")
+    assert checkpoint.load(folder / "training_states/5.state")["scores"] == {4: 0.3, 5: 0.4}  # step 4 was judged anew
+    assert checkpoint.load(folder / "models/net_best.pth")["step"] == 5
+
+
+def test_other_parts_with_rates_of_their_own_are_told(clips, tmp_path) -> None:
+    folder = trainer.train(config(2, clips, tmp_path, "train.iters=1"))
+    again = config(2, clips, tmp_path, "train.iters=2", "train.lr_scale={lq_encoder: 0.5, kalman_filter: 0.1}")
+    with pytest.raises(UserError, match=r"train.lr_scale must name the same parts"):
+        trainer.train(again, str(folder / "training_states/1.state"), allow_changed=True)

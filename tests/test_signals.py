@@ -80,14 +80,13 @@ def test_a_signal_during_validation_stops_at_once_and_the_validation_is_made_up_
 
 def test_workers_go_on_after_a_signal() -> None:
     loader = make_loader(Slow(), 0, 1, stop=6, workers=2)  # type: ignore[arg-type]
-    with signals.StopRequest():  # as in a run: a worker that is still starting has its parent's handlers
-        batches = iter(loader)
-        assert next(batches)["gt"].item() == 0
-        for worker in multiprocessing.active_children():
-            assert worker.pid is not None
-            for number in signals.SIGNALS:
-                os.kill(worker.pid, number)
-        assert [b["gt"].item() for b in batches] == [1, 2, 3, 4, 5]
+    batches = iter(loader)
+    assert next(batches)["gt"].item() == 0
+    for worker in multiprocessing.active_children():  # one may still be starting
+        assert worker.pid is not None
+        for number in signals.SIGNALS:
+            os.kill(worker.pid, number)
+    assert [b["gt"].item() for b in batches] == [1, 2, 3, 4, 5]
 
 
 class Slow:

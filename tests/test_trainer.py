@@ -1,6 +1,8 @@
 """The training loop: three stages in a row, phases, resume, EMA, and runs that must not start."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +332,39 @@ def test_steps_that_are_not_finite_are_left_out_up_to_the_limit(clips: Path, tmp
     monkeypatch.setattr(L1, "forward", loss)
     assert not trainer.train_step(started, batches).skipped
     assert started.skipped == (0, 2)
+
+
+def test_gradients_that_no_loss_scale_mends_end_the_run(clips: Path, tmp_path: Path) -> None:
+    path, overrides = options_and_start(1, clips, tmp_path, "train.ema=0.9")
+    started = trainer.build_run(load(path, overrides, TrainConfig))
+    started.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    batches = next(trainer.batches_of_steps(started, build(started.config.data.train)))
+    for p in started.recipe.net.parameters():
+        p.register_hook(lambda g: g * float("nan"))
+    for _ in range(3):  # 4, 2, 1: overflows are normal with float16
+        assert not trainer.train_step(started, batches).skipped
+    assert started.ema is not None
+    assert started.ema.updates == 0
+    with pytest.raises(UserError, match="not finite: the gradient of net"):
+        trainer.train_step(started, batches)
+
+
+def test_a_bad_clip_in_a_worker_ends_the_process(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    (tmp_path / "data/a").mkdir(parents=True)
+    for t, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"data/a/{t:05d}.png"), frame)
+    (tmp_path / "data/a/00001.png").write_bytes(b"no image")
+    path, overrides = options_and_start(
+        1, tmp_path / "data", tmp_path, "data.train.type=FrameFolders", "data.workers=1", "data.train.clip_length=2"
+    )
+    arguments = [word for o in overrides for word in ("--set", o)]
+    done = subprocess.run(
+        [sys.executable, "-m", "keep.train", "-opt", str(path), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "00001.png: not an image" in done.stderr
 
 
 def test_a_full_gpu_is_told_with_what_to_turn_down(tiny, monkeypatch) -> None:

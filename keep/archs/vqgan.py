@@ -201,9 +201,9 @@ class Codebook(nn.Module):
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest code of every token: (N, dim, h, w) → (N, h·w), int64."""
-        codes = self.embedding.weight.detach().float()
-        with torch.autocast(z.device.type, enabled=False):  # near ties need full precision
-            tokens = z.detach().float().flatten(2).transpose(1, 2)
+        codes = self.embedding.weight.detach().double()  # near ties need full precision, whatever autocast and TF32 say
+        with torch.autocast(z.device.type, enabled=False):
+            tokens = z.detach().double().flatten(2).transpose(1, 2)
             # |z - c|² = |z|² - 2 z·c + |c|², and |z|² is the same for every code
             return (codes.square().sum(1) - 2 * tokens @ codes.T).argmin(-1)
 

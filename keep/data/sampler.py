@@ -1,5 +1,7 @@
 """Stateless sampling: which samples a batch holds is a function of its number, so resume restores one integer."""
 
+import atexit
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,12 +49,20 @@ class ClipLoader(DataLoader[Any]):
     """A DataLoader whose workers' UserErrors arrive as the one line they are."""
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with signals.blocked():  # a worker that is still starting would die of one
+            batches = super().__iter__()
+        # Workers ignore signals, so nothing but this ends them: multiprocessing would wait for them at exit.
+        stop = getattr(batches, "_shutdown_workers", lambda: None)
+        atexit.register(stop)
         try:
-            yield from super().__iter__()
+            yield from batches
         except UserError as error:
             # torch puts the worker's traceback into the message; its last line is ours.
             line = str(error).strip().splitlines()[-1]
             raise UserError(line.removeprefix("keep.errors.UserError: ")) from None
+        finally:
+            stop()
+            atexit.unregister(stop)
 
 
 def make_loader(
@@ -77,8 +87,8 @@ def make_loader(
         batch_sampler=sampler,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
         prefetch_factor=2 if workers else None,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # they share the open dataset
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),  # its own: the loader must not draw from the training's
     )
