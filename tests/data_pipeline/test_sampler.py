@@ -85,5 +85,3 @@ def test_a_user_error_arrives_as_its_one_line(workers: int) -> None:
     with pytest.raises(UserError) as caught:
         next(iter(loader))
     assert str(caught.value) == "clip 0: truncated"
-    if workers:
-        loader._iterator._shutdown_workers()  # left to the garbage collector, it may wait five seconds
