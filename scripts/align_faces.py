@@ -4,7 +4,8 @@
     python -m scripts.align_faces videos faces/videos --size 256
 
 A photograph becomes a PNG, a video becomes videos: one a shot, its landmarks smoothed over time (eq. (10)). For long
-raw videos with several people see scripts/collect_wild.py.
+raw videos with several people see scripts/collect_wild.py. Files without a usable face are named; the exit status is 1
+if nothing was written.
 """  # fmt: skip
 
 import argparse
@@ -26,7 +27,9 @@ from keep.faces.align import crop, scale_of, similarity
 from keep.faces.detect import default_detector, largest_faces
 from keep.faces.shots import shot_cuts
 from keep.faces.smooth import fill_gaps, smooth
+from keep.registry import DETECTORS
 from keep.visual import encode_image, write_file
+from scripts.arguments import Parser, check_output, network
 
 GAP = 10
 """Frames without a found face that are bridged; a shot with a longer gap is left out."""
@@ -34,13 +37,13 @@ GAP = 10
 
 def main(argv: Sequence[str] | None) -> int:
     args = parse(argv)
-    detector = default_detector()
+    detector = network(DETECTORS, args.detector) if args.detector else default_detector()
     paths = [p for p in sorted(args.root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not paths:
         raise UserError(f"{args.root}: no photographs and no videos in it or below it")
     doubles = {p for p, n in Counter(p.with_suffix("") for p in paths).items() if n > 1}
     left_out, written = [], 0
-    for path in tqdm(paths, desc="aligning faces", unit=" files"):
+    for path in tqdm(paths, desc="aligning faces", unit=" files", delay=2):
         target = args.out / path.relative_to(args.root)
         if path.with_suffix("") in doubles:  # a.jpg beside a.png
             target = target.with_name(f"{path.stem}_{path.suffix[1:]}{path.suffix}")
@@ -55,13 +58,14 @@ def main(argv: Sequence[str] | None) -> int:
     print(f"{args.out}: {written} written, {len(left_out)} files left out")
     for line in left_out:
         print(f"  {line}")
-    return 0 if written else 2
+    return 0 if written else 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.align_faces", description="aligned faces from photographs and videos")
+    p = Parser(prog="scripts.align_faces", description="aligned faces from photographs and videos")
     p.add_argument("root", type=Path, help="folder that is searched, with all below it")
     p.add_argument("out", type=Path, help="folder to write, laid out alike")
+    p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best that is at hand")
     p.add_argument("--size", type=int, default=512, help="side of the crops in pixels")
     p.add_argument("--largest", type=float, default=2.0, help="leave out faces that would be enlarged more than this")
     p.add_argument("--crf", type=int, default=12, help="H.264 quality of the videos, lower is better")
@@ -69,6 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if not args.root.is_dir():
         raise UserError(f"{args.root}: no such folder")
+    check_output(args.out)
     return args
 
 

@@ -1,7 +1,7 @@
 """Clips of one person each, aligned, from raw videos: as the test set of real faces was made (supplement A.4).
 
     python -m scripts.collect_wild raw_videos datasets/wild
-    python -m scripts.collect_wild raw_videos datasets/mine --min-face 256 --min-sharpness 60 --codec ffv1
+    python -m scripts.collect_wild raw_videos datasets/mine --val 10 --min-face 256 --min-sharpness 60 --codec ffv1
     python -m scripts.collect_wild talk.mp4 out --detector YuNet=yunet.onnx --every 3 --identity Dlib
 
 Each video is cut into shots; in each shot faces are found and joined into tracks; a track's landmarks are smoothed by
@@ -9,13 +9,15 @@ eq. (10), and it becomes clips of 100 to 300 frames, cropped to 512×512 on the 
 
     OUT/clips/VIDEO/s000_p00_0.mp4   a clip (shot, person, piece), for the dataset VideoClips with root OUT/clips
     OUT/clips/VIDEO/s000_p00_0.npz   its frame numbers, points (as found, and smoothed), boxes, crop matrices
-    OUT/clips/VIDEO/source.json      the video, the options, the clips, and what was left out and why
+    OUT/val/VIDEO/…                  the same, of every Nth video that gives a clip, with --val N
+    OUT/sources/VIDEO.json           the video, the options, its clips, and what was left out and why
     OUT/sheets/VIDEO.png             frames of its clips, and their landmarks before and after smoothing
-    OUT/manifest.json                all clips; the options
+    OUT/manifest.json                all clips, with the folder each is in: clips, val, or none any more; the options
     OUT/report.json                  all that was left out, counted by reason
 
-A video's folder appears when it is finished: run again after an interruption, only what is missing is done. The exit
-status is 1 if a video could not be read.
+A video's folder appears when it is finished: run again after an interruption, only what is missing is done. What
+OUT/sources lists is done, even if its clips were moved or removed since. The exit status is 1 if a video could not be
+read, or if there is no clip at all.
 """  # fmt: skip
 
 import argparse
@@ -29,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
+import av.error
 import cv2
 import numpy as np
 from tqdm import tqdm
@@ -42,12 +46,26 @@ from keep.faces.detect import Detector, Face, default_detector
 from keep.faces.shots import ShotDetector
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track, Tracker, interpolated
-from keep.registry import DETECTORS, IDENTITIES, Registry
+from keep.registry import DETECTORS, IDENTITIES
 from keep.visual import PALETTE, console_table, write_figure
+from scripts.arguments import Parser, check_output, network
 
 LOOK_EVERY = 25  # frames between two looks at a clip's sharpness and identity
 CHUNK_BYTES = 1 << 28  # of decoded frames held at once
 SAME = {"cosine": 0.3, "l2": 0.6}  # one person's views: at least this similar, or at most this far apart
+ADVICE = {
+    "no face": ("", max, "no face was found in {n}: try another --detector, or a larger --longest-side"),
+    "too short": ("length", max, "the longest of {n} stretches has {best} frames: lower --min-length ({min_length})"),
+    "face too small": ("face_px", max, "the largest of {n} faces has {best} px: lower --min-face ({min_face:g})"),
+    "face too uncertain": ("score", max, "the best of {n} scores is {best}: lower --min-score ({min_score:g})"),
+    "too far beyond the frame": (
+        "outside", min, "of {n} crops the least lies {best} beyond the frame: raise --max-outside ({max_outside:g})"
+    ),
+    "too blurred": (
+        "sharpness", max, "the sharpest of {n} clips has {best}: lower --min-sharpness ({min_sharpness:g})"
+    ),
+}  # fmt: skip
+"""Reason → (what of a reject tells how near it was, which of them was nearest, what to say if nothing was kept)."""
 
 
 @dataclass
@@ -79,32 +97,75 @@ def collect(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     import_registered()
     paths = find(args.raw)
-    detector = chosen(DETECTORS, args.detector) if args.detector else default_detector()
-    identity = chosen(IDENTITIES, args.identity) if args.identity else None
+    detector = network(DETECTORS, args.detector) if args.detector else default_detector()
+    identity = network(IDENTITIES, args.identity) if args.identity else None
     for part in (detector, identity):
         if part is not None:
             part.to(args.device)
     new_shots = shot_finder(args.shots)
     settings = {
-        **{k: v for k, v in vars(args).items() if k not in ("raw", "out", "device")},
+        **{k: v for k, v in vars(args).items() if k not in ("raw", "out", "val", "device")},
         "detector": detector.name,
         "identity": identity and identity.name,
     }
-    sources = []
-    with tqdm(paths, desc="collecting", unit=" videos", delay=2) as bar:
-        for path in bar:
+    sources: list[Source] = []
+    expected = {path: told_frames(path) for path in paths}
+    with tqdm(total=sum(expected.values()), desc="collecting", unit=" frames", delay=2) as bar:
+        done = 0
+        for number, path in enumerate(paths, 1):
             name = flat_name(path, args.raw)
-            bar.set_postfix_str(name[-30:])
-            sources.append(one_source(Source(path, name), args, settings, detector, identity, new_shots))
-    summary = report(sources, args.out, settings)
-    print(summary)
+            # A refresh would not wait for the delay.
+            bar.set_postfix_str(f"video {number} of {len(paths)}: {name[-30:]}", refresh=False)
+            kept = sum(bool(s.clips) for s in sources)
+            place = "val" if args.val and kept % args.val == args.val - 1 else "clips"
+            source = Source(path, name)
+            sources.append(one_source(source, place, args, settings, detector, identity, new_shots, bar))
+            # What the file told of its length may be wrong; a video that is not looked at again counts as a whole.
+            done += sources[-1].frames
+            bar.total += sources[-1].frames - expected[path]
+            bar.update(done - bar.n)
+    print(report(sources, args.out, settings))
+    if not any(source.clips for source in sources):
+        print(f"error: no clip was kept: {why_none(sources, args)}", file=sys.stderr)
+        return 1
     return 1 if any(source.problem for source in sources) else 0
 
 
+def told_frames(path: Path) -> int:
+    """How many frames a video says it has, at no cost; 0 if it says nothing. For the progress bar."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            seconds = container.duration / av.time_base if container.duration else 0
+            return stream.frames or round(seconds * (stream.average_rate or 0))
+    except (av.error.FFmpegError, IndexError, OSError):
+        return 0
+
+
+def why_none(sources: list[Source], args: argparse.Namespace) -> str:
+    """What was nearest to becoming a clip, for every reason, and which option would let it in."""
+    rejects = [reject for source in sources for reject in source.rejects]
+    told = []
+    for reason, times in Counter(r["reason"] for r in rejects).most_common():
+        if reason in ADVICE:
+            key, nearest, line = ADVICE[reason]
+            best = nearest(r[key] for r in rejects if r["reason"] == reason) if key else None
+            n = f"{times} video{'s' * (times > 1)}" if reason == "no face" else times
+            told.append(line.format(n=n, best=best, **vars(args)))
+        else:
+            told.append(f"{times} {reason}")
+    unreadable = sum(bool(source.problem) for source in sources)
+    return "; ".join(told + [f"{unreadable} of {len(sources)} videos cannot be read"] * bool(unreadable))
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.collect_wild", description="aligned one-person clips from raw videos")
+    p = Parser(prog="scripts.collect_wild", description="aligned one-person clips from raw videos")
     p.add_argument("raw", type=Path, help="a video, or a folder that is searched with all below it")
     p.add_argument("out", type=Path, help="folder to write")
+    p.add_argument(
+        "--val", type=int, default=0, metavar="N",
+        help="clips of every Nth video that gives any go to OUT/val (0: none)",
+    )  # fmt: skip
     p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best that is at hand")
     p.add_argument("--identity", metavar="NAME[=FILE]", help="identity network that checks each clip is one person")
     p.add_argument(
@@ -133,10 +194,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("every", "min_length", "size"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if args.val < 0 or args.val == 1:
+        raise UserError("--val must be at least 2, or 0 for none: with 1 nothing would be left for training")
     if args.raw.is_dir() and args.out.resolve().is_relative_to(args.raw.resolve()):
         raise UserError(
             f"{args.out} lies in {args.raw}: the clips would be taken for raw videos; choose another folder"
         )
+    check_output(args.out)
     if args.max_length < args.min_length:
         raise UserError(f"--max-length {args.max_length} is less than --min-length {args.min_length}")
     return args
@@ -162,18 +226,21 @@ def flat_name(path: Path, raw: Path) -> str:
     return path.stem if path == raw else "__".join(path.relative_to(raw).with_suffix("").parts)
 
 
-def chosen(registry: Registry, text: str) -> Any:
-    """The network that ``NAME`` or ``NAME=FILE`` names."""
-    name, _, weights = text.partition("=")
-    return registry[name](**({"weights": Path(weights)} if weights else {}))
-
-
 def one_source(
-    source: Source, args: argparse.Namespace, settings: dict[str, Any], detector: Any, identity: Any, new_shots: Any
+    source: Source,
+    place: str,
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    detector: Any,
+    identity: Any,
+    new_shots: Any,
+    bar: Any,
 ) -> Source:
-    """Collect from one video, or read what an earlier run collected with the same options."""
-    folder = args.out / "clips" / source.name
-    record = folder / "source.json"
+    """Collect from one video, or read what an earlier run collected with the same options.
+
+    Its clips go to the folder ``place``; those made anew with other options, to where the old ones are.
+    """
+    record = args.out / "sources" / f"{source.name}.json"
     stat = source.path.stat()
     made_with = {"bytes": stat.st_size, "modified": stat.st_mtime_ns, **settings}
     if record.is_file():
@@ -181,12 +248,12 @@ def one_source(
         if known["made_with"] == made_with:
             keys = ("clips", "rejects", "problem", "shots", "tracks", "frames")
             return Source(source.path, source.name, **{k: known[k] for k in keys})
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished = args.out / "clips" / f".{source.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         info = probe(source.path)
-        tracks = tracks_of(source, info, args, detector, new_shots)
+        tracks = tracks_of(source, info, args, detector, new_shots, bar)
         for track in tracks:
             for number, piece in enumerate(pieces(source, track, info, args)):
                 piece.write(unfinished, number, source, info, args, identity)
@@ -197,19 +264,22 @@ def one_source(
         source.clips.clear()
         shutil.rmtree(unfinished)
         return source  # not recorded: the next run looks at it again
-    (unfinished / "source.json").write_text(
-        json.dumps(
-            {
-                "source": str(source.path), "frames": source.frames, "shots": source.shots, "tracks": source.tracks,
-                "clips": source.clips, "rejects": source.rejects, "problem": None, "made_with": made_with,
-            },
-            indent=1,
-        ),
-        encoding="utf-8",
+    old = [args.out / p / source.name for p in ("val", "clips") if (args.out / p / source.name).is_dir()]
+    folder = old[0] if old else args.out / place / source.name
+    for path in old:
+        shutil.rmtree(path)
+    if source.clips:
+        folder.parent.mkdir(exist_ok=True)
+        unfinished.replace(folder)
+    else:
+        unfinished.rmdir()
+    write_json(
+        record,
+        {
+            "source": str(source.path), "frames": source.frames, "shots": source.shots, "tracks": source.tracks,
+            "clips": source.clips, "rejects": source.rejects, "problem": None, "made_with": made_with,
+        },
     )  # fmt: skip
-    if folder.exists():  # made with other options
-        shutil.rmtree(folder)
-    unfinished.replace(folder)
     return source
 
 
@@ -264,14 +334,14 @@ class ShotFinder:
 
 
 def tracks_of(
-    source: Source, info: VideoInfo, args: argparse.Namespace, detector: Detector, new_shots: Any
+    source: Source, info: VideoInfo, args: argparse.Namespace, detector: Detector, new_shots: Any, bar: Any
 ) -> list[Track]:
-    """One pass over the video: its cuts, and its faces joined into tracks."""
+    """One pass over the video: its cuts, and its faces joined into tracks. The bar gets a step a frame."""
     if args.longest_side:
         detector.longest_side = min(args.longest_side, detector.longest_side or args.longest_side)
     shots, found = new_shots(info), []
-    frames = tqdm(iter_video(source.path), total=info.frames, desc="faces", unit=" frames", delay=2, leave=False)
-    for t, frame in enumerate(frames):
+    for t, frame in enumerate(iter_video(source.path)):
+        bar.update()
         shots.update(t, frame)
         found.append(detector(frame) if t % args.every == 0 else None)
     cuts = set(shots.finish())
@@ -336,7 +406,7 @@ class Piece:
         reason = looks.reason(args.min_sharpness)
         if reason:
             clip.unlink()
-            source.reject("clip", *reason, **where)
+            source.reject("clip", reason, **where, sharpness=round(looks.sharpness(), 1))
             return
         with arrays.open("wb") as file:
             np.savez_compressed(
@@ -406,12 +476,12 @@ class Looks:
     def sharpness(self) -> float:
         return float(np.median(self._sharp))
 
-    def reason(self, min_sharpness: float) -> tuple[str] | None:
+    def reason(self, min_sharpness: float) -> str | None:
         """Why the clip is not to be kept."""
         if self.sharpness() < min_sharpness:
-            return ("too blurred",)
+            return "too blurred"
         if self.identity is not None and not one_person(np.stack(self._who), self.identity.measure):
-            return ("more than one person",)
+            return "more than one person"
         return None
 
 
@@ -496,7 +566,11 @@ def report(sources: list[Source], out: Path, settings: dict[str, Any]) -> str:
     """Write manifest.json and report.json; the summary as text."""
     reasons = Counter(r["reason"] for s in sources for r in s.rejects)
     problems = {str(s.path): s.problem for s in sources if s.problem}
-    clips = [{"source": str(s.path), "detector": settings["detector"], **c} for s in sources for c in s.clips]
+    clips = [
+        {"folder": place_of(c["clip"], out), "source": str(s.path), "detector": settings["detector"], **c}
+        for s in sources
+        for c in s.clips
+    ]
     totals = {
         "videos": len(sources), "unreadable": len(problems), "frames": sum(s.frames for s in sources),
         "shots": sum(s.shots for s in sources), "tracks": sum(s.tracks for s in sources), "clips": len(clips),
@@ -514,12 +588,24 @@ def report(sources: list[Source], out: Path, settings: dict[str, Any]) -> str:
     ]  # fmt: skip
     lines = [console_table(rows, ["video", "frames", "shots", "tracks", "clips", "left out"])]
     lines += [f"{path}: {problem}" if path not in problem else problem for path, problem in problems.items()]
+    in_val = sum(clip["folder"] == "val" for clip in clips)
+    gone = [clip for clip in clips if clip["folder"] is None]
+    if gone:
+        lines.append(
+            f"{len(gone)} clips are no longer in {out / 'clips'} or {out / 'val'}, and were not made again; "
+            f"to have them made, remove their videos' files in {out / 'sources'}"
+        )
     lines.append(
-        f"{out}: {totals['clips']} clips, {totals['clip_frames']} frames, of {totals['tracks']} tracks in "
-        f"{totals['shots']} shots of {totals['videos']} videos; left out: {_counted(reasons) or 'nothing'}"
-        + (f"; {len(problems)} unreadable" if problems else "")
+        f"{out}: {totals['clips']} clips ({in_val} in val), {totals['clip_frames']} frames, of "
+        f"{totals['tracks']} tracks in {totals['shots']} shots of {totals['videos']} videos; "
+        f"left out: {_counted(reasons) or 'nothing'}" + (f"; {len(problems)} unreadable" if problems else "")
     )
     return "\n".join(lines)
+
+
+def place_of(clip: str, out: Path) -> str | None:
+    """Where a clip is now: ``clips`` or ``val``; None if it was taken away."""
+    return next((place for place in ("clips", "val") if (out / place / clip).is_file()), None)
 
 
 def write_json(path: Path, content: Any) -> None:

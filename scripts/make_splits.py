@@ -38,6 +38,7 @@ from keep.degradation.pipeline import Pipeline
 from keep.errors import UserError
 from keep.registry import DATASETS, DEGRADATIONS, Spec
 from keep.visual import console_table
+from scripts.arguments import Parser, check_output
 
 LEVELS = Path(__file__).resolve().parents[1] / "options" / "degradation"
 BASE_SIZE = 512  # px: the side of the frames that table A1's σ is meant for
@@ -82,7 +83,7 @@ def make_splits(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.make_splits", description="degraded test splits on disk")
+    p = Parser(prog="scripts.make_splits", description="degraded test splits on disk")
     p.add_argument("gt", type=Path, help="folder of ground-truth clips: videos, or folders of frames")
     p.add_argument("out", type=Path, help="folder that will hold one folder a level")
     p.add_argument(
@@ -99,6 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError("--seed must be at least 0, --size and --max-frames at least 1")
     if not args.gt.is_dir():
         raise UserError(f"{args.gt}: no such folder of ground-truth clips")
+    check_output(args.out)
     return args
 
 
@@ -155,7 +157,8 @@ class Split:
         names: the clips it will hold, in their order.
 
     Raises:
-        UserError: no such level; or what is on disk was made with other settings, or from other clips.
+        UserError: no such level; its steps cannot make it of frames of that size; what is on disk was made with other
+            settings, or from other clips.
     """
 
     def __init__(self, level: str, args: argparse.Namespace, names: Sequence[str]) -> None:
@@ -166,6 +169,7 @@ class Split:
         steps = read_steps(path)
         self.name, self.format = path.stem, args.format
         self.pipeline = Pipeline([step.build() for step in steps])
+        self.try_out(args.size)
         self.folder = args.out / self.name
         self.finished = self.folder.exists()
         self.place = self.folder if self.finished else args.out / f".{self.name}.unfinished"
@@ -183,6 +187,15 @@ class Split:
         }  # fmt: skip
         self.manifest: dict[str, Any] = json.loads(json.dumps({**settings, "clips": {}}))
         self.resume(names)
+
+    def try_out(self, size: int) -> None:
+        """Degrade one black frame: what the steps cannot do at all is no fault of the clips."""
+        frame = np.zeros((1, size, size, 3), np.uint8)
+        drawn = self.pipeline.draw(np.random.default_rng(0))
+        try:
+            (self.pipeline.stream if self.format == "h264" else self.pipeline.replay)(frame, drawn)
+        except UserError as error:
+            raise UserError(f"--size {size}, level {self.name}: {error}") from None
 
     def resume(self, names: Sequence[str]) -> None:
         """Take over what an earlier run made with the same settings."""

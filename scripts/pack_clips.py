@@ -19,6 +19,7 @@ from keep.config import import_registered
 from keep.data.packed import pack_clips
 from keep.errors import UserError
 from keep.registry import DATASETS
+from scripts.arguments import Parser
 from scripts.make_splits import layout
 
 
@@ -36,7 +37,7 @@ def pack(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.pack_clips", description="pack a folder of clips into one file")
+    p = Parser(prog="scripts.pack_clips", description="pack a folder of clips into one file")
     p.add_argument("root", type=Path, help="folder of clips: videos, or folders of frames")
     p.add_argument("out", type=Path, help="the file to write (.zip)")
     p.add_argument(

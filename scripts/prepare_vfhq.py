@@ -40,6 +40,7 @@ from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.vfhq import read_landmarks, read_meta_info
 from keep.errors import UserError
 from keep.visual import encode_image, write_file
+from scripts.arguments import Parser, check_output
 
 T = TypeVar("T")
 SHOWN = 5  # items of a list that a message names
@@ -99,7 +100,7 @@ def prepare(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.prepare_vfhq", description="check, list and resize a VFHQ tree")
+    p = Parser(prog="scripts.prepare_vfhq", description="check, list and resize a VFHQ tree")
     p.add_argument("root", type=Path, help="folder of the clips' folders")
     p.add_argument("--landmarks", type=Path, metavar="FOLDER", help="folder of landmark files, one a clip")
     p.add_argument("--meta-info", type=Path, metavar="FILE", help="text file of the clips that should be there")
@@ -113,6 +114,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--size must be even and at least 16, got {args.size}")
     if args.out and args.out.resolve() in (args.root.resolve(), *args.root.resolve().parents):
         raise UserError(f"--out {args.out} holds {args.root}: choose another folder")
+    if args.out:
+        check_output(args.out)
     return args
 
 
@@ -275,7 +278,8 @@ def unused_landmarks(names: list[str], landmarks: Path | None) -> list[str]:
         return []
     known = {Path(name).name for name in names}
     files = sorted(f.stem for f in landmarks.glob("*.txt") if f.stem not in known)
-    return [f"note: {len(files)} landmark files belong to no clip: {some(files)}"] if files else []
+    other = "right if they are another split's, as where one folder serves train and val"
+    return [f"note: {len(files)} landmark files belong to no clip: {some(files)} ({other})"] if files else []
 
 
 def some(items: Sequence[object]) -> str:

@@ -8,10 +8,12 @@ Takes the options file of a training or a test and writes into ``--out``
 - ``sheet.png``: a row a sample: what was drawn, the truth, and the input's frames enlarged as the network gets them;
 - ``clip.mp4``: the samples in motion, input beside truth, over what was drawn;
 
-and prints the seconds of each step on one core, and the clips a second of the loader with the file's ``workers``.
+and prints the seconds of each step on one core, and the clips a second of the loader with the file's ``workers`` (no
+more than this machine has cores).
 """  # fmt: skip
 
 import json
+import os
 import sys
 import textwrap
 import time
@@ -33,6 +35,7 @@ from keep.data.video_io import write_video
 from keep.degradation.resize import upsample
 from keep.errors import UserError
 from keep.visual import DARK, LIGHT, STYLE, console_table, side_by_side, write_figure
+from scripts.arguments import check_output
 
 COLUMNS = 5  # frames of a sample on the sheet
 WHOLE = 48  # frames of a whole clip that are shown
@@ -67,6 +70,7 @@ def preview(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.clips < 1 or args.first < 0 or args.timed < 0:
         raise UserError("--clips must be at least 1, --first and --timed at least 0")
+    check_output(args.out)
     is_test = args.opt is not None and "restorers" in read_yaml(Path(args.opt)).data
     config: Any = cli.read_options(args, TestConfig) if is_test else cli.read_options(args, TrainConfig)
     if config is None:
@@ -195,12 +199,20 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
     print(f"\none core, mean of {count} clips ({count / total:.1f} clips/s):")
     print(console_table(rows, ["step", "ms a clip", "share, %"], digits=1))
 
+    most = cores()
+    fewer = f" (for {workers}: this machine has {most} core{'s' * (most > 1)})" if workers > most else ""
+    workers = min(workers, most)
     start = time.perf_counter()
     loader = make_loader(dataset, seed, 1, stop=count, workers=workers)
     for _ in tqdm(loader, desc="timing the loader", unit=" clips", delay=2, leave=False):
         pass
     rate = count / (time.perf_counter() - start)
-    print(f"the loader, workers: {workers}: {rate:.1f} clips/s, the start of its processes included")
+    print(f"the loader, workers: {workers}{fewer}: {rate:.1f} clips/s, the start of its processes included")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from keep.data.images import read_images
 from keep.data.video_io import probe, write_video
 from keep.faces.align import TEMPLATE_512
 from keep.faces.detect import Face
-from scripts import align_faces
+from scripts import align_faces, arguments
 
 POINTS = TEMPLATE_512 / 512 * 60 + (40, 20)
 """Where the face of :func:`picture` is: a template of 60 pixels."""
@@ -60,9 +60,22 @@ def test_photographs_and_videos_become_aligned_crops(tmp_path: Path, capsys) -> 
 def test_small_faces_are_left_out(tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in/a.png"), picture())
-    assert cli.run(align_faces.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--size", "256"]) == 2
+    assert cli.run(align_faces.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--size", "256"]) == 1
     assert "it would be enlarged 4.3 times" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_the_detector_can_be_named(tmp_path: Path, capsys) -> None:
+    for text, told in (("YuNett", "no face detector"), ("YuNet=none.onnx", "no file none.onnx")):
+        assert cli.run(align_faces.main, [str(tmp_path), str(tmp_path / "out"), "--detector", text]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_is_told(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments.os, "access", lambda *_: False)
+    assert cli.run(align_faces.main, [str(tmp_path), str(tmp_path / "new/out")]) == 2
+    told = capsys.readouterr().err
+    assert told == f"error: {tmp_path}/new/out: cannot be the output folder: {tmp_path} cannot be written to\n"
 
 
 def test_an_empty_folder_is_told(tmp_path: Path, capsys) -> None:

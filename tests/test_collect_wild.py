@@ -165,6 +165,79 @@ def test_a_second_run_does_only_what_is_missing(raw, tmp_path, monkeypatch):
     assert not any(p.exists() and p.stat().st_mtime_ns == times[p] for p in times)
 
 
+def test_clips_that_were_moved_are_not_made_again(raw, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(raw, out)
+    (out / "val").mkdir()
+    (out / "clips/talk").rename(out / "val/talk")
+    _, manifest, _ = run(raw, out)
+    assert {c["folder"] for c in manifest["clips"]} == {"val"}
+    assert not (out / "clips/talk").exists()
+    _, manifest, _ = run(raw, out, "--max-length", "15")  # other options: anew, but where they were
+    assert {c["folder"] for c in manifest["clips"]} == {"val"}
+
+    (out / "val/talk").rename(tmp_path / "elsewhere")
+    capsys.readouterr()
+    _, manifest, _ = run(raw, out, "--max-length", "15")
+    assert {c["folder"] for c in manifest["clips"]} == {None}
+    assert f"{len(manifest['clips'])} clips are no longer in" in capsys.readouterr().out
+    (out / "sources/talk.json").unlink()
+    _, manifest, _ = run(raw, out, "--max-length", "15")
+    assert {c["folder"] for c in manifest["clips"]} == {"clips"}
+
+
+def test_validation_gets_every_nth_video_that_gives_clips(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for name in ("a", "b", "c", "e"):
+        write_video(raw / f"{name}.mp4", people(12, *[(60, 60, RED)] * (name != "b")), 25)
+    status, manifest, _ = run(raw, out, "--val", "2")
+    assert status == 0
+    assert {c["clip"].split("/")[0]: c["folder"] for c in manifest["clips"]} == {"a": "clips", "c": "val", "e": "clips"}
+    write_video(raw / "d.mp4", people(12, (60, 60, RED)), 25)
+    _, manifest, _ = run(raw, out, "--val", "2")  # what is there stays
+    folders = {c["clip"].split("/")[0]: c["folder"] for c in manifest["clips"]}
+    assert folders == {"a": "clips", "c": "val", "d": "clips", "e": "clips"}
+    assert sorted(p.name for p in (out / "val").iterdir()) == ["c"]
+    assert "4 clips (1 in val)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--min-face", "60"], r"the largest of 3 faces has 3\d px: lower --min-face \(60\)"),
+        (["--min-length", "50", "--max-length", "50"], r"the longest of 3 stretches has 44 frames: lower --min-length"),
+        (["--min-sharpness", "1e6"], r"the sharpest of 7 clips has [\d.]+: lower --min-sharpness"),
+        (["--min-score", "0.95"], r"the best of 3 scores is 0.9: lower --min-score \(0.95\)"),
+        (["--max-outside", "0", "--min-face", "30"], r"of 3 crops the least lies 0.\d+ beyond .* raise --max-outside"),
+    ],
+)
+def test_no_clip_at_all_is_told_with_what_was_nearest(options, told, raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect_wild, "outside_share", lambda *_: 0.25)
+    (raw / "more/broken.mp4").unlink()
+    assert run(raw, tmp_path / "out", *options)[0] == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: no clip was kept: ")
+    assert re.search(told, line)
+    assert "no face was found in 1 video: try another --detector" in line
+
+
+def test_the_bar_counts_frames(raw, tmp_path, monkeypatch):
+    assert [collect_wild.told_frames(p) for p in collect_wild.find(raw)] == [0, 12, 70]
+    bars = []
+
+    class Bar(collect_wild.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            bars.append(self)
+
+    monkeypatch.setattr(collect_wild, "tqdm", Bar)
+    for _ in range(2):  # the second run looks at nothing again
+        run(raw, tmp_path / "out")
+        assert (bars[0].n, bars[0].total, bars[0].unit) == (82, 82, " frames")
+        bars.clear()
+
+
 def test_an_interrupted_video_leaves_nothing_under_its_name(raw, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -250,7 +323,7 @@ def test_two_people_in_one_clip_are_left_out(raw, tmp_path, monkeypatch):
             v = frames[0, y, x].astype(np.float32)
             return (v / np.linalg.norm(v))[None]
 
-    monkeypatch.setattr(collect_wild, "chosen", lambda registry, text: Colour())
+    monkeypatch.setattr(collect_wild, "network", lambda registry, text: Colour())
     monkeypatch.setattr(collect_wild, "LOOK_EVERY", 3)
     _, manifest, report = run(raw / "more/two.mkv", tmp_path / "out", "--identity", "Colour")
     assert manifest["clips"] == []
@@ -267,6 +340,9 @@ def test_bad_arguments(raw, tmp_path):
         ([raw, raw / "out"], "choose another folder"),
         ([raw, tmp_path / "out", "--every", "0"], "--every must be at least 1"),
         ([raw, tmp_path / "out", "--max-length", "50"], "is less than"),
+        ([raw, tmp_path / "out", "--val", "1"], "--val must be at least 2"),
+        ([raw, tmp_path / "out", "--codec", "libx266"], "--codec: invalid choice"),
+        ([raw / "other", raw / "talk.mp4/out"], "cannot be the output folder: .*talk.mp4 is a file"),
     ):
         with pytest.raises(UserError, match=message):
             collect([str(a) for a in argv])

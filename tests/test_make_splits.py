@@ -194,6 +194,16 @@ def test_mistakes_are_told_in_a_line(arguments, told, clips: Path, tmp_path: Pat
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["frames", "h264"])
+def test_a_size_that_the_steps_cannot_take_is_told_before_the_work(split, kind: str, capsys) -> None:
+    status, folder = split("out", "--size", "41", "--format", kind)
+    assert status == 2
+    assert not folder.parent.exists()
+    told = capsys.readouterr().err
+    assert told.startswith("error: --size 41, level small: Downsample: frames of 41x41 are not divisible by scale 2")
+    assert len(told.splitlines()) == 1
+
+
 def test_a_level_without_steps_is_told(clips: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "empty.yml").write_text("name: x\n")
     assert (

@@ -21,6 +21,13 @@ def test_a_packed_folder_gives_the_same_samples(clips: Path, tmp_path: Path, mor
         assert torch.equal(a["gt"], b["gt"])
 
 
+def test_a_wrong_command_line_is_told_in_a_line(clips: Path, tmp_path: Path, capsys) -> None:
+    assert cli.run(script.pack, [str(clips), str(tmp_path / "x.zip"), "--codec", "libx266"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: argument --codec: invalid choice: 'libx266' (choose from ")
+    assert len(told.splitlines()) == 1
+
+
 def test_no_such_folder(tmp_path: Path, capsys) -> None:
     assert cli.run(script.pack, [str(tmp_path / "nowhere"), str(tmp_path / "x.zip")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err

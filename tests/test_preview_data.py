@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,16 @@ def test_whole_clips_of_a_test(clips: Path, tmp_path: Path, capsys) -> None:
     assert cli.run(script.preview, arguments(path, overrides, *out)) == 0
     assert "2 samples of data.test" in capsys.readouterr().out
     assert probe(tmp_path / "clip.mp4").frames == 2 * 2 * 12
+
+
+def test_no_more_workers_than_cores(tiny, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "cores", lambda: 1)
+    path, overrides = tiny(2, "data.workers=3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        more = ["--clips", "1", "--timed", "2", "--out", str(tmp_path / "look")]
+        assert cli.run(script.preview, arguments(path, overrides, *more)) == 0
+    assert "workers: 1 (for 3: this machine has 1 core)" in capsys.readouterr().out
 
 
 def test_what_was_drawn_is_printed() -> None:

@@ -1,7 +1,8 @@
 """Frame images: reading them, cutting them square, and their tone curves. All are uint8 RGB."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -35,11 +36,25 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     Raises:
         UserError: it is none.
     """
-    # imdecode, not imread: that one fills up a truncated JPEG with grey and says nothing.
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    # Of a PNG without its end libpng would print a line of its own.
+    whole = bool(data) and (not data.startswith(b"\x89PNG") or b"IEND" in data)
+    with quiet_opencv():
+        # imdecode, not imread: that one fills up a truncated JPEG with grey and says nothing.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
     if image is None:
         raise UserError(f"{name}: not an image, or a damaged one")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Within, OpenCV prints nothing: a mistake is told by the one line of the UserError that follows."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def check_same_size(frames: Sequence[np.ndarray], name: object, first: str) -> None:

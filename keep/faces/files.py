@@ -1,8 +1,6 @@
 """Where the face networks' weights come from: a given file, this machine, or their publisher, checked by sha256."""
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from keep.data.images import quiet_opencv
 from keep.downloads import cache_folder, fetch
 from keep.errors import UserError
 
@@ -104,21 +103,8 @@ def read_onnx(path: Path) -> Any:
     """A network for ``cv2.dnn``."""
     import cv2
 
-    with quiet_opencv():
+    with quiet_opencv():  # version 5 warns about a target that its new engine does not need
         try:
             return cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
             raise UserError(f"{path} is not an ONNX network that OpenCV can read: {error.err or error}") from error
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Within, OpenCV prints errors only: version 5 warns about a target that its new engine does not need."""
-    import cv2
-
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)

@@ -144,3 +144,15 @@ def test_a_truncated_image_is_named(tmp_path: Path, texture: Callable, suffix: s
         read_images([path])
     with pytest.raises(UserError, match="gone: cannot be read"):
         read_images([tmp_path / "gone"])
+
+
+@pytest.mark.parametrize("kept", [6000, -3000])
+def test_a_damaged_image_is_told_by_us_alone(kept: int, tmp_path: Path, capfd) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = tmp_path / "a.png"
+    path.write_bytes(cv2.imencode(".png", noise)[1].tobytes()[:kept])
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(UserError, match=r"a\.png: not an image, or a damaged one"):
+        read_images([path])
+    assert capfd.readouterr().err == ""
+    assert cv2.utils.logging.getLogLevel() == level
