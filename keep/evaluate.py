@@ -60,11 +60,13 @@ class Failure:
     Attributes:
         restorer: empty where the clip itself cannot be read.
         metric: None where the restorer itself failed, and no metric has a value.
+        lasting: it is the clip's nature (no face in it), and to try again is of no use.
     """
 
     restorer: str
     metric: str | None
     message: str
+    lasting: bool = False
 
 
 @dataclass
@@ -177,7 +179,9 @@ def score_clip(
         except Exception as error:
             if on_failure is None:
                 raise
-            failure = Failure(restorer, metric, told(error))
+            failure = Failure(
+                restorer, metric, told(error), lasting=metric is not None and isinstance(error, UserError)
+            )
             result.failures.append(failure)
             on_failure(failure, error)
 

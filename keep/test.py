@@ -6,14 +6,19 @@
 
 A run that was stopped goes on where it was: give the same command again. Exit status: 0, everything has its number;
 1, the run is finished, but something could not be done (each was told in a line, and is in the report); 2, bad input,
-and nothing was run; 130, stopped with Ctrl-C.
+and nothing was run; 130, stopped with Ctrl-C. Of several ranks, all but the last one to finish end with 0 (or torchrun
+would stop the others), and the last one speaks for all.
 """  # fmt: skip
 
+import json
 import logging
 import os
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,25 +27,29 @@ from tqdm import tqdm
 
 from keep import cli
 from keep.config import TestConfig, to_yaml
+from keep.data.clips import damaged_clips_stay
 from keep.errors import UserError
 from keep.evaluate import ClipResult, Clock, Failure, check_names, score_clip, told
 from keep.logger import log, to_console
 from keep.metrics.base import SetMetric, build_metrics
+from keep.metrics.faces import default_detector
 from keep.registry import build, dump
 from keep.report.costs import write_costs
 from keep.report.media import Media, save_clip, save_worst
+from keep.report.origin import code, file_hashes, opened, versions
 from keep.report.records import (
     Unit,
     clips_of,
     failed_record,
-    file_hashes,
     key_of,
+    left,
     record_of,
+    restorer_of,
     samples_of,
-    versions,
+    settled,
     write_json,
 )  # fmt: skip
-from keep.report.write import write_report
+from keep.report.write import describe, write_report
 from keep.runtime import prepare
 from keep.visual import write_file
 
@@ -62,40 +71,47 @@ def test(config: TestConfig, num: int | None) -> int:
     if unknown := config.paper.keys() - config.data.keys():
         raise UserError(f"paper: {', '.join(unknown)} is no split of data; the splits are {', '.join(config.data)}")
     folder = config.root / (config.name if num is None else f"{config.name}_{num}")
-    datasets = {split: build(spec) for split, spec in config.data.items()}
+    with damaged_clips_stay():
+        datasets = {split: build(spec) for split, spec in config.data.items()}
     problems: list[str] = []
-    metrics = metrics_that_build(config, problems)
-    restorers = {
-        name: restorer.to(device)
-        for name, spec in config.restorers.items()
-        if (restorer := attempt(f"restorer {name}", spec.build, problems)) is not None
-    }
+    default_detector.cache_clear()  # so that its file is seen to be opened
+    with opened() as files:
+        metrics = metrics_that_build(config, problems)
+    measured = [dump(config.metrics), [[m.name, m.describe()] for m in metrics], file_hashes(config.metrics, files)]
+    about = {"versions": versions(), "code": code(), "device": device.type}
+    hashes = {**file_hashes(config.plugins), **measured[-1]}
+    restorers, keys = {}, {}
+    for name, spec in config.restorers.items():
+        with opened() as files:
+            restorer = attempt(f"restorer {name}", spec.build, problems)
+        if restorer is not None:
+            own = file_hashes(spec, files)
+            restorers[name], keys[name] = restorer.to(device), key_of(dump(spec), describe(restorer), own, measured)
+            hashes |= own
     for line in problems:
         log.error(f"error: {line}; left out")
     if not restorers:
         raise UserError("no restorer can be had: " + "; ".join(problems))
 
-    about = {
-        "versions": versions(),
-        "device": device.type,
-        "files": file_hashes([*config.restorers.values(), *config.metrics, *config.plugins]),
-    }
-    units = plan(config, folder, datasets, about, sorted(restorers), [m.name for m in metrics], num)
+    units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], keys, num)
     mine = units[rank::world]
-    todo = [u for u in mine if not done(u.read(), wanted_media(u, config))]
+    todo = [(u, names) for u in mine if (names := left(u.read(), wanted_media(u, config, keys), list(keys)))]
     log.info(
         f"{config.name}: {len(units)} clips, {', '.join(restorers)}, on {device}"
         + (f"; {len(mine) - len(todo)} are there already" if len(todo) < len(mine) else "")
         + (f"; rank {rank} of {world} does {len(todo)}" if world > 1 else "")
     )
-    for unit in tqdm(todo, desc=config.name, unit="clip", delay=2, leave=False, disable=None if rank == 0 else True):
-        do(unit, config, datasets[unit.split], restorers, metrics, Clock(device))
+    bar = tqdm(todo, desc=config.name, unit="clip", delay=2, leave=False, disable=None if rank == 0 else True)
+    for unit, names in bar:
+        chosen = {name: restorers[name] for name in names}
+        do(unit, config, datasets[unit.split], chosen, metrics, Clock(device))
 
     records = [(u, u.read()) for u in units]
-    missing = sum(record is None for _, record in records)
+    missing = sum(not settled(r, wanted_media(u, config, keys), list(keys)) for u, r in records)
     if missing:  # ranks have nothing to say to each other: whoever finishes last finds everything there
         log.info(f"rank {rank} is done; {missing} clips are still with other ranks, and the last one writes the report")
         return 0
+    about["files"] = dict(sorted(hashes.items()))
     write_file(folder / "options.yml", to_yaml(config).encode())
     content = write_report(folder, config, about, restorers, metrics, [(u, r) for u, r in records if r], problems)
     write_costs(folder, units)
@@ -144,29 +160,23 @@ def plan(
     config: TestConfig,
     folder: Path,
     datasets: Mapping[str, Any],
-    about: Mapping[str, Any],
-    restorers: Sequence[str],
-    metrics: Sequence[str],
+    about: Any,
+    keys: Mapping[str, str],
     num: int | None,
 ) -> list[Unit]:
-    """Every clip of every split, with the key that its record must have."""
-    common = [about, config.seed, dump(config.restorers), dump(config.metrics), restorers, metrics]
+    """Every clip of every split, with the keys that its record must have; ``keys``: those of the restorers."""
     units = []
     for split, dataset in datasets.items():
         for number, (clip, source) in list(enumerate(clips_of(dataset)))[:num]:
-            key = key_of(common, dump(config.data[split]), split, clip, number, source)
-            units.append(Unit(split, number, clip, key, folder))
+            key = key_of(about, config.seed, dump(config.data[split]), split, clip, number, source)
+            units.append(Unit(split, number, clip, key, folder, keys))
     return units
 
 
-def wanted_media(unit: Unit, config: TestConfig) -> dict[str, Any]:
+def wanted_media(unit: Unit, config: TestConfig, restorers: Iterable[str]) -> dict[str, Any]:
     """What is kept of this clip to look at."""
-    return {"videos": unit.number < config.save.clips, "crf": config.save.crf, "worst": config.save.worst > 0}
-
-
-def done(record: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do for a clip. What has failed is tried again."""
-    return record is not None and not record["failures"] and record["media"]["wanted"] == wanted
+    videos = list(restorers) if unit.number < config.save.clips else []
+    return {"videos": videos, "crf": config.save.crf, "worst": config.save.worst > 0}
 
 
 # --- one clip ---------------------------------------------------------------------------------------------------
@@ -175,7 +185,18 @@ def done(record: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
 def do(
     unit: Unit, config: TestConfig, dataset: Any, restorers: Mapping[str, Any], metrics: Sequence[Any], clock: Clock
 ) -> None:
-    """Restore and score one clip, and write its files: pictures first, the record last."""
+    """Restore and score one clip, and write its files: pictures first, the record last.
+
+    Args:
+        restorers: those to run; what the record has of the others is kept.
+    """
+    old = unit.read()
+    kept = old if old is not None and any(name not in restorers for name in unit.keys) else None
+    if kept is None:
+        shutil.rmtree(unit.place("media"), ignore_errors=True)  # a killed run leaves halves of videos
+    else:
+        again = {name: part for name, part in kept["restorers"].items() if name not in restorers}
+        kept = {**kept, "restorers": again}
 
     def tell(failure: Failure, error: Exception) -> None:
         where = ": ".join(x for x in (f"{unit.split}/{unit.clip}", failure.restorer, failure.metric) if x)
@@ -185,7 +206,8 @@ def do(
 
     try:
         sample = read_sample(dataset, config.seed, unit.number, clock)
-        result = score_clip(sample, unit.number, restorers, metrics, clock, tell)
+        with no_inner_bars():
+            result = score_clip(sample, unit.number, restorers, metrics, clock, tell)
     except Exception as error:
         failure = Failure("", None, told(error))
         tell(failure, error)
@@ -193,9 +215,35 @@ def do(
         return
     with clock.part("pictures"):
         media = save_media(unit, config, result, float(sample.get("fps", 25)), metrics)
-    unit.write(record_of(unit, sample, result, media), samples_of(result))
-    costs = {"frames": len(sample["gt"]), "seconds": clock.seconds, "memory": clock.memory}
+    samples, seconds = samples_of(result), clock.seconds
+    if kept is not None:
+        worst = {**kept["media"]["worst"], **media["worst"]}
+        media["worst"] = {name: worst[name] for name in unit.keys if name in worst}
+        samples = {**{k: v for k, v in unit.samples().items() if restorer_of(k) in kept["restorers"]}, **samples}
+        seconds = added(seconds, unit)
+    unit.write(record_of(unit, sample, result, media, kept), samples)
+    costs = {"frames": len(sample["gt"]), "seconds": seconds, "memory": clock.memory}
     write_json(unit.place("seconds", ".json"), costs)
+
+
+def added(seconds: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    """The seconds of a clip that was taken up again, with those it had cost before."""
+    try:
+        before = json.loads(unit.place("seconds", ".json").read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError):
+        before = {}
+    return {part: before.get(part, 0.0) + seconds.get(part, 0.0) for part in {**before, **seconds}}
+
+
+@contextmanager
+def no_inner_bars() -> Iterator[None]:
+    """Within, no progress bar is shown: there is one for the clips already."""
+    show = tqdm.__init__
+    tqdm.__init__ = partialmethod(show, disable=True)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        tqdm.__init__ = show  # type: ignore[method-assign]
 
 
 def read_sample(dataset: Any, seed: int, number: int, clock: Clock) -> Mapping[str, Any]:
@@ -237,7 +285,7 @@ def save_media(
     unit: Unit, config: TestConfig, result: ClipResult, fps: float, metrics: Sequence[Any]
 ) -> dict[str, Any]:  # fmt: skip
     """The clip's files to look at, as :class:`Media` tells them; worst by the first metric that has frames' values."""
-    wanted = wanted_media(unit, config)
+    wanted = wanted_media(unit, config, unit.keys)
     folder = unit.place("media")
     media = Media()
     clips = {k: np.ascontiguousarray(v.permute(0, 2, 3, 1).numpy()) for k, v in result.panels.items()}

@@ -157,7 +157,7 @@ def test_failures_are_told_and_the_rest_goes_on():
     )  # fmt: skip
     assert told == [
         (Failure("broken", None, "ZeroDivisionError: oh no"), ZeroDivisionError),
-        (Failure("nearest", "IDS (none)", "no face in any frame"), UserError),
+        (Failure("nearest", "IDS (none)", "no face in any frame", lasting=True), UserError),
     ]
     assert result.failures == [failure for failure, _ in told]
     assert [s.restorer for s in result.scores] == ["nearest"]

@@ -153,6 +153,10 @@ def test_what_a_run_leaves(options, here, capsys):
     assert result["versions"]["torch"] == torch.__version__
     assert result["restorers"]["bicubic"] == "bicubic ×4"
     assert "max_frames: 5" in result["options"]
+    assert len(result["code"]) == 64
+    protocol = "Peak signal-to-noise ratio in dB"
+    assert result["columns"][0]["protocol"].startswith(protocol)
+    assert all(protocol in here_now[name].decode() for name in ("table.md", "report.html"))
     rows = {(r["split"], r["restorer"]): r for r in result["table"]}
     values = list(csv.DictReader(here_now["frames.csv"].decode().splitlines()))
     assert len(values) == 2 * 2 * 5 + 2 * 2 * 3
@@ -250,6 +254,24 @@ def test_two_ranks_give_the_files_of_one_whoever_is_last(options, here, monkeypa
     assert files(folder) == whole
 
 
+def test_an_early_rank_waits_for_what_another_is_to_try_again(options, here, monkeypatch, capsys):
+    """The old failure of another rank is no result; and only the last rank has the status of the run."""
+    folder = here("ranks")
+    arguments = options(restorers={"bicubic": "Bicubic", "shaky": {"type": "Shaky", "how": "refuse"}})
+    monkeypatch.setenv("KEEP_LAUNCH", "1")
+    assert keep_test.main(arguments) == 1  # fails in mild/disc1, which is rank 1's
+    (folder / "report.html").unlink()
+    monkeypatch.setenv("KEEP_LAUNCH", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert keep_test.main(arguments) == 0
+    assert not (folder / "report.html").exists()
+    assert "1 clips are still with other ranks" in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "1")
+    assert keep_test.main(arguments) == 0
+    assert (folder / "report.html").exists()
+
+
 @pytest.mark.slow
 def test_torchrun_gives_the_files_of_one_process(options, here):
     folder = here("whole")
@@ -307,6 +329,72 @@ def test_other_options_are_not_mixed_with_old_records(options, here):
     assert (folder / "media/mild/disc1/truth.mp4").exists()
 
 
+def count_calls(monkeypatch) -> list[tuple[str, list[str]]]:
+    do, calls = keep_test.do, []
+
+    def counted(unit, config, dataset, restorers, *more):
+        calls.append((f"{unit.split}/{unit.clip}", list(restorers)))
+        do(unit, config, dataset, restorers, *more)
+
+    monkeypatch.setattr(keep_test, "do", counted)
+    return calls
+
+
+def test_a_new_restorer_leaves_the_others_as_they_are(options, here, monkeypatch):
+    three = {"bicubic": "Bicubic", "lanczos": "Lanczos", "shaky": "Shaky"}
+    whole = here("whole")
+    assert keep_test.main(options(restorers=three, save=LOOK)) == 0
+    folder = here("grown")
+    assert keep_test.main(options(restorers={k: three[k] for k in ("bicubic", "shaky")}, save=LOOK)) == 0
+    calls = count_calls(monkeypatch)
+    assert keep_test.main(options(restorers=three, save=LOOK)) == 0
+    assert calls == [
+        ("mild/disc0", list(three)), ("mild/disc1", ["lanczos"]), ("own/disc0", list(three)), ("own/disc1", ["lanczos"])
+    ]  # fmt: skip
+    assert files(folder) == files(whole)
+
+
+def test_edited_code_and_another_default_file_are_not_given_old_numbers(options, here, tmp_path, monkeypatch):
+    here("a")
+    default = tmp_path / "default.npz"
+    plugin = tmp_path / "opens.py"
+    plugin.write_text(f"""
+from keep.metrics.psnr_ssim import SSIM
+from keep.registry import METRICS
+
+@METRICS.register()
+class Opens(SSIM):
+    'Reads a file that no option names.'
+    def __init__(self) -> None:
+        super().__init__()
+        open({str(default)!r}, "rb").close()
+""")
+    default.write_bytes(b"one")
+    arguments = options(plugins=[str(plugin)], metrics=["PSNR", "Opens"], restorers={"bicubic": "Bicubic"})
+    calls = count_calls(monkeypatch)
+    assert keep_test.main(arguments) == 0
+    result = json.loads(Path("results/run/results.json").read_text())
+    assert str(default) in result["files"]
+    assert keep_test.main(arguments) == 0
+    assert len(calls) == 4
+    default.write_bytes(b"another")
+    assert keep_test.main(arguments) == 0
+    assert len(calls) == 8
+    monkeypatch.setattr(keep_test, "code", lambda: "edited")
+    assert keep_test.main(arguments) == 0
+    assert len(calls) == 12
+
+
+def test_halves_of_videos_that_a_killed_run_left_are_removed(options, here):
+    folder = here("a")
+    half = folder / "media/mild/disc0/.side by side.4711.mp4"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    assert keep_test.main(options(save=LOOK)) == 0
+    assert not half.exists()
+    assert (half.parent / "side by side.mp4").exists()
+
+
 def test_pairs_on_disk_give_the_numbers_of_degrading_on_the_fly(options, here, clips, tmp_path):
     folder = here("a")
     assert keep_test.main(options(save={"clips": 0})) == 0
@@ -352,11 +440,11 @@ def test_a_restorer_that_fails_in_a_clip_is_told_and_the_rest_goes_on(options, h
     assert keep_test.main(options(restorers=restorers)) == (1 if how == "short" else 0)
 
 
-def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, here, capsys):
+def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, here, monkeypatch, capsys):
     folder = here("a")
     assert keep_test.main(options(metrics=[{"type": "Face", "level": 2}, "PSNR"])) == 0
     told = capsys.readouterr().out
-    assert "bicubic, IDS (test): 4 frames without a value left out" in told
+    assert "bicubic: without a value and left out: 4 frames (IDS (test))" in told
     result = json.loads((folder / "results.json").read_text())
     own = next(c for c in result["clips"] if c["split"] == "mild" and c["clip"] == "disc0")["restorers"]["bicubic"]
     values = own["per_frame"]["IDS (test)"]
@@ -370,6 +458,8 @@ def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, he
     assert result["splits"][0]["rows"][0]["cells"]["IDS (test)"]["mean"] is None
     assert result["splits"][0]["rows"][0]["cells"]["PSNR"]["clips"] == 2
     assert "mild: disc0 and 1 more clips: bicubic: IDS (test): no face in any frame" in "\n".join(result["problems"])
+    monkeypatch.setattr(keep_test, "do", lambda *_: pytest.fail("there is still no face, and it was looked for"))
+    assert keep_test.main(options(metrics=[{"type": "Face", "none": True}, "PSNR"])) == 1
 
 
 def test_a_missing_weight_leaves_out_its_row_or_column(options, here, capsys):
@@ -386,6 +476,23 @@ def test_a_missing_weight_leaves_out_its_row_or_column(options, here, capsys):
     assert [c["name"] for c in result["columns"]] == ["PSNR"]
     assert len(result["problems"]) == 2
     assert "nowhere.pth" in (folder / "report.html").read_text()
+
+
+def test_a_ground_truth_cut_short_is_one_failed_clip(options, here, clips, tmp_path, capsys):
+    folder = here("a")
+    copies = tmp_path / "gt"
+    copies.mkdir()
+    for path in clips.glob("disc*"):
+        (copies / path.name).write_bytes(path.read_bytes())
+    bad = next(copies.glob("disc1.*"))
+    bad.write_bytes(bad.read_bytes()[:300])
+    data = {"type": "VideoClips", "root": str(copies), "size": 32, "max_frames": 5, "degradation": DEGRADATION}
+    assert keep_test.main(options(data={"mild": data})) == 1
+    assert "error: mild/disc1: " in capsys.readouterr().out
+    result = json.loads((folder / "results.json").read_text())
+    assert result["splits"][0]["clips"] == ["disc0", "disc1"]
+    assert result["splits"][0]["rows"][0]["cells"]["PSNR"]["clips"] == 1
+    assert any("disc1" in line for line in result["problems"])
 
 
 def test_a_damaged_clip_is_told_and_the_rest_goes_on(options, here, clips, monkeypatch, capsys):

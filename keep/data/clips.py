@@ -3,7 +3,8 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -293,6 +294,23 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             raise UserError(f"{self.root}: {times} clips are named {name}; results are kept by name: rename them")
 
 
+_damaged_stay = False
+
+
+@contextmanager
+def damaged_clips_stay() -> Iterator[None]:
+    """Within, datasets of whole clips that are made keep a damaged video in its place, without frames.
+
+    To read it is the UserError that would have been raised at once: so a test tells of it and goes on.
+    """
+    global _damaged_stay
+    before, _damaged_stay = _damaged_stay, True
+    try:
+        yield
+    finally:
+        _damaged_stay = before
+
+
 @DATASETS.register()
 class VideoClips(ClipDataset):
     """Clips that are video files, one a file."""
@@ -311,7 +329,12 @@ class VideoClips(ClipDataset):
             try:
                 data, mark = index.value(path, lambda path=path: read_timeline(path).dump())
             except UserError as error:
-                self.reject(str(error))
+                if _damaged_stay and self.clip_length is None:
+                    stat = path.stat()
+                    name = path.relative_to(self.root).with_suffix("").as_posix()
+                    clips.append(Clip(name, 0, error, (stat.st_size, stat.st_mtime_ns)))
+                else:
+                    self.reject(str(error))
                 continue
             timeline = Timeline.load(data)
             # The suffix travels in front of the timeline: a clip's name is its path without it.
@@ -327,6 +350,8 @@ class VideoClips(ClipDataset):
 
     def where(self, clip: Clip) -> tuple[Path, Timeline]:
         """A clip's file and timeline."""
+        if isinstance(clip.source, UserError):
+            raise UserError(str(clip.source))
         if isinstance(clip.source, Timeline):
             return self.root, clip.source
         suffix, timeline = clip.source

@@ -30,7 +30,7 @@ class WarpingError(Metric):
         flow: the flow estimator; its name becomes part of the metric's.
     """
 
-    first, factor = 1, 1000
+    first, factor, decimals = 1, 1000, 5
 
     def __init__(self, flow: Flow) -> None:
         if isinstance(flow, GMFlow):

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from keep.report import paper
-from keep.report.tables import paper_headers
+from keep.report.tables import left_out, origin_of, paper_headers
 
 DIGITS = 6  # of a value on the page; the files hold all
 
@@ -31,16 +31,18 @@ def page(content: Mapping[str, Any], options: str, records: Sequence[Mapping[str
     splits = []
     for split in content["splits"]:
         own = [r for r in records if r["split"] == split["name"]]
-        splits.append({**split, "clips": [_clip(r) for r in own], "worst": _worst(own, content, worst)})
+        note = paper.note(split["sizes"]) if split["paper"] else ""
+        lost = left_out(split)
+        shown = {"clips": [_clip(r) for r in own], "worst": _worst(own, content, worst), "note": note, "lost": lost}
+        splits.append({**split, **shown})
     quoted = {
         "source": paper.SOURCE,
-        "note": paper.NOTE,
         "headers": paper_headers(),
         "better": paper.HIGHER_IS_BETTER,
         "decimals": paper.DECIMALS,
         "levels": {s["paper"]: paper.A2[s["paper"]] for s in content["splits"] if s["paper"]},
     }
-    data = {**content, "splits": splits, "options": options, "paper": quoted}
+    data = {**content, "origin": origin_of(content), "splits": splits, "options": options, "paper": quoted}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Template(_part("page.html")).substitute(
         title=html.escape(content["name"]),

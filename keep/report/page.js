@@ -34,6 +34,7 @@
   }
   const arrow = (c) => (c.better ? "↑" : "↓");
   const dot = (name) => el("i", { class: "dot", style: `--c: ${colour(name)}`, "aria-hidden": "true" });
+  const words = (text) => el("span", { class: "words", title: text }, text);
   const legend = (node, list) => fill(node, ...list.map((n) => el("span", {}, dot(n), n)));
   function ticks(low, high, count) {
     if (!(high > low)) return [low];
@@ -53,8 +54,10 @@
     const span = high - low || 1;
     return (v) => from + ((v - low) / span) * (to - from);
   }
-  function padded(values, share = 0.06) {
+  function padded(values, share = 0.06, least = 0) {
     let low = Math.min(...values), high = Math.max(...values);
+    const lacking = Math.max(0, least - (high - low)) / 2;  // what shows no difference in its digits is drawn flat
+    if (lacking) [low, high] = [low - lacking, high + lacking];
     const room = (high - low || Math.abs(high) || 1) * share;
     return [low - room, high + room];
   }
@@ -74,9 +77,10 @@
       const key = (r) => (sort.column ? number(r.cells[sort.column].mean) : names.indexOf(r.restorer));
       rows.sort((a, b) => (Number.isNaN(key(a)) ? 1 : Number.isNaN(key(b)) ? -1 : sort.down ? key(b) - key(a) : key(a) - key(b)));
     }
+    const broken = (text) => text.split(/(?<=[^σ]_)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
     const header = (label, column, tail) => {
       const active = sort && sort.column === column;
-      const button = el("button", { type: "button", "data-column": column ?? "", on: { click: () => sortBy(column) } }, label, tail ? el("span", { class: "dir" }, " " + tail) : null, active ? (sort.down ? " ▾" : " ▴") : "");
+      const button = el("button", { type: "button", "data-column": column ?? "", title: column ? byName[column].protocol : null, on: { click: () => sortBy(column) } }, ...broken(label), tail ? el("span", { class: "dir" }, " " + tail) : null, active ? (sort.down ? " ▾" : " ▴") : "");
       return el("th", { scope: "col", "aria-sort": active ? (sort.down ? "descending" : "ascending") : null }, button);
     };
     const head = el("thead", {}, el("tr", {}, header("Restorer", null), ...columns.map((c) => header(c.header, c.name, arrow(c)))));
@@ -86,12 +90,7 @@
       body.append(el("tr", {}, el("td", { title: data.restorers[row.restorer] }, dot(row.restorer), row.restorer), ...cells));
     }
     fill($("table"), el("caption", { class: "hidden" }, `Scores of ${split().name}`), head, body);
-    const lost = [];
-    for (const row of split().rows) for (const c of columns) {
-      const cell = row.cells[c.name], gone = split().clips.length - cell.clips;
-      if (cell.missing || gone) lost.push(`${row.restorer}, ${c.header}: ${cell.missing} frames have no value and are left out${gone ? `; ${gone} of ${split().clips.length} clips have none at all` : ""}.`);
-    }
-    fill($("notes"), ...lost.map((t) => el("li", {}, t)));
+    fill($("notes"), ...split().lost.map((t) => el("li", {}, t)));
   }
 
   function scoreCell(row, c, rows) {
@@ -122,7 +121,7 @@
     const level = split().paper, quoted = data.paper;
     $("paper").hidden = !level;
     if (!level) return;
-    $("paper-note").textContent = `${quoted.source}. ${quoted.note}`;
+    $("paper-note").textContent = `${quoted.source}. ${split().note}`;
     const rows = Object.entries(quoted.levels[level]);
     const best = quoted.better.map((up, j) => (up ? Math.max : Math.min)(...rows.map(([, v]) => v[j])));
     fill($("paper-table"),
@@ -191,17 +190,24 @@
       const row = 46, width = 400, height = others.length * row + 24, [low, high] = padded(values, .12);
       const x = scale(low, high, 4, width - 4);
       const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${c.header}: differences to ${state.reference}` });
-      svg.append(el("rect", c.better ? { class: "good", x: x(0), y: 0, width: width - x(0), height: height - 20 } : { class: "good", x: 0, y: 0, width: x(0), height: height - 20 }));
-      for (const [v, all] of marks(low, high, 4)) svg.append(el("line", { class: v === 0 ? "zero" : "grid", x1: x(v), x2: x(v), y1: 0, y2: height - 20 }), el("text", { x: x(v), y: height - 6, "text-anchor": "middle" }, tickText(v, all)));
+      const lanes = found.map((_, i) => [i * row + 20, i * row + 40]);  // lines keep out of the words above them
+      for (const [top, bottom] of lanes) {
+        svg.append(el("rect", { class: "good", x: c.better ? x(0) : 0, y: top, width: c.better ? width - x(0) : x(0), height: bottom - top }));
+        for (const v of ticks(low, high, 4)) svg.append(el("line", { class: v === 0 ? "zero" : "grid", x1: x(v), x2: x(v), y1: top, y2: bottom }));
+      }
+      for (const [v, all] of marks(low, high, 4)) svg.append(el("text", { x: x(v), y: height - 6, "text-anchor": "middle" }, tickText(v, all)));
       found.forEach(([name, d], i) => {
         const g = el("g", { style: `--c: ${colour(name)}` }), y = i * row + 30;
-        g.append(el("text", { class: "name", x: 4, y: y - 14 }, name));
+        let said = "no finite difference";
         if (d && Number.isFinite(number(d.mean))) {
           const clear = (number(d.low) > 0 || number(d.high) < 0) && number(d.p) < .05;
           if (Number.isFinite(number(d.low))) g.append(el("line", { class: "whisker", x1: x(d.low * c.factor), x2: x(d.high * c.factor), y1: y, y2: y }));
           g.append(el("circle", { class: `mark${clear ? "" : " hollow"}`, cx: x(d.mean * c.factor), cy: y, r: 4.5 }));
-          g.append(el("text", { x: width - 4, y: y - 14, "text-anchor": "end" }, `${show(d.mean, c, true)} [${show(d.low, c, true)}, ${show(d.high, c, true)}]  p ${Number.isFinite(number(d.p)) ? number(d.p).toPrecision(2) : "–"}`));
-        } else g.append(el("text", { x: width - 4, y: y - 14, "text-anchor": "end" }, "no finite difference"));
+          said = `${show(d.mean, c, true)} [${show(d.low, c, true)}, ${show(d.high, c, true)}]  p ${Number.isFinite(number(d.p)) ? number(d.p).toPrecision(2) : "–"}`;
+        }
+        const room = Math.floor((width - 16 - 5.7 * said.length) / 6.9);
+        g.append(el("text", { class: "name", x: 4, y: y - 14 }, name.length > room ? `${name.slice(0, room - 1)}…` : name, el("title", {}, name)));
+        g.append(el("text", { x: width - 4, y: y - 14, "text-anchor": "end" }, said));
         svg.append(g);
       });
       host.append(svg);
@@ -285,10 +291,10 @@
     };
     const figures = panels.map(([name, src]) => {
       const kind = name === "truth" ? "truth" : name === "input" ? "input" : "restorer";
-      return el("figure", {}, el("figcaption", {}, kind === "restorer" ? dot(name) : null, name), stage(name, src, kind));
+      return el("figure", {}, el("figcaption", {}, kind === "restorer" ? dot(name) : null, words(name)), stage(name, src, kind));
     });
     const gains = Object.entries(k.gains).map(([name, src]) =>
-      el("figure", {}, el("figcaption", {}, dot(name), `gain of ${name}`, el("span", { class: "soft scale", title: "K = 0 trusts the prediction, K = 1 the observation" }, " 0", el("i", { class: "ramp" }), "1")), stage(name, src, "gain")));
+      el("figure", {}, el("figcaption", {}, dot(name), words(`gain of ${name}`), el("span", { class: "soft scale", title: "K = 0 trusts the prediction, K = 1 the observation" }, " 0", el("i", { class: "ramp" }), "1")), stage(name, src, "gain")));
     fill($("stages"), ...figures, ...gains);
     $("scrub").max = k.frames - 1;
     for (const box of $("stages").querySelectorAll(".stage")) box.addEventListener("pointermove", (event) => {
@@ -373,11 +379,15 @@
     const read = shown.map((n) => el("span", { class: "value", style: `--c: ${colour(n)}`, title: n }));
     const host = el("div", { class: "chart" }, el("div", { class: "title" }, el("span", {}, title), ...read));
     if (!values.length) return host.append(el("p", { class: "soft" }, "no frame has a finite value")), host;
-    const [low, high] = padded(values), y = scale(low, high, height - bottom, 6), x = scale(0, Math.max(1, k.frames - 1), left, width - 2);
+    const [low, high] = padded(values, .06, 5 * 10 ** -c.decimals), y = scale(low, high, height - bottom, 6), x = scale(0, Math.max(1, k.frames - 1), left, width - 2);
     const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} over the frames of ${k.name}` });
     for (const [v, all] of marks(low, high, 3)) svg.append(el("line", { class: "grid", x1: left, x2: width, y1: y(v), y2: y(v) }), el("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, tickText(v, all)));
     for (const v of ticks(0, k.frames - 1, 6)) if (Number.isInteger(v)) svg.append(el("text", { x: x(v), y: height - 4, "text-anchor": v === 0 ? "start" : "middle" }, v + 1));
-    for (const n of shown) {
+    const hides = (above, below) => {
+      const apart = series[above].map((v, t) => Math.abs(y(number(v) * c.factor) - y(number(series[below][t]) * c.factor))).filter(Number.isFinite);
+      return apart.length > 0 && apart.filter((v) => v < 1).length > .8 * apart.length;
+    };
+    shown.forEach((n, i) => {
       let d = "", pen = false;
       series[n].forEach((raw, t) => {
         const v = number(raw);
@@ -386,8 +396,9 @@
         if (!pen && !Number.isFinite(number(series[n][t + 1]))) d += "h.01";  // a frame alone is a dot
         pen = true;
       });
-      svg.append(el("path", { class: "line", d, style: `--c: ${colour(n)}`, "stroke-linecap": "round" }));
-    }
+      const dashed = shown.slice(0, i).some((below) => hides(n, below));  // so that the one beneath is seen too
+      svg.append(el("path", { class: "line", d, style: `--c: ${colour(n)}`, "stroke-linecap": dashed ? "butt" : "round", "stroke-dasharray": dashed ? "6 6" : null }));
+    });
     const head = el("line", { class: "head", y1: 4, y2: height - bottom });
     svg.append(head);
     const at = (event) => {
@@ -419,7 +430,7 @@
       const line = el("i");
       heads.push((t) => { line.style.top = `${((t + .5) / k.frames) * 100}%`; });
       const image = el("img", { class: "slice", src, alt: `x–t slice of ${name}`, style: `height: ${k.frames * tall}px`, on: { click: (event) => { pause(); seek((event.offsetY / image.clientHeight) * k.frames - .5); } } });
-      return el("figure", {}, el("figcaption", {}, names.includes(name) ? dot(name) : null, name), el("div", { class: "slice-box" }, image, line));
+      return el("figure", {}, el("figcaption", {}, names.includes(name) ? dot(name) : null, words(name)), el("div", { class: "slice-box" }, image, line));
     }), ...blank);
   }
 
@@ -455,7 +466,7 @@
   }
 
   function drawMade() {
-    const rows = [...Object.entries(data.restorers), ["device", data.device], ...Object.entries(data.versions), ...Object.entries(data.files).map(([path, digest]) => [path.split("/").pop(), `sha256 ${digest} · ${path}`])];
+    const rows = [...Object.entries(data.restorers), ...columns.map((c) => [c.name, c.protocol]), ...data.origin, ...Object.entries(data.files).map(([path, digest]) => [path.split("/").pop(), `sha256 ${digest} · ${path}`])];
     fill($("facts"), ...rows.flatMap(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]));
     $("options").textContent = data.options;
     if (data.problems.length) {

@@ -1,13 +1,24 @@
 """The paper's own numbers, to be quoted beside ours and never mixed with them."""
 
+from collections.abc import Sequence
+
 SOURCE = (
     "Feng, Li, Loy: Kalman-Inspired Feature Propagation for Video Face Super-Resolution (ECCV 2024), "
     "supplement, table A2"
 )
 NOTE = (
     "Quoted, not measured here: VFHQ-Test, whose clips and degradations are the authors' own draw. "
-    "The paper names no network for LPIPS, IDS and AKD, so those columns compare with no column of this run."
+    "The paper names no network for LPIPS, IDS and AKD, so those columns compare with no column of this run; "
+    "the others are only comparable at 512 px on VFHQ-Test."
 )
+SIZE = [512, 512]
+
+
+def note(sizes: Sequence[Sequence[int]]) -> str:
+    """``NOTE``, and that nothing compares where the run's frames have other sizes, (height, width)."""
+    others = sorted({f"{width}×{height}" for height, width in sizes if [height, width] != SIZE})
+    return NOTE + (f" The frames of this run are {', '.join(others)}: no column compares." if others else "")
+
 
 COLUMNS = ("PSNR", "SSIM", "LPIPS", "IDS", "AKD", "σ_IDS", "σ_AKD")
 HIGHER_IS_BETTER = (True, True, False, True, False, False, False)

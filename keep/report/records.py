@@ -1,33 +1,27 @@
 """One file a clip: what ``keep.test`` has measured, and by which a run that was stopped goes on.
 
-A record is used again only if its key is the same: the key is a hash of all that its numbers follow from (options,
-the contents of weight files and plugins, versions, the clip's files). Nothing in a record depends on the clock, so that
-the same run gives the same bytes, in one go or in several, on one rank or on many.
+A record is used again only if its key is the same: a hash of what all numbers of the clip follow from (data, seed,
+code, versions, plugins, the clip's files). Each restorer has a key of its own in it (its options, the metrics, the
+contents of the weight files of both), so that a new restorer leaves the others' numbers as they are. Nothing in a
+record depends on the clock: the same run gives the same bytes, in one go or in several, on one rank or on many. Only a
+failure, which is tried again, bears the launch that it happened in.
 """
 
 import hashlib
 import json
 import math
-import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
-import torch
 
-import keep
-from keep.downloads import sha256
 from keep.evaluate import ClipResult, ClipScore, Failure, Table
-from keep.registry import Spec
+from keep.report.origin import launch
 from keep.visual import write_file
-from keep.weights import PUBLISHED
-
-PACKAGES = ("torchvision", "numpy", "opencv-python-headless", "av", "lpips")
 
 
 def file_name(name: str) -> str:
@@ -43,6 +37,7 @@ class Unit:
         number: of the clip in its split.
         key: of its record.
         folder: of the results.
+        keys: restorer → key of its part of the record.
     """
 
     split: str
@@ -50,18 +45,34 @@ class Unit:
     clip: str
     key: str
     folder: Path
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, kind: str, suffix: str = "") -> Path:
         """``clips/SPLIT/CLIP.json`` and the like."""
         return self.folder / kind / file_name(self.split) / (file_name(self.clip) + suffix)
 
     def read(self) -> dict[str, Any] | None:
-        """The record, or None where there is none with this unit's key."""
+        """What of the record has this unit's keys; None where there is none."""
         try:
             record = json.loads(self.place("clips", ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("key") == self.key else None
+        if not isinstance(record, dict) or record.get("key") != self.key:
+            return None
+        own, failures = record.get("restorers", {}), record.get("failures", [])
+        return {
+            **record,
+            "restorers": {name: part for name, part in own.items() if part["key"] == self.keys.get(name, "")},
+            "failures": [f for f in failures if f["key"] == self.keys.get(f["restorer"], "")],
+        }
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """The samples for metrics of sets."""
+        try:
+            with np.load(self.place("clips", ".npz")) as arrays:
+                return {k: arrays[k] for k in arrays.files}
+        except OSError:
+            return {}
 
     def write(self, record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> None:
         """The record, last of all the clip's files; and the samples for metrics of sets, where there are any."""
@@ -72,12 +83,16 @@ class Unit:
         write_json(self.place("clips", ".json"), {"key": self.key, **record})
 
 
-def record_of(unit: Unit, sample: Mapping[str, Any], result: ClipResult, media: Any) -> dict[str, Any]:
-    """The record of a clip, as plain data for JSON."""
+def record_of(
+    unit: Unit, sample: Mapping[str, Any], result: ClipResult, media: Any, kept: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The record of a clip, as plain data for JSON; ``kept``: the former one, for the restorers that are not new."""
     clips = {"gt": sample["gt"], **({"lq": sample["lq"]} if "lq" in sample else {})}
-    restorers = {}
+    restorers = dict(kept["restorers"]) if kept else {}
+    failures = [f for f in (kept["failures"] if kept else []) if f["restorer"] in restorers]
     for score in result.scores:
         restorers[score.restorer] = {
+            "key": unit.keys.get(score.restorer, ""),
             "scores": plain(score.scores),
             "missing": score.missing,
             "per_frame": plain(score.per_frame),
@@ -85,6 +100,8 @@ def record_of(unit: Unit, sample: Mapping[str, Any], result: ClipResult, media: 
         if score.restorer in result.gains:
             gains = result.gains[score.restorer]
             restorers[score.restorer]["gain"] = plain(gains.reshape(len(gains), -1).mean(axis=1).astype(np.float64))
+    failures += [_failure(unit, f) for f in result.failures]
+    order = list(unit.keys) or list(restorers)
     return {
         "split": unit.split,
         "clip": unit.clip,
@@ -94,17 +111,40 @@ def record_of(unit: Unit, sample: Mapping[str, Any], result: ClipResult, media: 
         "fps": float(sample.get("fps", 25)),
         "degradation": json.loads(sample.get("degradation") or "[]"),
         "sha256": {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest() for k, v in clips.items()},
-        "restorers": restorers,
-        "failures": [vars(f) for f in result.failures],
+        "restorers": {name: restorers[name] for name in order if name in restorers},
+        "failures": sorted(failures, key=lambda f: order.index(f["restorer"]) if f["restorer"] in order else -1),
         "media": media,
+        **_launch(failures),
     }
 
 
 def failed_record(unit: Unit, message: str) -> dict[str, Any]:
     """The record of a clip that cannot be read."""
-    failure = {"restorer": "", "metric": None, "message": message}
+    failures = [_failure(unit, Failure("", None, message))]
     return {"split": unit.split, "clip": unit.clip, "number": unit.number, "frames": 0, "restorers": {},
-            "failures": [failure], "media": None}  # fmt: skip
+            "failures": failures, "media": None, **_launch(failures)}  # fmt: skip
+
+
+def _failure(unit: Unit, failure: Failure) -> dict[str, Any]:
+    return {**vars(failure), "key": unit.keys.get(failure.restorer, "")}
+
+
+def _launch(failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {} if all(f["lasting"] for f in failures) else {"launch": launch()}
+
+
+def left(record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]) -> list[str]:
+    """The restorers that are still to be run on a clip. What has failed is tried again, but for what always will."""
+    if record is None or record["media"] is None or record["media"]["wanted"] != wanted:
+        return list(restorers)
+    again = {f["restorer"] for f in record["failures"] if not f["lasting"]}
+    names = [name for name in restorers if name in again or name not in record["restorers"]]
+    return list(restorers) if names and wanted["videos"] else names  # the videos show all of them
+
+
+def settled(record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]) -> bool:
+    """Whether nobody is still to work on a clip: it is done, or it was tried in this launch."""
+    return not left(record, wanted, restorers) or (record is not None and record.get("launch") == launch())
 
 
 def samples_of(result: ClipResult) -> dict[str, np.ndarray]:
@@ -117,18 +157,22 @@ def samples_of(result: ClipResult) -> dict[str, np.ndarray]:
     return found
 
 
+def restorer_of(key: str) -> str:
+    """Whose samples they are, from their key in :func:`samples_of`."""
+    return unquote(key).split("\n")[0]
+
+
 def table_of(units: Iterable[tuple[Unit, Mapping[str, Any]]], restorers: Sequence[str]) -> Table:
     """The table of one split from its records."""
     tables = []
     for unit, record in units:
-        samples: dict[str, np.ndarray] = {}
-        if unit.place("clips", ".npz").exists():
-            with np.load(unit.place("clips", ".npz")) as arrays:
-                samples = {k: arrays[k] for k in arrays.files}
+        samples = unit.samples()
         scores = [
             _score(unit, record, name, samples) for name in restorers if name in record["restorers"]
         ]  # fmt: skip
-        failures = [(unit.clip, Failure(**f)) for f in record["failures"]]
+        failures = [
+            (unit.clip, Failure(**{k: v for k, v in f.items() if k != "key"})) for f in record["failures"]
+        ]  # fmt: skip
         tables.append(Table(scores, failures))
     return Table.merged(tables)
 
@@ -153,41 +197,6 @@ def _score(unit: Unit, record: Mapping[str, Any], restorer: str, samples: Mappin
 
 
 # --- what the numbers follow from ----------------------------------------------------------------------------
-
-
-def versions() -> dict[str, str]:
-    """Of Python, KEEP and the packages that numbers come from."""
-    found = {"keep": keep.__version__, "python": platform.python_version(), "torch": torch.__version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def file_hashes(value: Any) -> dict[str, str]:
-    """Every file that the options ``value`` name, and its sha256; of the authors' weights the digits in their name."""
-    found: dict[str, str] = {}
-    for path in _paths(value):
-        if path.expanduser().is_file():
-            found[str(path)] = sha256(path.expanduser())
-        elif str(path) in PUBLISHED:
-            found[str(path)] = PUBLISHED[str(path)][1]
-    return dict(sorted(found.items()))
-
-
-def _paths(value: Any) -> Iterator[Path]:
-    if isinstance(value, Path):
-        yield value
-    elif isinstance(value, Spec):
-        yield from _paths(value.options)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _paths(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _paths(item)
 
 
 def key_of(*facts: Any) -> str:

@@ -33,6 +33,7 @@ def column_of(metric: Any) -> dict[str, Any]:
         "decimals": metric.decimals,
         "curve": not isinstance(metric, SetMetric) and metric.per_frame,
         "first": getattr(metric, "first", 0),
+        "protocol": metric.describe(),
     }
 
 
@@ -47,10 +48,12 @@ def split_of(
     restorers: Sequence[str],
     metrics: Sequence[Any],
     level: str | None = None,
+    sizes: Sequence[Sequence[int]] = (),
 ) -> Row:
     """One split's numbers: means with 95 % intervals over clips, and paired differences of all pairs of restorers.
 
-    A metric of sets that has no value becomes a problem of the split. ``level``: what is quoted of the paper beside it.
+    A metric of sets that has no value becomes a problem of the split. ``level``: what is quoted of the paper beside it;
+    ``sizes``: the sizes that its frames have, (height, width).
     """
     problems = []
     rows = []
@@ -76,6 +79,7 @@ def split_of(
         "rows": rows,
         "pairs": pairs,
         "paper": level,
+        "sizes": [list(size) for size in sizes],
         "problems": [*problems, *_failures(name, table)],
     }
 
@@ -128,7 +132,7 @@ def console(content: Row) -> str:
         ]
         digits = {c["header"]: c["decimals"] for c in content["columns"]}
         parts.append(f"{split['name']}: {_counted(split)}\n" + console_table(rows, columns, digits))
-        parts += [f"  {line}\n" for line in [*differences(split, content), *left_out(split)]]
+        parts.append("".join(f"  {line}\n" for line in [*differences(split, content), *left_out(split)]))
     return "\n".join(parts)
 
 
@@ -153,17 +157,28 @@ def markdown(content: Row) -> str:
         notes = [*differences(split, content), *left_out(split)]
         lines += ["\n".join(f"- {note}" for note in notes) + "\n"] if notes else []
         if split["paper"]:
-            lines += [f"### Quoted from the paper: {split['paper']}\n", f"{paper.SOURCE}. {paper.NOTE}\n"]
+            lines += [
+                f"### Quoted from the paper: {split['paper']}\n",
+                f"{paper.SOURCE}. {paper.note(split['sizes'])}\n",
+            ]
             header = {"": None, **{h: None for h in paper_headers()}}
             quoted = [
                 {"": f"{name} (quoted)", **dict(zip(paper_headers(), values, strict=True))}
                 for name, values in paper.A2[split["paper"]].items()
             ]
             lines.append(markdown_table(quoted, header))
-    lines.append("## Weights and restorers\n")
+    lines.append("## How it was measured\n")
+    lines.append("".join(f"- {c['name']}: {c['protocol']}\n" for c in content["columns"]))
+    lines.append("## Restorers, weights and code\n")
     lines.append("".join(f"- {name}: {text}\n" for name, text in content["restorers"].items()))
     lines.append("".join(f"- `{path}`: sha256 {digest}\n" for path, digest in content["files"].items()))
+    lines.append("".join(f"- {name}: {text}\n" for name, text in origin_of(content)))
     return "\n".join(lines)
+
+
+def origin_of(content: Row) -> list[tuple[str, str]]:
+    """Device, versions and code, as (name, text)."""
+    return [("device", content["device"]), *content["versions"].items(), ("keep's code", f"sha256 {content['code']}")]
 
 
 def latex(content: Row) -> str:
@@ -175,7 +190,7 @@ def latex(content: Row) -> str:
     lines = [
         "% needs \\usepackage{booktabs}",
         f"% quoted rows: {paper.SOURCE}.",
-        f"% {paper.NOTE}",
+        f"% {paper.note([size for split in content['splits'] if split['paper'] for size in split['sizes']])}",
         f"\\begin{{tabular}}{{l{'c' * width}}}",
         "\\toprule",
     ]
@@ -205,6 +220,12 @@ def latex(content: Row) -> str:
         headers = [tex(f"{c['header']} {'↑' if c['better'] else '↓'}") for c in content["columns"]]
         ours = [[tex(row["restorer"]), *(column[k] for column in ranked)] for k, row in enumerate(split["rows"])]
         block("This run", headers, ours)
+        apart = [
+            [tex(f"{a} − {b}"), *(_difference(split, a, b, c) for c in content["columns"])] for a, b in compared(split)
+        ]  # fmt: skip
+        if apart:
+            lines.append("\\midrule")
+            block("Difference ($^*$: told from noise)", headers, apart)
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
@@ -235,17 +256,27 @@ def clips_csv(content: Row, records: Sequence[Row]) -> str:
 # --- words ------------------------------------------------------------------------------------------------------
 
 
+def compared(split: Row) -> list[tuple[str, str]]:
+    """Who is put against whom in the tables: each restorer against the first, and the last against each other."""
+    names = [row["restorer"] for row in split["rows"]]
+    return [(a, b) for b, a in combinations(names, 2) if b == names[0] or a == names[-1]]
+
+
+def clear(pair: Row) -> bool:
+    """Whether a difference can be told from noise."""
+    return (number(pair["low"]) > 0 or number(pair["high"]) < 0) and number(pair["p"]) < NOISE
+
+
 def differences(split: Row, content: Row) -> list[str]:
-    """Each restorer against the first: the paired difference, and whether it can be told from noise."""
+    """The paired differences of :func:`compared`, and whether they can be told from noise."""
     columns = {c["name"]: c for c in content["columns"]}
     lines = []
     for pair in split["pairs"]:
-        if pair["b"] != split["rows"][0]["restorer"] or pair["mean"] is None or pair["low"] is None:
+        if (pair["a"], pair["b"]) not in compared(split) or pair["mean"] is None or pair["low"] is None:
             continue
         c = columns[pair["metric"]]
-        clear = (number(pair["low"]) > 0 or number(pair["high"]) < 0) and number(pair["p"]) < NOISE
         ahead = (number(pair["mean"]) > 0) == c["better"]
-        verdict = ("better" if ahead else "worse") if clear else "not told from noise"
+        verdict = ("better" if ahead else "worse") if clear(pair) else "not told from noise"
         lines.append(
             f"{pair['a']} − {pair['b']}, {c['header']}: {_text(pair['mean'], c, sign=True)} "
             f"[{_text(pair['low'], c, sign=True)}, {_text(pair['high'], c, sign=True)}], "
@@ -254,18 +285,39 @@ def differences(split: Row, content: Row) -> list[str]:
     return lines
 
 
+def _difference(split: Row, a: str, b: str, column: Row) -> str:
+    """A cell of the LaTeX table."""
+    for pair in split["pairs"]:
+        if (pair["a"], pair["b"], pair["metric"]) == (a, b, column["name"]) and pair["mean"] is not None:
+            mark = "$^*$" if pair["low"] is not None and clear(pair) else ""
+            return f"${_text(pair['mean'], column, sign=True)}$" + mark
+    return "--"
+
+
 def left_out(split: Row) -> list[str]:
-    """Frames and clips that some metric has no value for, counted."""
+    """Frames and clips that some metric has no value for, counted: a line a restorer."""
     lines = []
     for row in split["rows"]:
+        found: dict[tuple[int, int], list[str]] = {}
         for metric, cell in row["cells"].items():
             lost = len(split["clips"]) - cell["clips"]
             if cell["missing"] or lost:
-                lines.append(
-                    f"{row['restorer']}, {metric}: {cell['missing']} frames without a value left out"
-                    + (f", {lost} of {len(split['clips'])} clips as a whole" if lost else "")
-                )
+                found.setdefault((cell["missing"], lost), []).append(metric)
+        parts = [_lost(missing, lost, len(split["clips"])) + _of(metrics, len(row["cells"]))
+                 for (missing, lost), metrics in found.items()]  # fmt: skip
+        if parts:
+            lines.append(f"{row['restorer']}: without a value and left out: {'; '.join(parts)}")
     return lines
+
+
+def _lost(missing: int, lost: int, clips: int) -> str:
+    frames = f"{missing} frame{'s' * (missing != 1)}" if missing else ""
+    whole = f"{lost} of {clips} clips as a whole" if lost else ""
+    return ", ".join(x for x in (frames, whole) if x)
+
+
+def _of(metrics: Sequence[str], count: int) -> str:
+    return " (every metric)" if len(metrics) == count > 1 else f" ({', '.join(metrics)})"
 
 
 def paper_headers() -> list[str]:

@@ -24,7 +24,7 @@ def write_report(
     """Tables, values and page, into ``folder``; the same records give the same bytes.
 
     Args:
-        about: versions, device, hashes of files.
+        about: versions, code, device, hashes of files.
         restorers: row name → restorer, as built.
         units: every clip, split by split, with its record.
         problems: what was left out from the start, in lines.
@@ -37,7 +37,8 @@ def write_report(
         own = [(u, r) for u, r in units if u.split == name]
         table = table_of(own, list(restorers))
         level = config.paper.get(name, name if name in paper.A2 else None)
-        splits.append(tables.split_of(name, table, [u.clip for u, _ in own], list(restorers), metrics, level))
+        sizes = sorted({tuple(r["size"]) for _, r in own if "size" in r})
+        splits.append(tables.split_of(name, table, [u.clip for u, _ in own], list(restorers), metrics, level, sizes))
     content = {
         "name": config.name,
         **about,
@@ -46,7 +47,7 @@ def write_report(
         "splits": splits,
         "problems": [*problems, *(line for split in splits for line in split["problems"])],
     }
-    records = [{k: v for k, v in r.items() if k not in ("key", "media")} for _, r in units]
+    records = [_told(r) for _, r in units]
     options = to_yaml(config)
     everything = {**content, "table": tables.flat_rows(content), "options": options, "clips": records}
     write_json(folder / "results.json", everything)
@@ -59,6 +60,16 @@ def write_report(
     for name, text in content["restorers"].items():
         log.info(f"  {name}: {text}")
     return content
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what is for going on alone, and without what is no number."""
+    told = {k: v for k, v in record.items() if k not in ("key", "media", "launch")}
+    told["restorers"] = {
+        name: {k: v for k, v in own.items() if k != "key"} for name, own in record["restorers"].items()
+    }
+    told["failures"] = [{k: v for k, v in f.items() if k != "key"} for f in record["failures"]]
+    return told
 
 
 def describe(restorer: Any) -> str:

@@ -61,7 +61,7 @@ def page(tmp_path_factory) -> Path:
         level = "mild" if split == "mild" else None
         splits.append(tables.split_of(split, Table(scores), ["a 30%/x", "b", "c"], NAMES, metrics, level))
     content = {
-        "name": "a <test>", "versions": {"keep": "1"}, "device": "cpu", "files": {"w/net.pth": "ab"},
+        "name": "a <test>", "versions": {"keep": "1"}, "code": "c0de", "device": "cpu", "files": {"w/net.pth": "ab"},
         "restorers": dict.fromkeys(NAMES, "a restorer"), "columns": [tables.column_of(m) for m in metrics],
         "splits": splits, "problems": ["own: something is missing"],
     }  # fmt: skip
@@ -170,7 +170,7 @@ def test_other_split_reference_and_an_address_of_a_clip(page):
         tell(document.getElementById("paper").hidden);
         document.querySelectorAll("#splits button")[0].click(); tell(document.getElementById("paper").hidden);
         tell(document.querySelectorAll("#paper-table tbody tr").length);
-        const marks = () => [...document.querySelectorAll("#forest .name")].map((n) => n.textContent).join("|");
+        const marks = () => [...document.querySelectorAll("#forest .name title")].map((n) => n.textContent).join("|");
         tell(marks());
         const select = document.getElementById("reference"); select.value = "KEEP";
         select.dispatchEvent(new Event("change"));

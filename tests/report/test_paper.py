@@ -8,6 +8,12 @@ from keep.report import paper
 SUPPLEMENT = Path(__file__).resolve().parents[2] / "../shared/reference/keep_supplementary.txt"
 
 
+def test_the_note_says_where_nothing_compares():
+    assert "only comparable at 512 px on VFHQ-Test" in paper.note([(512, 512)])
+    assert "this run are" not in paper.note([(512, 512)])
+    assert paper.note([(512, 512), (256, 320)]).endswith("The frames of this run are 320×256: no column compares.")
+
+
 def test_every_row_has_every_column():
     assert paper.A2.keys() == {"mild", "medium", "heavy"}
     for rows in paper.A2.values():

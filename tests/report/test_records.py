@@ -46,7 +46,7 @@ def test_a_record_with_another_key_or_cut_short_is_none(tmp_path):
     one = unit(tmp_path)
     assert one.read() is None
     one.write({"failures": []}, {})
-    assert one.read() == {"key": "k", "failures": []}
+    assert one.read() == {"key": "k", "restorers": {}, "failures": []}
     assert unit(tmp_path, key="other").read() is None
     path = one.place("clips", ".json")
     path.write_bytes(path.read_bytes()[:-5])
@@ -73,14 +73,41 @@ def test_file_names_are_names_and_stay_different(tmp_path, names):
         assert (tmp_path / name).parent.resolve() == tmp_path.resolve()
 
 
-def test_hashes_of_every_file_in_nested_options(tmp_path):
-    (tmp_path / "net.pth").write_bytes(b"x")
-    found = records.file_hashes([{"a": (tmp_path / "net.pth",), "b": tmp_path / "none.pth"}, 3])
-    assert list(found) == [str(tmp_path / "net.pth")]
-    assert found[str(tmp_path / "net.pth")].startswith("2d711642")
+def test_of_a_record_only_the_parts_with_the_restorers_keys_are_read(tmp_path):
+    one = Unit("mild", 2, "a/b c%", "k", tmp_path, {"r/1": "k1", "x": "kx"})
+    one.write(records.record_of(one, SAMPLE, result(), {"wanted": 1}), records.samples_of(result()))
+    assert (one.read() or {})["restorers"].keys() == {"r/1"}
+    other = Unit("mild", 2, "a/b c%", "k", tmp_path, {"r/1": "new", "x": "kx"}).read()
+    assert other is not None
+    assert other["restorers"] == {}
+    assert [f["restorer"] for f in other["failures"]] == ["x"]
+    gone = Unit("mild", 2, "a/b c%", "k", tmp_path, {"r/1": "k1"}).read()
+    assert gone is not None
+    assert (gone["restorers"].keys(), gone["failures"]) == ({"r/1"}, [])
 
 
-def test_the_authors_weights_are_known_by_the_digits_of_their_name():
-    from pathlib import Path
+def record(*failures: tuple[str, bool], launch: str | None = None, restorers: str = "ab", videos: str = "") -> dict:
+    found = {
+        "restorers": {name: {} for name in restorers}, "media": {"wanted": {"videos": list(videos)}},
+        "failures": [{"restorer": name, "lasting": lasting} for name, lasting in failures],
+    }  # fmt: skip
+    return found if launch is None else {**found, "launch": launch}
 
-    assert records.file_hashes(Path("KEEP")) == {"KEEP": "b76feb75"}
+
+@pytest.mark.parametrize(
+    ("found", "videos", "left", "settled"),
+    [
+        (None, "", ["a", "b"], False),
+        (record(), "", [], True),
+        (record(restorers="a"), "", ["b"], False),
+        (record(), "ab", ["a", "b"], False),
+        (record(restorers="a", videos="ab"), "ab", ["a", "b"], False),
+        (record(("b", True)), "", [], True),  # no face: it will not find one
+        (record(("b", False), launch="before"), "", ["b"], False),  # another rank is to try it again
+        (record(("b", False), launch="now"), "", ["b"], True),  # it has
+    ],
+)
+def test_who_is_left_to_do_and_who_is_waited_for(monkeypatch, found, videos, left, settled):
+    monkeypatch.setenv("KEEP_LAUNCH", "now")
+    assert records.left(found, {"videos": list(videos)}, ["a", "b"]) == left
+    assert records.settled(found, {"videos": list(videos)}, ["a", "b"]) == settled

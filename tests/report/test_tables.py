@@ -52,6 +52,9 @@ def content():
         "name": "run",
         "restorers": {"bicubic": "bicubic ×4", "KEEP": "KEEP (ema) net.pth"},
         "files": {"net.pth": "ab12"},
+        "versions": {"torch": "2"},
+        "code": "c0de",
+        "device": "cpu",
         "columns": [tables.column_of(m) for m in METRICS],
         "splits": [split],
         "problems": split["problems"],
@@ -86,12 +89,40 @@ def test_a_failure_is_one_line_with_the_clips_it_befell(content):
     assert content["problems"] == ["heavy: clip0 and 2 more clips: KEEP: IDS: no face"]
 
 
+def three() -> dict:
+    """A split of three restorers, of which the last is 1 dB ahead of the second in every clip."""
+    rng = np.random.default_rng(0)
+    clips = [f"clip{i}" for i in range(8)]
+    base = rng.random(8)
+    scores = [
+        ClipScore(clip, name, i, 2, {}, {"PSNR": float(base[i] + k)}, {"PSNR": 3 if name == "b" else 0})
+        for i, clip in enumerate(clips) for k, name in enumerate("abc")
+    ]  # fmt: skip
+    split = tables.split_of("own", Table(scores), clips, list("abc"), METRICS[:1], None, [(256, 256)])
+    return {"columns": [tables.column_of(METRICS[0])], "splits": [split]}
+
+
+def test_each_is_compared_with_the_first_and_the_last_with_each():
+    content = three()
+    lines = tables.differences(content["splits"][0], content)
+    assert [line.partition(",")[0] for line in lines] == ["b − a", "c − a", "c − b"]
+    assert lines[2].startswith("c − b, PSNR: +1.00 [+1.00, +1.00]")
+    assert lines[2].endswith("better")
+    text = tables.latex(content)
+    assert r"c $-$ b & $+1.00$$^*$" in text
+
+
+def test_what_is_left_out_is_a_line_a_restorer():
+    assert tables.left_out(three()["splits"][0]) == ["b: without a value and left out: 24 frames (PSNR)"]
+
+
 def test_console(content):
     text = tables.console(content)
     assert "heavy: 3 clips" in text
     assert re.search(r"KEEP +23\.00\* +3\.0000\* +7\.0\*", text)
     assert "σ_IDS (Net_1) (×10⁻²) ↓" in text
-    assert "bicubic, σ_IDS (Net_1): 2 frames without a value left out, 1 of 3 clips as a whole" in text
+    assert "bicubic: without a value and left out: 2 frames, 1 of 3 clips as a whole (σ_IDS (Net_1))" in text
+    assert "\n\n\n" not in text
 
 
 def test_markdown_quotes_the_paper_apart_from_our_rows(content):
@@ -102,6 +133,8 @@ def test_markdown_quotes_the_paper_apart_from_our_rows(content):
     assert "| KEEP (quoted) | 27.2165 | 0.8124 |" in quoted
     assert "names no network" in quoted
     assert "`net.pth`: sha256 ab12" in text
+    assert "keep's code: sha256 c0de" in text
+    assert f"- PSNR: {METRICS[0].describe()}\n" in text
     for table in re.split(r"\n\n", text):
         lines = [line for line in table.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
