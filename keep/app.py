@@ -3,7 +3,7 @@
     python -m keep.app -w keep.safetensors          # then open http://127.0.0.1:7860
     python -m keep.app -w KEEP --device cuda --detector RetinaFace --port 8000
 
-All options of ``keep.restore`` that choose networks are taken; what changes from video to video is on the page.
+The options of ``keep.restore`` are taken: those on the page are its defaults there, the others hold for all videos.
 """  # fmt: skip
 
 import argparse
@@ -43,18 +43,26 @@ SYNCHRONISE = """
 """
 
 
-def build(tools: Any, folder: Path) -> Any:
+NOT_HERE = ("frames", "fps", "compare", "plots", "overwrite", "aligned")  # options of keep.restore
+
+
+def build(tools: Any, folder: Path, settings: Any = None) -> Any:
     """The page.
 
     Args:
         tools: the networks (:class:`keep.restoration.Tools`).
         folder: where results are written.
+        settings: :class:`keep.restoration.Settings`: defaults of what is on the page, and what holds for all videos.
 
     Raises:
         UserError: Gradio is not installed.
     """
     gr = _gradio()
     from keep.restoration import KeepNetwork, Settings, restore_video
+
+    given = settings or Settings()
+    sizes, own_size = scales(given.scale, tools.enhancer.scale if tools.enhancer else 1)
+    weight = tools.network.options.get("w", 1) if isinstance(tools.network, KeepNetwork) else 1
 
     def run(
         video: str | None, aligned: bool, fidelity: float, match_color: bool, scale: str, smoothing: float, crf: int,
@@ -65,8 +73,9 @@ def build(tools: Any, folder: Path) -> Any:
         mine = replace(tools)
         if isinstance(mine.network, KeepNetwork):
             mine.network = mine.network.with_fidelity(fidelity)
-        chosen = {"1×": 1.0, "2×": 2.0, "4×": 4.0}.get(scale)
-        settings = Settings(aligned=aligned, match_color=match_color, scale=chosen, sigma=smoothing, crf=int(crf))
+        chosen = replace(
+            given, aligned=aligned, match_color=match_color, scale=sizes[scale], sigma=smoothing, crf=int(crf)
+        )
         output = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(video).stem}_restored.mp4"
 
         def tell(what: str, done: int, total: int | None, tracks: list[int]) -> None:
@@ -74,7 +83,7 @@ def build(tools: Any, folder: Path) -> Any:
             progress((done, total), desc=f"{what}{who}", unit="frames")
 
         try:
-            summary = restore_video(video, output, mine, settings, tell)
+            summary = restore_video(video, output, mine, chosen, tell)
         except UserError as error:
             raise gr.Error(str(error).replace(f"{video}: ", ""), print_exception=False) from error
         lines = [line.strip() for line in summary.lines()]
@@ -103,14 +112,20 @@ def build(tools: Any, folder: Path) -> Any:
             with gr.Column():
                 with gr.Row():
                     aligned = gr.Checkbox(label="Aligned faces", info="The frames are cropped faces already.")
-                    match = gr.Checkbox(label="Match colours", info="Give restored faces the input's colours.")
+                    match = gr.Checkbox(
+                        label="Match colours", value=given.match_color,
+                        info="Give restored faces the input's colours.",
+                    )  # fmt: skip
                 fidelity = gr.Slider(
-                    0, 1, 1, step=0.05, label="Fidelity", info="0: most detail, 1: closest to the input"
+                    0, 1, weight, step=0.05, label="Fidelity", info="0: most detail, 1: closest to the input"
                 )
                 with gr.Accordion("More", open=False):
-                    scale = gr.Radio(["1×", "2×", "4×"], value="1×", label="Size of the output")
-                    smoothing = gr.Slider(0, 10, 5, step=0.5, label="Smoothing of landmarks", info="σ in frames")
-                    crf = gr.Slider(0, 40, 18, step=1, label="CRF", info="Quality of H.264: lower is better, larger")
+                    scale = gr.Radio(list(sizes), value=own_size, label="Size of the output")
+                    smoothing = gr.Slider(
+                        0, max(10, given.sigma), given.sigma, step=0.5, label="Smoothing of landmarks",
+                        info="σ in frames",
+                    )  # fmt: skip
+                    crf = gr.Slider(0, 51, given.crf, step=1, label="CRF", info="Quality: lower is better, larger")
                 start = gr.Button("Restore", variant="primary", elem_id="restore")
                 download = gr.DownloadButton("Download", interactive=False, elem_id="download")
                 report = gr.Markdown(elem_id="report")
@@ -122,6 +137,17 @@ def build(tools: Any, folder: Path) -> Any:
         start.click(run, [before, *options], results, concurrency_limit=1, show_progress_on=[after])
         number.release(look, [before, result, number], slider)
     return page
+
+
+def scales(given: float | None, own: float) -> tuple[dict[str, float], str]:
+    """The sizes that the page offers, by label, and the label of its default.
+
+    Args:
+        given: of the command line, None without.
+        own: of the background model, 1 without.
+    """
+    default = given or own
+    return {f"{size:g}×": float(size) for size in sorted({1, 2, 4, own, default})}, f"{default:g}×"
 
 
 def frame_pair(before: str, after: str, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,22 +171,41 @@ def _frame(path: str, number: int) -> np.ndarray:
         return image
 
 
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of ``keep.restore`` that the page takes, checked.
+
+    Raises:
+        UserError: a value that makes no sense, or an option that is none of the page's.
+    """
+    parser = restore.parser()
+    parser.prog = "keep-app"
+    args = parser.parse_args(["page", "-o", "page", *arguments])
+    restore.check(args)
+    for name in NOT_HERE:
+        if getattr(args, name) != parser.get_default(name):
+            raise UserError(f"--{name}: is no option of the web page; use keep-restore")
+    if args.codec == "ffv1":
+        raise UserError("--codec: no browser plays ffv1; use h264 or h265 for the web page")
+    return args
+
+
 def command(argv: Sequence[str] | None) -> None:
     p = argparse.ArgumentParser(
         prog="keep-app",
         description="A web page that restores videos.",
-        epilog="Further options are those of keep-restore for networks, faces and pasting (python -m keep.restore -h).",
+        epilog="Further options are those of keep-restore (python -m keep.restore -h), save IN, OUT and "
+        + ", ".join(f"--{name}" for name in NOT_HERE),
     )
     p.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for all (default 127.0.0.1)")
     p.add_argument("--port", type=int, default=7860)
     p.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
     own, rest = p.parse_known_args(argv)
     _gradio()
-    args = restore.parser().parse_args(["page", "-o", "page", *rest])
+    args = options(rest)
     to_console()
     tools = restore.build_tools(args)
     with tempfile.TemporaryDirectory(prefix="keep-app-") as folder:
-        page = build(tools, Path(folder))
+        page = build(tools, Path(folder), restore.settings_of(args))
         page.launch(
             server_name=own.host, server_port=own.port, share=own.share, js=SYNCHRONISE, footer_links=[],
             allowed_paths=[folder],

@@ -6,7 +6,9 @@
 """  # fmt: skip
 
 import argparse
+import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from keep import cli
-from keep.data.mux import Codec, list_images
+from keep.data.mux import RATES, Codec, list_images
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.errors import UserError
 from keep.logger import log, to_console
@@ -46,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--batch", type=_positive, default=4, help="faces of the same frames computed side by side (default 4)"
     )
     g.add_argument("--compile", action="store_true", help="torch.compile the network: slow to start, then faster")
-    g.add_argument("--threads", type=int, default=0, help="CPU threads of the network (0: torch's choice)")
+    g.add_argument("--threads", type=_natural, default=0, help="CPU threads of the network (0: torch's choice)")
 
     g = p.add_argument_group("faces")
     g.add_argument(
@@ -90,10 +92,12 @@ def jobs(source: Path, output: Path, frames: bool, codec: str) -> list[tuple[Pat
     """(input, output) of every video that IN and OUT mean.
 
     Raises:
-        UserError: IN is missing or holds nothing to restore, or OUT is a file for a folder of videos.
+        UserError: IN is missing or holds nothing to restore, or OUT is a file for a folder of videos, or looks like a
+            file of a kind that is not written.
     """
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
+    _check_name(output, frames)
     to_file = output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir()
     videos = sorted(f for f in source.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and not f.name.startswith("."))
     if source.is_file() or not videos:
@@ -120,12 +124,16 @@ def share(pairs: Sequence[tuple[Path, Path]], rank: int, world: int) -> list[tup
 
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
+    check(args)
+    from keep.restoration.job import refuse_overwriting
+
     to_console()
     signal.signal(signal.SIGTERM, _stop)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     source, output = Path(args.input), Path(args.output)
     todo = jobs(source, output, args.frames, args.codec)
     many = len(todo) > 1 or todo[0][0] != source
+    refuse_overwriting(todo, settings_of(args))
     if many:
         # Shared out before the finished ones are left out: ranks that start at other times must agree.
         mine = share(todo, rank, world)
@@ -134,31 +142,53 @@ def command(argv: Sequence[str] | None) -> int:
             log.info(f"{finished} of {len(mine)} videos are finished already (--overwrite restores them again)")
     elif rank:
         return 0
-    return restore_all(todo, args, many) if todo else 0
+    if world == 1 or not many:
+        return restore_all(todo, args, many)[0] if todo else 0
+    # A launcher ends all ranks when one of them fails, so failed videos are no failure of the rank: they are listed.
+    failures = output / f"failed.rank{rank}.txt"
+    for old in [failures, *(output.glob("failed.rank*.txt") if rank == 0 else ())]:
+        if old == failures or old not in [output / f"failed.rank{n}.txt" for n in range(world)]:
+            old.unlink(missing_ok=True)
+    problems = restore_all(todo, args, many)[1] if todo else []
+    if problems:
+        output.mkdir(parents=True, exist_ok=True)
+        temporary = failures.with_name(f".{failures.name}")
+        temporary.write_text("".join(f"{line}\n" for line in problems), encoding="utf-8")
+        temporary.replace(failures)
+        log.warning(f"rank {rank}: {len(problems)} of {len(todo)} videos failed or were broken, see {failures}")
+    return 0
 
 
-def restore_all(todo: Sequence[tuple[Path, Path]], args: argparse.Namespace, many: bool) -> int:
-    """Restore these videos; the exit status."""
-    from keep.restoration import Settings, restore_video
+def settings_of(args: argparse.Namespace) -> Any:
+    """The :class:`keep.restoration.Settings` of the command line."""
+    from keep.restoration import Settings
 
-    _check(args)
-    tools = build_tools(args)
-    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
-    status = 0
+    return Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
+
+
+def restore_all(todo: Sequence[tuple[Path, Path]], args: argparse.Namespace, many: bool) -> tuple[int, list[str]]:
+    """Restore these videos; the exit status, and a line for each that failed or was broken."""
+    from keep.restoration import restore_video
+
+    tools, settings = build_tools(args), settings_of(args)
+    status, problems = 0, []
     for number, (video, out) in enumerate(todo, 1):
         try:
             with Bar(f"{number}/{len(todo)} {video.name}" if many else video.name) as bar:
                 summary = restore_video(video, out, tools, settings, bar)
-        except UserError as error:
+        except (UserError, OSError) as error:
             if not many:
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            reason = str(error).replace("\n", " ")
+            print(f"error: {reason}", file=sys.stderr)
+            problems.append(f"{video}: failed: {reason}")
             status = 2
             continue
         log.info("\n".join(summary.lines()))
-        if summary.broken and status == 0:
-            status = BROKEN
-    return status
+        if summary.broken:
+            problems.append(f"{video}: restored, but {summary.notes[-1]}")
+            status = status or BROKEN
+    return status, problems
 
 
 def build_tools(args: argparse.Namespace) -> Any:
@@ -242,14 +272,27 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check_name(output: Path, frames: bool) -> None:
+    if output.is_dir():
+        return
+    suffix = output.suffix.lower()
+    if frames and suffix in VIDEO_SUFFIXES:
+        raise UserError(f"{output}: --frames writes a folder of images; name a folder")
+    if suffix not in VIDEO_SUFFIXES and re.fullmatch(r"\.[a-z]\w*", suffix):
+        known = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise UserError(f"{output}: {suffix} is not written, only {known}; a folder of this name must be there before")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse values that make no sense."""
     from keep.degradation.codec import Preset
 
     checks = [
         ("--fidelity", 0 <= args.fidelity <= 1, "from 0 to 1"),
-        ("--sigma", args.sigma >= 0, "at least 0"),
+        ("--sigma", 0 <= args.sigma < math.inf, "a number from 0"),
+        ("--min-face", 0 <= args.min_face < math.inf, "a number from 0"),
         ("--scale", args.scale is None or 0 < args.scale <= 8, "above 0 and at most 8"),
-        ("--fps", args.fps > 0, "above 0"),
+        ("--fps", RATES[0] <= args.fps <= RATES[1], f"from {RATES[0]:g} to {RATES[1]:g}"),
         ("--crf", args.crf <= 51, "from 0 to 51"),
         ("--preset", args.preset in get_args(Preset), "one of " + ", ".join(get_args(Preset))),
     ]
@@ -261,15 +304,17 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+    return _whole(text, 1)
 
 
 def _natural(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise ValueError
-    return value
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text}")
+    return int(text)
 
 
 def _stop(*_: Any) -> None:

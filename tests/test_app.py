@@ -9,13 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from drawn_faces import Recorder
 from networks import tiny
 
 from keep import app
 from keep.api import Restorer
 from keep.data.video_io import probe, read_video, write_video
+from keep.errors import UserError
 from keep.flow.dis import DIS
-from keep.restoration import KeepNetwork, Tools
+from keep.restoration import KeepNetwork, Settings, Tools
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -44,6 +46,42 @@ def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert app.main(["-w", "none.pth"]) == 2
     assert "pip install keep-vfsr[app]" in capsys.readouterr().err
+
+
+def test_the_command_lines_options_are_the_pages(monkeypatch):
+    monkeypatch.setattr(app, "_gradio", lambda: None)
+    args = app.options(["--min-face", "40", "--max-gap", "3", "--batch", "2", "--codec", "h265", "--crf", "30"])
+    settings = app.restore.settings_of(args)
+    assert (settings.min_face, settings.max_gap, settings.batch) == (40, 3, 2)
+    assert (settings.codec, settings.crf) == ("h265", 30)
+    for wrong in (["--min-face", "nan"], ["--fidelity", "3"], ["--compare"], ["--codec", "ffv1"]):
+        with pytest.raises(UserError, match=wrong[0]):
+            app.options(wrong)
+
+
+def test_the_pages_sizes():
+    """Its default is the command line's, else the background model's."""
+    assert app.scales(None, 1) == ({"1×": 1, "2×": 2, "4×": 4}, "1×")
+    assert app.scales(None, 3) == ({"1×": 1, "2×": 2, "3×": 3, "4×": 4}, "3×")
+    assert app.scales(1.5, 4) == ({"1×": 1, "1.5×": 1.5, "2×": 2, "4×": 4}, "1.5×")
+
+
+def test_the_page_restores_with_the_command_lines_settings(tmp_path, monkeypatch):
+    """What is not on the page reaches the restoration; what is on it is its default."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    given, seen = Settings(min_face=40, max_gap=3, codec="h265", crf=30, sigma=12, scale=3), []
+
+    def record(video: str, output: Path, tools: Tools, settings: Settings, tell: Any) -> None:
+        seen.append(settings)
+        raise UserError("enough")
+
+    monkeypatch.setattr("keep.restoration.restore_video", record)
+    page = app.build(Tools(Recorder()), tmp_path, given)
+    (run,) = [f for f in page.fns.values() if f.name == "run"]
+    values = [getattr(block, "value", None) for block in run.inputs[1:]]
+    with pytest.raises(Exception, match="enough"):
+        run.fn("clip.mp4", *values)
+    assert seen == [given]
 
 
 @pytest.fixture

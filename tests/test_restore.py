@@ -106,8 +106,59 @@ def test_no_face(tmp_path, empty, weights, capsys):
     assert run(empty, "-o", tmp_path / "out.mp4", "-w", weights) == 0
     assert (tmp_path / "out.mp4").read_bytes() == empty.read_bytes()
     assert "no face was found: the content is unchanged" in capsys.readouterr().out
-    assert run(empty, "-o", tmp_path / "out.mkv", "-w", weights, "--codec", "ffv1") == 0
-    assert np.array_equal(read_video(tmp_path / "out.mkv"), read_video(empty))
+    upper = tmp_path / "EMPTY.MP4"
+    upper.write_bytes(empty.read_bytes())
+    assert run(upper, "-o", tmp_path / "upper.mp4", "-w", weights, "--compare") == 0
+    assert (tmp_path / "upper.mp4").read_bytes() == empty.read_bytes(), "also beside a comparison"
+    assert read_video(tmp_path / "upper.compare.mp4").shape == (8, 120, 2 * 240 + 4, 3)
+    assert run(empty, "-o", tmp_path / "out.mkv", "-w", weights) == 0
+    assert np.array_equal(read_video(tmp_path / "out.mkv"), read_video(empty)), "another container, the same streams"
+    assert "the content is unchanged, its streams are copied" in capsys.readouterr().out
+    assert run(empty, "-o", tmp_path / "big.mp4", "-w", weights, "--scale", "2") == 0
+    assert "the pictures are re-encoded" in (text := capsys.readouterr().out)
+    assert "unchanged" not in text
+
+
+def test_pictures_that_a_container_does_not_take_are_encoded_again(tmp_path, weights, capsys):
+    write_video(tmp_path / "in.mkv", np.stack([draw([]) for _ in range(8)]), 25, codec="ffv1")
+    assert run(tmp_path / "in.mkv", "-o", tmp_path / "out.mp4", "-w", weights) == 0
+    assert "no face was found: the pictures are re-encoded" in capsys.readouterr().out
+    assert read_video(tmp_path / "out.mp4").shape == (8, 120, 240, 3)
+
+
+def test_what_is_not_restored_keeps_its_colours(tmp_path, weights):
+    """Grey from black to white and patches of many colours, faces elsewhere: within half a level on average."""
+    ramp = np.broadcast_to(np.arange(256)[None, :, None], (40, 256, 3))
+    patches = np.random.default_rng(0).integers(20, 236, (10, 32, 3)).repeat(8, 0).repeat(8, 1)
+    picture = np.concatenate([ramp, patches]).astype(np.uint8)
+    clip = np.stack([np.concatenate([picture, draw([(RED, 60, 60, 20)], size=(120, 256))]) for _ in range(6)])
+    write_video(tmp_path / "in.mkv", clip, 25, codec="ffv1")
+    assert run(tmp_path / "in.mkv", "-o", tmp_path / "out.mp4", "-w", weights, "--crf", 1) == 0
+    restored = np.stack([f.image for f in VideoSource(tmp_path / "out.mp4")])
+    change = restored.astype(int) - clip
+    for part in (slice(0, 40), slice(40, 120)):
+        assert np.abs(change[:, part].mean((0, 1, 2))).max() < 0.5
+
+
+def test_anamorphic_faces_are_restored_undistorted(tmp_path):
+    """A round face in pixels twice as wide as high: stored narrow, seen round, put back narrow."""
+    path = tmp_path / "in.mp4"
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=25, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 120, 120, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        image: Any = cv2.resize(draw([(RED, 120, 60, 30)]), (120, 120), interpolation=cv2.INTER_AREA)
+        for _ in range(8):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode())
+    network = Recorder(64)
+    summary = restore_video(path, tmp_path / "out.mp4", Tools(network, Discs()), Settings(crf=5))
+    assert summary.faces == 8
+    rows, columns = np.nonzero(network.clips[0][0, 0, ..., 0] > 130)
+    assert np.ptp(columns) == pytest.approx(np.ptp(rows), abs=3), "the network sees it round"
+    out = VideoSource(tmp_path / "out.mp4")
+    assert out.pixel_aspect == 2
+    assert np.abs(next(iter(out)).image.astype(int) - image).mean() < 2, "and it lands where it was"
 
 
 def test_a_broken_video(tmp_path, video, weights, capsys):
@@ -139,6 +190,12 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
         "--preset: must be one of": (video, *out, *w, "--preset", "quick"),
         "no face detector is named 'YuNett'; did you mean 'YuNet'": (video, *out, *w, "--detector", "YuNett"),
         "background model: there is no file": (video, *out, *w, "--background", "none.pth"),
+        ".gif is not written, only": (video, "-o", tmp_path / "one.gif", *w),
+        "--frames writes a folder": (video, *out, *w, "--frames"),
+        "--fps: must be from": (video, *out, *w, "--fps", "inf"),
+        "--sigma: must be a number from 0": (video, *out, *w, "--sigma", "inf"),
+        "--min-face: must be a number from 0": (video, *out, *w, "--min-face", "nan"),
+        "would be 0×0 pixels": (video, *out, *w, "--scale", "0.001"),
     }
     for message, arguments in wrong.items():
         assert run(*arguments) == 2, message
@@ -147,6 +204,52 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
         assert error.count("error:") == 1
         assert "Traceback" not in error
     assert not (tmp_path / "out.mp4").exists()
+    with pytest.raises(SystemExit, match="2"):
+        run(video, *out, *w, "--threads", "-3")
+    assert "argument --threads: must be a whole number from 0, not -3" in capsys.readouterr().err
+
+
+def test_outputs_are_refused_before_the_work(tmp_path, video, weights, monkeypatch, capsys):
+    """What cannot be written, and what would overwrite an input or another output."""
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the first pass was begun")
+
+    monkeypatch.setattr("keep.restoration.job.find_faces", never)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("q.mp4", "q.compare.mp4"):
+        (folder / name).write_bytes(video.read_bytes())
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "0.png").touch()
+    (tmp_path / "file").touch()
+    before = (folder / "q.compare.mp4").read_bytes()
+    wrong = {
+        "cannot write h264 into a .webm file": (video, "-o", tmp_path / "out.webm"),
+        "full: is there already": (video, "-o", full, "--frames"),
+        "cannot be written": (video, "-o", tmp_path / "file" / "out.mp4"),
+        "q.compare.mp4: is the input itself": (
+            folder / "q.compare.mp4", "-o", folder / "q.mp4", "--compare"
+        ),
+        "q.compare.mp4: would be written for": (folder, "-o", tmp_path / "out", "--compare"),
+    }  # fmt: skip
+    for message, arguments in wrong.items():
+        assert run(*arguments, "-w", weights) == 2, message
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert (folder / "q.compare.mp4").read_bytes() == before
+    assert files(tmp_path) == ["file", "full/0.png", "in/q.compare.mp4", "in/q.mp4"]
+
+
+def test_a_failure_leaves_no_plots(tmp_path, video, weights, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "out.mp4")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    assert run(video, "-o", tmp_path / "out.mp4", "-w", weights, "--plots") == 2
+    assert files(tmp_path) == []
 
 
 def test_aligned_faces(tmp_path, weights, capsys):
@@ -214,6 +317,33 @@ def test_ranks_share_the_videos(tmp_path, empty, weights, monkeypatch):
     pairs = [(Path(f"{n}"), Path(f"{n}.out")) for n in range(7)]
     shares = [restore.share(pairs, rank, 3) for rank in range(3)]
     assert sorted(pair for s in shares for pair in s) == pairs
+
+
+def test_a_rank_with_failures_does_not_end_the_others(tmp_path, empty, video, weights, monkeypatch, capsys):
+    """torchrun kills all ranks when one exits with an error: failed videos are listed in a file instead."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "text.mp4").write_text("no video" * 99)
+    (folder / "cut.mp4").write_bytes(video.read_bytes()[: int(0.7 * video.stat().st_size)])
+    (folder / "fine.mp4").write_bytes(empty.read_bytes())
+    out.mkdir()
+    (out / "failed.rank7.txt").write_text("of an earlier run with more ranks")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert run(folder, "-o", out, "-w", weights) == 0
+    lists = sorted(out.glob("failed.rank*.txt"))
+    assert {p.name for p in lists} <= {"failed.rank0.txt", "failed.rank1.txt"}
+    lines = sorted(line for p in lists for line in p.read_text().splitlines())
+    assert len(lines) == 2
+    assert "cut.mp4: restored, but the input is broken" in lines[0]
+    assert "text.mp4: failed: " in lines[1]
+    assert "text.mp4: not a video file" in capsys.readouterr().err
+    (folder / "text.mp4").unlink()
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert run(folder, "-o", out, "-w", weights) == 0
+    assert files(out) == ["cut.mp4", "fine.mp4"]
 
 
 def test_names_of_outputs(tmp_path):

@@ -8,6 +8,7 @@ cannot is counted.
 
 import os
 import re
+import shutil
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,8 +19,8 @@ import av
 import av.error
 import cv2
 import numpy as np
+from av.video.reformatter import Interpolation
 
-from keep.data.video_io import to_rgb
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.errors import UserError
 
@@ -30,7 +31,15 @@ ENCODERS: dict[str, tuple[str, str]] = {
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 # FFmpeg's numbers for colour tags (ITU-T H.273); the YUV matrices that its converter knows.
 UNSPECIFIED, BT709, SMPTE170M, RGB = 2, 1, 6, 0
+FULL = 2  # of ranges
 MATRICES = frozenset({1, 4, 5, 6, 7, 9})
+# The converter's defaults are fast but make every picture about one level darker, and full-range grey green.
+EXACT = int(
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
+MP4 = frozenset({".mp4", ".mov", ".m4v"})
+IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg would write others that few players read
+RATES = (0.01, 1000)  # frames a second
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class VideoSource:
         start: time of the file's first packet of any stream, in seconds; frame times count from it.
         rotation: of the file's tag, in degrees counter-clockwise.
         colours: colour tags.
-        pixel_aspect: width of a pixel over its height.
+        pixel_aspect: width of a stored pixel over its height, None where the file does not say.
+        display_aspect: the same of the upright frames' pixels; 1 where the file does not say.
         expected: number of frames as far as the header tells, None where it does not.
         lost: after an iteration: frames that the file should hold and that could not be decoded.
         damaged: after an iteration: frames that were decoded, but from damaged data.
@@ -100,14 +110,17 @@ class VideoSource:
             self._counted = container.format.name == "avi" or stream.time_base is None
             self.time_base = 1 / self.fps if self._counted else Fraction(stream.time_base or 1)
             self.expected = stream.frames or _frames_by_duration(container, stream, self.fps)
-            self.pixel_aspect = stream.sample_aspect_ratio
+            self.pixel_aspect = aspect = stream.sample_aspect_ratio
             frames = self._decode(container, stream)
             first = next(frames, None)
             frames.close()
         if first is None:
             raise UserError(f"{path}: truncated or damaged: not one frame can be decoded")
-        self.height, self.width = to_rgb(first).shape[:2]
+        self.height, self.width = _to_rgb(first).shape[:2]
         self.rotation = first.rotation
+        if aspect and round(self.rotation / 90) % 2:
+            aspect = 1 / aspect
+        self.display_aspect = float(aspect or 1)
         self.colours = Colours(first.colorspace, first.color_primaries, first.color_trc, first.color_range)
 
     def __iter__(self) -> Iterator[TimedFrame]:
@@ -122,7 +135,7 @@ class VideoSource:
                     pts = frame.pts - shift if frame.pts is not None else 0 if last is None else last + usual
                 if last is not None and pts <= last:
                     pts = last + 1
-                image = to_rgb(frame)
+                image = _to_rgb(frame)
                 if image.shape[:2] != (self.height, self.width):  # the size changes within the stream
                     image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
                 yield TimedFrame(index, image, pts, frame.duration if frame.duration and not self._counted else usual)
@@ -176,16 +189,18 @@ class FrameFolder:
         fps: the frame rate they are meant for.
 
     Raises:
-        UserError: no such folder, or no image that can be read in it.
+        UserError: no such folder, no image that can be read in it, or an impossible frame rate.
     """
 
-    rotation, colours, pixel_aspect, start = 0, Colours(), None, Fraction(0)
+    rotation, colours, pixel_aspect, display_aspect, start = 0, Colours(), None, 1.0, Fraction(0)
 
     def __init__(self, path: str | Path, fps: Fraction | float = 25) -> None:
         self.path = Path(path)
         self.files = list_images(self.path)
         if not self.files:
             raise UserError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        if not RATES[0] <= fps <= RATES[1]:
+            raise UserError(f"{path}: the frame rate must be from {RATES[0]:g} to {RATES[1]:g}, not {fps:g}")
         self.fps = Fraction(fps).limit_denominator(100_000)
         self.time_base = 1 / self.fps
         self.expected, self.lost, self.damaged = len(self.files), 0, 0
@@ -253,7 +268,7 @@ class VideoWriter:
         require_encoder(self._encoder)
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path}: cannot write: there is no folder {self.path.parent}")
-        self._temporary = temporary_name(self.path)
+        self._temporary = claim(self.path)
         self._turns = round(source.rotation / 90) % 4
         self._pending: Any = None  # the next packet to copy, with its time in seconds
         self._first_dts = self._last_end = None
@@ -271,6 +286,19 @@ class VideoWriter:
             self._discard()
             raise
 
+    def check(self) -> None:
+        """Try whether this file can be written, header and all; nothing is left of it.
+
+        Raises:
+            UserError: it cannot.
+        """
+        try:
+            self._output.start_encoding()
+        except (ValueError, av.error.FFmpegError) as error:
+            raise self._failed(error) from error
+        finally:
+            self._discard()
+
     def __enter__(self) -> "VideoWriter":
         return self
 
@@ -284,9 +312,7 @@ class VideoWriter:
         if self._pix_fmt.startswith("yuv"):
             colours = self._stream.codec_context
             matrix = colours.colorspace if colours.colorspace in MATRICES else SMPTE170M
-            picture = picture.reformat(
-                format=self._pix_fmt, dst_colorspace=matrix, dst_color_range=colours.color_range or 1
-            )
+            picture = _to_yuv(picture, matrix, colours.color_range == FULL)
             # From the stream's own tags; the converter leaves RGB's.
             picture.colorspace, picture.color_range = colours.colorspace, colours.color_range
         picture.pts, picture.time_base = frame.pts, self.source.time_base
@@ -309,6 +335,8 @@ class VideoWriter:
             if self._last_end is None:
                 raise UserError(f"{self.path}: there are no frames to write")
             packets = self._stream.encode(None)
+            for packet in packets:
+                packet.dts = min(packet.dts, packet.pts)  # x265 gives later ones where it got only one or two frames
             for packet in packets[:-1]:
                 self._mux(packet)
             for packet in packets[-1:]:
@@ -325,7 +353,7 @@ class VideoWriter:
             self._discard()
 
     def _failed(self, error: Any) -> UserError:
-        return UserError(f"{self.path}: cannot be written: {error.strerror or error}")
+        return UserError(f"{self.path}: cannot be written: {getattr(error, 'strerror', None) or error}")
 
     def _mux(self, packet: Any, duration: int | None = None) -> None:
         if self._first_dts is None:
@@ -346,10 +374,13 @@ class VideoWriter:
         stream.pix_fmt = self._pix_fmt
         context = stream.codec_context
         context.time_base = source.time_base
-        if self._encoder == "libx265" and self.path.suffix.lower() in (".mp4", ".mov", ".m4v"):
+        if self._encoder == "libx265" and self.path.suffix.lower() in MP4:
             context.codec_tag = "hvc1"  # the tag that Apple's players want
         if source.pixel_aspect:
             context.sample_aspect_ratio = source.pixel_aspect
+            if self._encoder == "ffv1" and source.pixel_aspect != 1:  # neither FFV1 nor PyAV's stream takes it
+                aspect = f"{source.pixel_aspect.numerator}:{source.pixel_aspect.denominator}"
+                self.left_out.append(f"the pixel shape {aspect}, which FFV1 does not keep")
         tags = source.colours
         if self._pix_fmt.startswith("yuv"):
             context.colorspace = BT709 if tags.colorspace == RGB else tags.colorspace
@@ -365,26 +396,7 @@ class VideoWriter:
             return {}, iter(())
         self._inputs = inputs = _open(self.source.path)
         video = _video_stream(inputs, self.source.path)
-        self._stream.metadata.update({k: v for k, v in video.metadata.items() if k in ("language", "title")})
-        self._output.metadata.update({k: v for k, v in inputs.metadata.items() if k not in _OF_THE_FILE})
-        if chapters := inputs.chapters():
-            self._output.set_chapters(chapters)
-        copied = {}
-        for stream in inputs.streams:
-            if stream.type not in ("audio", "subtitle"):
-                continue
-            name = stream.codec_context.name if stream.codec_context is not None else "unknown"
-            what = f"{stream.type} stream {stream.index} ({name})"
-            try:
-                if stream.codec_context is None or not _fits(self._output, stream, self.path.suffix):
-                    raise ValueError
-                copy = self._output.add_stream_from_template(stream)
-            except (ValueError, av.error.FFmpegError):
-                self.left_out.append(f"{what} does not fit into {self.path.suffix}")
-                continue
-            copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
-            copy.disposition = stream.disposition
-            copied[stream.index] = copy
+        copied = _add_copies(self._output, self._stream, inputs, video, self.path.suffix, self.left_out)
         if not copied:
             return {}, iter(())
         return copied, inputs.demux([inputs.streams[i] for i in copied])
@@ -451,8 +463,12 @@ class FrameWriter:
         self.path = Path(path)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{path}: is there already; name a new or an empty folder for the frames")
-        self._temporary = temporary_name(self.path)
+        self._temporary = claim(self.path)
         self._temporary.mkdir(parents=True)
+
+    def check(self) -> None:
+        """As :meth:`VideoWriter.check`: what can be known is known by now."""
+        self._temporary.rmdir()
 
     def __enter__(self) -> "FrameWriter":
         return self
@@ -475,22 +491,145 @@ class FrameWriter:
                 self._temporary.rmdir()
 
 
-def temporary_name(path: Path) -> Path:
-    """A hidden name of this process beside ``path``, with its suffix."""
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+def remux(source: VideoSource, path: str | Path) -> list[str]:
+    """Copy the pictures, bit by bit, and the other streams of ``source`` into another container.
+
+    Returns:
+        What does not fit into it, in words.
+
+    Raises:
+        UserError: the container does not take the pictures as they are.
+    """
+    path, left_out = Path(path), []
+    temporary = claim(path)
+    try:
+        with (
+            _open(source.path) as inputs,
+            av.open(str(temporary), "w", options=_container_options(path.suffix)) as output,
+        ):
+            video = _video_stream(inputs, source.path)
+            codec = video.codec_context.codec.canonical_name
+            if path.suffix.lower() in MP4 and codec not in IN_MP4:
+                raise ValueError(f"{codec} in MP4 is not played")
+            # Opaque: no encoder of the same name is needed.
+            picture = output.add_stream_from_template(video, opaque=True)
+            if source.rotation:
+                picture.set_display_rotation(source.rotation)
+            if codec == "hevc" and path.suffix.lower() in MP4:
+                picture.codec_context.codec_tag = "hvc1"
+            copied = _add_copies(output, picture, inputs, video, path.suffix, left_out)
+            copied[video.index] = picture
+            for packet in _with_times(inputs.demux([inputs.streams[i] for i in copied]), video):
+                shift = round(source.start / packet.time_base)
+                packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+                packet.stream = copied[packet.stream_index]
+                output.mux(packet)
+        twin = VideoSource(temporary)
+        kept = (twin.height, twin.width, twin.rotation, twin.pixel_aspect or 1)
+        if kept != (source.height, source.width, source.rotation, source.pixel_aspect or 1):
+            raise ValueError("the pictures' shape or rotation would be lost")
+        temporary.replace(path)
+    except (UserError, ValueError, av.error.FFmpegError) as error:
+        raise UserError(f"{path}: does not take the pictures of {source.path} as they are: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return left_out
+
+
+def _with_times(packets: Iterator[Any], video: Any) -> Iterator[Any]:
+    """``packets`` with decoding times also where the file has none: before the first of a stream with B-frames."""
+    waiting: list[Any] = []
+    for packet in packets:
+        if not packet.size:
+            continue
+        if packet.stream_index != video.index:
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            if packet.dts is not None:
+                packet.pts = packet.dts if packet.pts is None else packet.pts
+                yield packet
+            continue
+        if packet.pts is None:
+            raise ValueError("its pictures have no time stamps")
+        waiting.append(packet)
+        if packet.dts is not None:
+            step = max(1, round(1 / (video.average_rate or 25) / packet.time_base))
+            for before, one in enumerate(reversed(waiting)):
+                one.dts = packet.dts - before * step
+            yield from waiting
+            waiting = []
+    if waiting:
+        raise ValueError("its pictures have no time stamps")
+
+
+def claim(path: Path) -> Path:
+    """A hidden name of this process beside ``path``, with its suffix. What killed runs left of the same is removed."""
+    own = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    pattern = re.compile(re.escape(f".{path.stem}.") + r"(\d+)" + re.escape(path.suffix))
+    for file in path.parent.iterdir() if path.parent.is_dir() else ():
+        match = pattern.fullmatch(file.name)
+        if match and (file == own or not _alive(int(match[1]))):
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+    return own
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 _OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "DURATION"})
 
 
+def _add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, left_out: list[str]) -> dict[int, Any]:
+    """Add all that is not picture: tags, chapters, sound and subtitles.
+
+    Args:
+        output: the container to write.
+        picture: its video stream.
+        inputs: the container to copy from.
+        video: its video stream.
+        suffix: of the written file.
+        left_out: gets what does not fit.
+
+    Returns:
+        The new streams by the index of those that they copy.
+    """
+    picture.metadata.update({k: v for k, v in video.metadata.items() if k in ("language", "title")})
+    output.metadata.update({k: v for k, v in inputs.metadata.items() if k not in _OF_THE_FILE})
+    if chapters := inputs.chapters():
+        output.set_chapters(chapters)
+    copied = {}
+    for stream in inputs.streams:
+        if stream.type not in ("audio", "subtitle"):
+            continue
+        name = stream.codec_context.name if stream.codec_context is not None else "unknown"
+        what = f"{stream.type} stream {stream.index} ({name})"
+        try:
+            if stream.codec_context is None or not _fits(stream, suffix):
+                raise ValueError
+            copy = output.add_stream_from_template(stream)
+        except (ValueError, av.error.FFmpegError):
+            left_out.append(f"{what} does not fit into {suffix}")
+            continue
+        copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
+        copy.disposition = stream.disposition
+        copied[stream.index] = copy
+    return copied
+
+
 def _container_options(suffix: str) -> dict[str, str]:
     # Plays while it downloads. The index is moved to the front when the file is closed.
-    return {"movflags": "+faststart"} if suffix.lower() in (".mp4", ".mov", ".m4v") else {}
+    return {"movflags": "+faststart"} if suffix.lower() in MP4 else {}
 
 
-def _fits(output: Any, stream: Any, suffix: str) -> bool:
+def _fits(stream: Any, suffix: str) -> bool:
     name = stream.codec_context.name
-    if stream.type == "subtitle" and suffix.lower() in (".mp4", ".mov", ".m4v"):
+    if stream.type == "subtitle" and suffix.lower() in MP4:
         return name in ("mov_text", "dvdsub", "dvd_subtitle")  # FFmpeg would take others and fail at the header
     return True
 
@@ -505,6 +644,27 @@ def _frames_by_duration(container: Any, stream: Any, fps: Fraction) -> int | Non
     if container.duration and len(container.streams) == 1:
         return round(Fraction(container.duration, av.time_base) * fps)
     return None
+
+
+def _to_rgb(frame: Any) -> np.ndarray:
+    """As :func:`keep.data.video_io.to_rgb`, exact rather than fast: what is not restored must come out as it was."""
+    image = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def _to_yuv(picture: Any, matrix: int, full: bool) -> Any:
+    """RGB → 8-bit 4:2:0. The converter truncates full-range chroma, a green tint; so 16 bits are rounded here."""
+    how = {"dst_colorspace": matrix, "interpolation": EXACT}
+    if not full:
+        return picture.reformat(format="yuv420p", dst_color_range=1, **how)
+    deep = picture.reformat(format="yuv420p16le", dst_color_range=FULL, **how)
+    planes = []
+    for number, plane in enumerate(deep.planes):
+        values = np.frombuffer(plane, "<u2").reshape(plane.height, -1)[:, : plane.width].astype(np.float32)
+        zero = 128 if number else 0
+        planes.append(((values - 256 * zero) / 257 + zero + 0.5).clip(0, 255).astype(np.uint8).ravel())
+    return av.VideoFrame.from_ndarray(np.concatenate(planes).reshape(-1, deep.width), format="yuv420p")
 
 
 def _read_image(path: Path) -> np.ndarray | None:

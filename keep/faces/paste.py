@@ -1,6 +1,7 @@
 """A restored face put back where it was cut out."""
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from keep.faces.align import invert, scale_of, transform
 
 ERODE, FEATHER = 0.03, 0.09  # of the crop's side
+# A face in the template's frame, of the crop's side: forehead to chin, ear to ear. The ramp lies around the outline.
+CENTRE, AXES, RAMP = (0.5, 0.56), (0.31, 0.38), 0.3
 
 
 def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> None:
@@ -44,7 +47,7 @@ def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndar
 
 
 def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) -> np.ndarray:
-    """The mask where no parser is at hand: 1 inside, 0 at the crop's border, a smooth ramp between; float32 (S, S).
+    """A square with soft edges: 1 inside, 0 at the crop's border, a smooth ramp between; float32 (S, S).
 
     Args:
         size: side of the crop S.
@@ -53,9 +56,34 @@ def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) ->
     """
     position = (np.arange(size) + 0.5) / size
     inward = np.minimum(position, 1 - position)
-    ramp = np.clip((inward - erode) / feather, 0, 1)
-    ramp = ramp * ramp * (3 - 2 * ramp)
+    ramp = _smoothstep((inward - erode) / feather)
     return np.outer(ramp, ramp).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def face_mask(size: int) -> np.ndarray:
+    """The mask where no parser is at hand: the ellipse in which an aligned face lies, with a wide soft edge.
+
+    Skin fades into skin: what a network changes in the colours leaves no edge, and most of the hair and the background
+    stay the input's. The mask is 0 at the crop's border. It is shared between calls and cannot be written to.
+
+    Args:
+        size: side of the crop S.
+
+    Returns:
+        float32 (S, S).
+    """
+    position = (np.arange(size) + 0.5) / size
+    x, y = ((position - centre) / axis for centre, axis in zip(CENTRE, AXES, strict=True))
+    distance = np.hypot(x[None], y[:, None])  # 1 on the outline
+    mask = (_smoothstep((1 + RAMP / 2 - distance) / RAMP) * feathered_mask(size)).astype(np.float32)
+    mask.flags.writeable = False
+    return mask
+
+
+def _smoothstep(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def match_colour(face: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from keep.data.mux import (
     TimedFrame,
     VideoSource,
     VideoWriter,
-    temporary_name,
+    claim,
+    remux,
 )
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.errors import UserError
@@ -30,7 +31,7 @@ from keep.restoration.enhance import Enhancer
 from keep.restoration.network import Network
 from keep.restoration.pipeline import Painter, restore_faces
 from keep.restoration.plots import landmark_figure
-from keep.restoration.scan import AlignedTrack, Scan, scan, scan_aligned
+from keep.restoration.scan import AlignedTrack, Scan, as_shown, scan, scan_aligned, whole_aspect
 
 DIVIDER = 4  # px between the halves of a comparison
 
@@ -168,35 +169,51 @@ def restore_video(
         progress: called for every frame of both passes.
 
     Raises:
-        UserError: the source cannot be read at all, or the output cannot be written.
+        UserError: the source cannot be read at all, or the output cannot be written. What can be known of the output
+            before the first pass is told before it.
     """
     settings, output = settings or Settings(), Path(output)
     video = open_source(source, settings.fps)
     if isinstance(video, FrameFolder) and output.suffix.lower() not in VIDEO_SUFFIXES:
         settings = replace(settings, frames=True)
-    if output.exists() and output.resolve() == video.path.resolve():
-        raise UserError(f"{output}: is the input itself; name another output")
+    refuse_overwriting([(video.path, output)], settings)
     if settings.aligned and video.height != video.width:
         raise UserError(f"{source}: aligned faces are square; these frames are {video.width}×{video.height}")
+    if not settings.aligned and tools.detector is None:
+        raise UserError("there is no face detector; give one, or aligned faces")
     enhancer = None if settings.aligned else tools.enhancer
     scale = 1.0 if settings.aligned else settings.scale or (enhancer.scale if enhancer else 1.0)
     painter = Painter(scale, enhancer, tools.parser, settings.match_color)
+    side = tools.network.size
+    size = (side, side) if settings.aligned else painter.size(video.height, video.width)
+    _check_output(video, output, size, settings)
     clock, tell = Clock(), progress or _silent
     found = find_faces(video, tools, settings, clock, tell)
     summary = Summary(
         output, found.frames, found.shots, len(found.tracks), notes=_notes(found, settings, tools.network)
     )
     lost = summary.lost, summary.damaged = video.lost, video.damaged
-    if settings.plots and not settings.aligned:
-        folder = output.with_name(f"{output.stem}.plots")
-        for track in found.tracks:
-            landmark_figure(track, folder / f"track{track.id:03d}.png", float(video.fps))
-    plain = scale == 1 and enhancer is None and not (settings.frames or settings.compare or any(lost))
-    if not found.tracks and plain and isinstance(video, VideoSource) and output.suffix == video.path.suffix:
-        _copy(video.path, output)
-        summary.notes[0] += ", the file is copied"
+    clean = scale == 1 and enhancer is None and not settings.frames and not any(lost)
+
+    def write(*kinds: str) -> None:
+        writers = [_open_writer(kind, video, output, size, settings) for kind in kinds]
+        _write(video, found, summary, writers, painter, tools, settings, clock, tell)
+
+    both = ("main", "comparison") if settings.compare else ("main",)
+    if found.tracks:
+        write(*both)
+    elif clean and isinstance(video, VideoSource):
+        write(*both[1:])
+        how = _copy(video, output, summary)
+        if not how:
+            write("main")
+        summary.notes[0] += f": the content is unchanged, {how}" if how else ": the pictures are re-encoded"
     else:
-        _write(video, found, summary, output, painter, tools, settings, clock, tell)
+        write(*both)
+        summary.notes[0] += ": nothing is restored" + ("" if settings.frames else ", the pictures are re-encoded")
+    if settings.plots and not settings.aligned:
+        for track in found.tracks:
+            landmark_figure(track, plots_of(output) / f"track{track.id:03d}.png", float(video.fps))
     if summary.broken:
         what = "can be decoded" if isinstance(video, VideoSource) else "can be read"
         notes = [f"{_count(video.lost, 'frame')} lost ({_count(summary.frames, 'frame')} {what})"]
@@ -212,24 +229,82 @@ def open_source(path: str | Path, fps: float = 25) -> Source:
     return FrameFolder(path, fps) if Path(path).is_dir() else VideoSource(path)
 
 
+def comparison_of(output: Path) -> Path:
+    """Where the side-by-side video of an output goes."""
+    if output.suffix.lower() in VIDEO_SUFFIXES:
+        return output.with_name(f"{output.stem}.compare{output.suffix}")
+    return output.with_name(f"{output.name}.compare.mkv")
+
+
+def plots_of(output: Path) -> Path:
+    """The folder of its tracks' figures."""
+    return output.with_name(f"{output.stem if output.suffix.lower() in VIDEO_SUFFIXES else output.name}.plots")
+
+
+def refuse_overwriting(pairs: Iterable[tuple[Path, Path]], settings: Settings) -> None:
+    """Look through all files that a run over (input, output) pairs writes.
+
+    Raises:
+        UserError: one of them is an input, or would be written twice.
+    """
+    pairs = list(pairs)
+    inputs = {source.resolve() for source, _ in pairs}
+    written: dict[Path, Path] = {}
+    for source, output in pairs:
+        extra = [comparison_of(output)] * settings.compare + [plots_of(output)] * settings.plots
+        for path in (output, *extra):
+            real = path.resolve()
+            if real in inputs:
+                which = "the input itself" if real == source.resolve() else "an input"
+                raise UserError(f"{path}: is {which}; name another output")
+            if real in written:
+                raise UserError(f"{path}: would be written for {written[real]} and for {source}; restore them apart")
+            written[real] = source
+
+
 def find_faces(video: Source, tools: Tools, settings: Settings, clock: Clock, tell: Progress) -> Scan:
     """Pass 1."""
     frames = _told(clock.each("decode", video), "finding faces", video.expected, tell)
     if settings.aligned:
         return scan_aligned(frames, clock)
-    if tools.detector is None:
-        raise UserError("there is no face detector; give one, or aligned faces")
-    return scan(
-        frames, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
+    assert tools.detector is not None
+    aspect = whole_aspect(video.width, video.display_aspect)
+    shown = (replace(frame, image=as_shown(frame.image, aspect)) for frame in frames)
+    found = scan(
+        shown, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
         settings.min_face, settings.min_frames,
     )  # fmt: skip
+    found.tracks = [replace(track, aspect=aspect) for track in found.tracks]
+    return found
+
+
+def _open_writer(
+    kind: str, video: Source, output: Path, size: tuple[int, int], settings: Settings
+) -> FrameWriter | VideoWriter:
+    """The writer of the restored frames (``main``) or of the ``comparison``."""
+    encoding = {"codec": settings.codec, "crf": settings.crf, "preset": settings.preset}
+    if kind == "comparison":
+        return VideoWriter(comparison_of(output), video, (size[0], 2 * size[1] + DIVIDER), **encoding)
+    return FrameWriter(output) if settings.frames else VideoWriter(output, video, size, **encoding)
+
+
+def _check_output(video: Source, output: Path, size: tuple[int, int], settings: Settings) -> None:
+    """Refuse at once what could not be written after hours."""
+    if min(size) < 2:
+        raise UserError(f"{output}: would be {size[1]}×{size[0]} pixels; choose a larger scale")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        for kind in ("main", "comparison")[: 1 + settings.compare]:
+            _open_writer(kind, video, output, size, settings).check()
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
 def _write(
     video: Source,
     found: Scan,
     summary: Summary,
-    output: Path,
+    writers: list[FrameWriter | VideoWriter],
     painter: Painter,
     tools: Tools,
     settings: Settings,
@@ -237,28 +312,25 @@ def _write(
     tell: Progress,
 ) -> None:
     """Pass 2."""
-    side = tools.network.size
-    size = (side, side) if settings.aligned else painter.size(video.height, video.width)
-    encoding = {"codec": settings.codec, "crf": settings.crf, "preset": settings.preset}
+    if not writers:
+        return
     frames = _told(clock.each("decode", video), "restoring", found.frames, tell, found.tracks)
-    summary.frames = 0
-    output.parent.mkdir(parents=True, exist_ok=True)
+    summary.frames = summary.faces = 0
+    comparison = comparison_of(summary.output)
     with ExitStack() as stack:
-        writer = FrameWriter(output) if settings.frames else VideoWriter(output, video, size, **encoding)
-        stack.enter_context(writer)
-        compare = None
-        if settings.compare:
-            path = output.with_name(f"{output.stem}.compare{output.suffix or '.mp4'}")
-            compare = stack.enter_context(VideoWriter(path, video, (size[0], 2 * size[1] + DIVIDER), **encoding))
+        for writer in writers:
+            stack.enter_context(writer)
         for waiting in restore_faces(frames, found.tracks, tools.network, clock, settings.batch):
             image = painter.paint(waiting, clock)
             with clock("encode"):
-                writer.write(image, waiting.frame)
-                if compare is not None:
-                    compare.write(beside(waiting.frame.image, image), waiting.frame)
+                for writer in writers:
+                    pair = writer.path == comparison
+                    writer.write(beside(waiting.frame.image, image) if pair else image, waiting.frame)
             summary.frames += 1
             summary.faces += len(waiting.faces)
-    summary.notes += [f"left out: {what}" for what in writer.left_out]
+    summary.notes += [
+        f"left out: {what}" for writer in writers if writer.path != comparison for what in writer.left_out
+    ]
 
 
 def beside(given: np.ndarray, restored: np.ndarray) -> np.ndarray:
@@ -287,7 +359,7 @@ def _notes(found: Scan, settings: Settings, network: Network) -> list[str]:
     notes = []
     if not found.tracks:
         why = "no face is large enough and seen for long enough" if found.small or found.short else "no face was found"
-        notes.append(f"{why}: the content is unchanged")
+        notes.append(why)
     if found.small:
         notes.append(
             f"{_count(found.small, 'track')} of faces below {settings.min_face:g} px left as in the input (--min-face)"
@@ -310,14 +382,22 @@ def _placed(found: Scan) -> list[AlignedTrack]:
     return [track for track in found.tracks if track.points is not None]
 
 
-def _copy(source: Path, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(output)
+def _copy(video: VideoSource, output: Path, summary: Summary) -> str:
+    """The file as it is, or its streams in another container; what was done, empty where the container takes no such
+    pictures."""
+    if output.suffix.lower() != video.path.suffix.lower():
+        try:
+            summary.notes += [f"left out: {what}" for what in remux(video, output)]
+        except UserError:
+            return ""
+        return "its streams are copied"
+    temporary = claim(output)
     try:
-        shutil.copyfile(source, temporary)
+        shutil.copyfile(video.path, temporary)
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
+    return "the file is copied"
 
 
 def _count(number: int, what: str) -> str:

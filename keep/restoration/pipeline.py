@@ -14,7 +14,7 @@ import numpy as np
 from keep.data.mux import TimedFrame
 from keep.faces.align import crop, scale_of
 from keep.faces.parse import Parser, soft_mask
-from keep.faces.paste import feathered_mask, from_zoomed, match_colour, paste
+from keep.faces.paste import face_mask, from_zoomed, match_colour, paste
 from keep.restoration.clock import Clock
 from keep.restoration.enhance import Enhancer
 from keep.restoration.network import Network
@@ -145,7 +145,7 @@ class Painter:
     Args:
         scale: size of the output's sides over the input's.
         enhancer: enlarges the whole frame first; without one it is resized bicubically (not at all at scale 1).
-        parser: tells face from what covers it; without one the mask is a feathered square.
+        parser: tells face from what covers it; without one the mask is a soft ellipse.
         match_color: give the faces the coarse colours of the input.
     """
 
@@ -193,5 +193,5 @@ class Painter:
     def mask(self, restored: np.ndarray, given: np.ndarray) -> np.ndarray:
         """The pasting mask of one crop, float32 (S, S)."""
         if self.parser is None:
-            return feathered_mask(restored.shape[0])
+            return face_mask(restored.shape[0])
         return soft_mask(*self.parser(np.stack([restored, given])))

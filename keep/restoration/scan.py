@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from keep.data.mux import TimedFrame
@@ -22,9 +23,11 @@ class AlignedTrack:
         id: its number, in order of first appearance.
         shot: number of the shot, from 0.
         frames: int64 (n,), rising: gaps up to the limit are closed, longer ones are left out.
-        points: float32 (n, 5, 2), smoothed by eq. (10), in pixels of the frame; None where the frame is the face.
+        points: float32 (n, 5, 2), smoothed by eq. (10), in pixels of the frame as it is shown (:func:`as_shown`); None
+            where the frame is the face.
         found: float32 (n, 5, 2), the same before smoothing, gaps filled.
         side: median of the shorter side of its boxes, in pixels.
+        aspect: width of a pixel of the frame over its height.
     """
 
     id: int
@@ -33,11 +36,15 @@ class AlignedTrack:
     points: np.ndarray | None = None
     found: np.ndarray | None = None
     side: float = 0.0
+    aspect: float = 1.0
 
     def matrix(self, i: int, size: int) -> np.ndarray:
-        """(2, 3), from the frame ``frames[i]`` to its crop of ``size`` pixels."""
+        """(2, 3), from the frame ``frames[i]`` to its crop of ``size`` pixels, whose pixels are square."""
         assert self.points is not None
-        return similarity(self.points[i], size)
+        matrix = similarity(self.points[i], size)
+        matrix[:, 2] += matrix[:, 0] * (self.aspect - 1) / 2  # pixel centres are at whole numbers
+        matrix[:, 0] *= self.aspect
+        return matrix
 
 
 @dataclass
@@ -107,6 +114,19 @@ def scan(
         else:
             result.tracks.append(aligned)
     return result
+
+
+def whole_aspect(width: int, aspect: float) -> float:
+    """The pixel aspect nearest to ``aspect`` that gives a whole number of pixels; 1 where the tag is no likely one."""
+    return round(width * aspect) / width if 0.25 <= aspect <= 4 and abs(aspect - 1) > 0.005 else 1.0
+
+
+def as_shown(image: np.ndarray, aspect: float) -> np.ndarray:
+    """``image`` with square pixels: faces must be seen, and aligned, as people see them."""
+    if aspect == 1:
+        return image
+    height, width = image.shape[:2]
+    return cv2.resize(image, (round(width * aspect), height), interpolation=cv2.INTER_LINEAR)
 
 
 def align(track: Track, max_gap: int, sigma: float, radius: int) -> AlignedTrack:

@@ -1,5 +1,6 @@
 """Streaming in, streaming out: times, tags and the other streams are kept; damage is counted; files appear whole."""
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from keep.data.mux import FrameFolder, FrameWriter, VideoSource, VideoWriter, list_images
+from keep.data.mux import Colours, FrameFolder, FrameWriter, VideoSource, VideoWriter, claim, list_images, remux
 from keep.data.video_io import read_video
 from keep.errors import UserError
 
@@ -79,6 +80,10 @@ def copy(source: Path, target: Path, **options: Any) -> VideoWriter:
     return writer
 
 
+def images_of(path: Path) -> np.ndarray:
+    return np.stack([frame.image for frame in VideoSource(path)]).astype(int)
+
+
 def times_of(path: Path) -> list[Fraction]:
     with av.open(str(path)) as container:
         frames: Any = container.decode(video=0)
@@ -99,9 +104,16 @@ def test_frames_and_their_times_are_kept(tmp_path, texture, suffix, codec):
     np.testing.assert_allclose([float(t) for t in times], [t / 1000 for t in TIMES], atol=1e-3)
     with av.open(str(tmp_path / f"out{suffix}")) as container:
         assert container.streams.video[0].codec_context.name == {"h265": "hevc"}.get(codec, codec)
-    before, after = read_video(source).astype(int), read_video(tmp_path / f"out{suffix}")
+    before, after = images_of(source), images_of(tmp_path / f"out{suffix}")
     assert after.shape == before.shape
-    assert np.abs(after - before).mean() < (1e-9 if codec == "ffv1" else 3)
+    assert np.abs(after - before).mean() < (1e-9 if codec == "ffv1" else 4)  # hard-edged colours
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_videos_of_a_few_frames(tmp_path, texture, codec, count):
+    copy(make(tmp_path / "in.mp4", texture(count)), tmp_path / "out.mp4", codec=codec)
+    np.testing.assert_allclose([float(t) for t in times_of(tmp_path / "out.mp4")], np.arange(count) / 25, atol=1e-3)
 
 
 def test_the_duration_is_kept(tmp_path, texture):
@@ -164,8 +176,8 @@ def test_rotation_is_kept(tmp_path, texture, angle):
         a, b = next(given.decode(video=0)), next(kept.decode(video=0))
         assert a.rotation == b.rotation != 0
         assert (a.width, a.height) == (b.width, b.height)
-    difference = read_video(source).astype(int) - read_video(tmp_path / "out.mp4")
-    assert np.abs(difference).mean() < 3
+    difference = images_of(source) - images_of(tmp_path / "out.mp4")
+    assert np.abs(difference).mean() < 4
 
 
 @pytest.mark.parametrize("colours", [(1, 1, 1, 1), (6, 6, 6, 2), (9, 9, 14, 1), None])
@@ -182,6 +194,68 @@ def test_colour_tags_and_colours_are_kept(tmp_path, colours):
     if colours:
         assert tags[0] == colours
     np.testing.assert_allclose(read_video(tmp_path / "out.mp4").mean((0, 1, 2)), [200, 40, 20], atol=5)
+
+
+@pytest.mark.parametrize("colours", [None, (1, 1, 1, 1), (6, 6, 6, 2)])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_encoding_shifts_no_colour(tmp_path, colours, codec):
+    """Neither darker nor greener: a grey ramp and patches of many colours, within half a level."""
+    patches = np.random.default_rng(0).integers(20, 236, (8, 32, 3)).repeat(8, 0).repeat(8, 1)
+    ramp = np.broadcast_to(np.arange(256)[None, :, None], (64, 256, 3))
+    picture = np.concatenate([ramp, patches]).astype(np.uint8)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    clip = np.stack([picture] * 5)
+    for i, image in enumerate(clip):
+        cv2.imwrite(str(folder / f"{i}.png"), image[..., ::-1])
+    video: Any = FrameFolder(folder)
+    if colours:
+        video.colours = Colours(*colours)
+    with VideoWriter(tmp_path / "out.mp4", video, (128, 256), codec, crf=1) as writer:
+        for frame in video:
+            writer.write(frame.image, frame)
+    first = images_of(tmp_path / "out.mp4")
+    for half in (slice(0, 64), slice(64, 128)):
+        assert np.abs((first - clip)[:, half].mean((0, 1, 2))).max() < 0.5
+    copy(tmp_path / "out.mp4", tmp_path / "again.mp4", codec=codec, crf=1)
+    assert np.abs((images_of(tmp_path / "again.mp4") - first).mean((0, 1, 2))).max() < 0.2
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("suffix", [".mp4", ".MOV", ".mkv"])
+def test_streams_go_into_another_container_bit_for_bit(tmp_path, texture, suffix, rotation):
+    source = make(tmp_path / "in.mkv", texture(12), TIMES, audio=True, rotation=rotation, start=700, bf="2")
+    out = tmp_path / f"out{suffix}"
+    assert not remux(VideoSource(source), out)
+    assert np.array_equal(images_of(out), images_of(source))
+    assert VideoSource(out).rotation == VideoSource(source).rotation
+    assert [data for data, _ in packets_of(out, "audio")] == [data for data, _ in packets_of(source, "audio")]
+    times = [float(t) for t in times_of(out)]
+    np.testing.assert_allclose(np.array(times) - times[0], np.array(TIMES) / 1000, atol=2e-3)
+    with pytest.raises(UserError, match="does not take the pictures"):
+        remux(VideoSource(source), tmp_path / "out.webm")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", out.name]
+
+
+def test_the_shape_of_pixels(tmp_path, texture):
+    """It is kept where the codec can, and told of where it cannot; of the upright frame it is the turned one's."""
+    video: Any = VideoSource(make(tmp_path / "in.mp4", texture(3)))
+    video.pixel_aspect = Fraction(4, 3)
+    for codec in ("h264", "h265", "ffv1"):
+        with VideoWriter(tmp_path / f"{codec}.mkv", video, (48, 64), codec) as writer:
+            for frame in video:
+                writer.write(frame.image, frame)
+        kept = VideoSource(tmp_path / f"{codec}.mkv").display_aspect
+        assert (kept == pytest.approx(4 / 3)) == (not writer.left_out), codec
+        assert (codec == "ffv1") == bool(writer.left_out)
+    with av.open(str(tmp_path / "turned.mp4"), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        stream.set_display_rotation(90)
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(texture(1)[0], format="rgb24")))
+        output.mux(stream.encode())
+    assert VideoSource(tmp_path / "turned.mp4").display_aspect == pytest.approx(3 / 4)
 
 
 def test_odd_sides_are_padded(tmp_path, texture):
@@ -216,7 +290,7 @@ def test_a_truncated_mp4_gives_what_it_holds(tmp_path, texture):
     frames = list(video)
     assert 10 < len(frames) < 60
     assert video.lost == 60 - len(frames)
-    assert np.array_equal(frames[9].image, read_video(whole, 9, 1)[0])
+    assert np.array_equal(frames[9].image, images_of(whole)[9])
 
 
 def test_a_truncated_mkv_gives_what_it_holds(tmp_path, texture):
@@ -288,6 +362,41 @@ def test_nothing_is_left_when_the_work_fails(tmp_path, texture):
     with pytest.raises(UserError, match=r"cannot write h264 into a \.xyz file"):
         VideoWriter(tmp_path / "out.xyz", video, (48, 64))
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead, alive = int(done.stdout), os.getppid()
+    stale, foreign = tmp_path / f".out.{dead}.mp4", [tmp_path / f".out.{alive}.mp4", tmp_path / f".other.{dead}.mp4"]
+    for file in (stale, *foreign):
+        file.touch()
+    folder = tmp_path / f".frames.{dead}"
+    folder.mkdir()
+    (folder / "0.png").touch()
+    claim(tmp_path / "out.mp4")
+    claim(tmp_path / "frames")
+    assert not stale.exists()
+    assert not folder.exists()
+    assert all(file.exists() for file in foreign)
+
+
+def test_what_cannot_be_written_is_known_at_once(tmp_path, texture):
+    video = VideoSource(make(tmp_path / "in.mp4", texture(3)))
+    VideoWriter(tmp_path / "out.mp4", video, (48, 64)).check()
+    FrameWriter(tmp_path / "frames").check()
+    with pytest.raises(UserError, match=r"cannot write h264 into a \.webm file"):
+        VideoWriter(tmp_path / "out.webm", video, (48, 64)).check()
+    with pytest.raises(UserError, match="cannot be written"):
+        VideoWriter(tmp_path / "out.mp4", video, (48, 400_000)).check()
+    with pytest.raises(UserError, match="the frame rate must be from"):
+        FrameFolder(frames_in(tmp_path / "in"), float("inf"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "in.mp4"]
+
+
+def frames_in(folder: Path) -> Path:
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), np.zeros((8, 8, 3)))
+    return folder
 
 
 def test_a_full_disk(tmp_path, texture):

@@ -7,7 +7,7 @@ import pytest
 from keep.errors import UserError
 from keep.faces.align import TEMPLATE_512, crop, invert, similarity, transform
 from keep.faces.parse import find_parser, soft_mask
-from keep.faces.paste import feathered_mask, from_zoomed, match_colour, paste, zoomed
+from keep.faces.paste import face_mask, feathered_mask, from_zoomed, match_colour, paste, zoomed
 
 
 def picture(height: int = 240, width: int = 320) -> np.ndarray:
@@ -92,6 +92,17 @@ def test_the_feathered_mask_ends_before_the_border():
     assert mask[50, 50] == 1
     assert mask[:3].max() == mask[:, -3:].max() == 0
     assert np.all(np.diff(mask[50, :50]) >= 0)
+
+
+def test_the_face_mask_is_shaped_as_a_face():
+    """All five points are inside, the corners and the border are not, and no edge is to be seen."""
+    mask = face_mask(512)
+    assert all(mask[round(y), round(x)] > 0.99 for x, y in TEMPLATE_512)
+    assert max(mask[:12].max(), mask[-12:].max(), mask[:, :12].max(), mask[:, -12:].max()) == 0
+    assert max(mask[90, 90], mask[90, -90], mask[440, 60]) < 0.05, "hair and background stay the input's"
+    assert mask.mean() < 0.6 * feathered_mask(512).mean()
+    assert max(np.abs(np.diff(mask, axis=axis)).max() for axis in (0, 1)) < 0.06
+    np.testing.assert_allclose(mask, mask[:, ::-1], atol=1e-6)
 
 
 def test_the_colour_is_the_inputs_and_the_detail_the_restored_ones():
