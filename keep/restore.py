@@ -131,31 +131,31 @@ def command(argv: Sequence[str] | None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     source, output = Path(args.input), Path(args.output)
-    todo = jobs(source, output, args.frames, args.codec)
-    many = len(todo) > 1 or todo[0][0] != source
-    refuse_overwriting(todo, settings_of(args))
+    pending = jobs(source, output, args.frames, args.codec)
+    many = len(pending) > 1 or pending[0][0] != source
+    refuse_overwriting(pending, settings_of(args))
     if many:
         # Shared out before the finished ones are left out: ranks that start at other times must agree.
-        mine = share(todo, rank, world)
-        todo = [pair for pair in mine if args.overwrite or not pair[1].exists()]
-        if finished := len(mine) - len(todo):
+        mine = share(pending, rank, world)
+        pending = [pair for pair in mine if args.overwrite or not pair[1].exists()]
+        if finished := len(mine) - len(pending):
             log.info(f"{finished} of {len(mine)} videos are finished already (--overwrite restores them again)")
     elif rank:
         return 0
     if world == 1 or not many:
-        return restore_all(todo, args, many)[0] if todo else 0
+        return restore_all(pending, args, many)[0] if pending else 0
     # A launcher ends all ranks when one of them fails, so failed videos are no failure of the rank: they are listed.
     failures = output / f"failed.rank{rank}.txt"
     for old in [failures, *(output.glob("failed.rank*.txt") if rank == 0 else ())]:
         if old == failures or old not in [output / f"failed.rank{n}.txt" for n in range(world)]:
             old.unlink(missing_ok=True)
-    problems = restore_all(todo, args, many)[1] if todo else []
+    problems = restore_all(pending, args, many)[1] if pending else []
     if problems:
         output.mkdir(parents=True, exist_ok=True)
         temporary = failures.with_name(f".{failures.name}")
         temporary.write_text("".join(f"{line}\n" for line in problems), encoding="utf-8")
         temporary.replace(failures)
-        log.warning(f"rank {rank}: {len(problems)} of {len(todo)} videos failed or were broken, see {failures}")
+        log.warning(f"rank {rank}: {len(problems)} of {len(pending)} videos failed or were broken, see {failures}")
     return 0
 
 
@@ -166,15 +166,15 @@ def settings_of(args: argparse.Namespace) -> Any:
     return Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
 
 
-def restore_all(todo: Sequence[tuple[Path, Path]], args: argparse.Namespace, many: bool) -> tuple[int, list[str]]:
+def restore_all(pending: Sequence[tuple[Path, Path]], args: argparse.Namespace, many: bool) -> tuple[int, list[str]]:
     """Restore these videos; the exit status, and a line for each that failed or was broken."""
     from keep.restoration import restore_video
 
     tools, settings = build_tools(args), settings_of(args)
     status, problems = 0, []
-    for number, (video, out) in enumerate(todo, 1):
+    for number, (video, out) in enumerate(pending, 1):
         try:
-            with Bar(f"{number}/{len(todo)} {video.name}" if many else video.name) as bar:
+            with Bar(f"{number}/{len(pending)} {video.name}" if many else video.name) as bar:
                 summary = restore_video(video, out, tools, settings, bar)
         except (UserError, OSError) as error:
             if not many:
