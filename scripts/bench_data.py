@@ -42,7 +42,7 @@ from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
 from keep.errors import UserError
 from keep.registry import DATASETS
-from keep.visual import markdown_table
+from keep.visual import markdown_table, write_file
 from scripts.make_splits import layout
 
 SIZE, LENGTH = 512, 8
@@ -78,9 +78,7 @@ def bench(argv: Sequence[str] | None = None) -> None:
     text = report(seconds, reading, cpu, difference, trips, args.rounds)
     print(text, end="")
     if args.out:
-        temporary = args.out.with_name(args.out.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(args.out)
+        write_file(args.out, text.encode())
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -33,7 +33,7 @@ from keep.errors import UserError
 from keep.fast import accelerate, keep_freed_memory
 from keep.flow.gmflow import GMFlow
 from keep.runtime import prepare
-from keep.visual import markdown_table
+from keep.visual import markdown_table, write_file
 
 SEED = 0
 SMALL: dict[str, Any] = {
@@ -163,9 +163,7 @@ def bench(argv: Sequence[str] | None = None) -> None:
     text = report(args, device, variants, ceiling[torch.float32], ceiling[dtype])
     print(text, end="")
     if args.out:
-        temporary = args.out.with_name(args.out.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(args.out)
+        write_file(args.out, text.encode())
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
