@@ -13,6 +13,7 @@ from keep.data.video_io import write_video
 from keep.flow.gmflow import GMFlow
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT / "../shared/data"
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,18 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frames[t][(y - 20) ** 2 + (x - 10 - t) ** 2 < 81] = colour
         write_video(folder / f"disc{n}.mkv", frames, fps=25, codec="ffv1")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """(path below the folder of shared data) → the file; skips where it is absent."""
+
+    def find(name: str) -> Path:
+        if not (SHARED / name).is_file():
+            pytest.skip(f"{name} is not here")
+        return SHARED / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

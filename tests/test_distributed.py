@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from tiny_runs import options_and_start
+from tiny_runs import options_and_start, same
 
 from keep import checkpoint, run_state, trainer
 from keep import run as keep_run
@@ -135,14 +135,3 @@ def test_a_launcher_s_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UserError, match="RANK 2 of WORLD_SIZE 2"), processes("cpu"):
         pass
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal, tensors bit by bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b

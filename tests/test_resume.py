@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import options_and_start
+from tiny_runs import options_and_start, same
 
 from keep import checkpoint, run_state, trainer, validation
 from keep import train as keep_train
@@ -31,17 +31,6 @@ def config(stage: int, clips: Path, root: Path, *more: str) -> TrainConfig:
 def command(stage: int, clips: Path, root: Path, *more: str) -> list[str]:
     path, overrides = options_and_start(stage, clips, root, "device=cpu", *more)
     return ["-opt", str(path), *(word for o in overrides for word in ("--set", o))]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal, tensors bit by bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

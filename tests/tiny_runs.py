@@ -1,6 +1,7 @@
 """The tiny options, pointed at a test's clips and made smaller still."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,3 +47,14 @@ def options_and_start(stage: int, clips: Path, root: Path, *more: str) -> tuple[
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"params": config.model.build().net.state_dict()}, target)
     return path, overrides
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, tensors bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b

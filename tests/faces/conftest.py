@@ -9,20 +9,6 @@ import pytest
 from keep.data.video_io import read_video
 from keep.faces.detect import Face
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """(path below the folder of shared data) → the file; skips where it is absent."""
-
-    def find(name: str) -> Path:
-        if not (SHARED / name).is_file():
-            pytest.skip(f"{name} is not here")
-        return SHARED / name
-
-    return find
-
 
 @pytest.fixture(scope="session")
 def videos() -> Path:

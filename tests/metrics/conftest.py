@@ -1,24 +1,8 @@
 """Stand-ins for face networks, and real networks where they are beside the checkout."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """(path below the folder of shared data) → the file; skips where it is absent."""
-
-    def find(name: str) -> Path:
-        if not (SHARED / name).is_file():
-            pytest.skip(f"{name} is not here")
-        return SHARED / name
-
-    return find
 
 
 class Eyes:
