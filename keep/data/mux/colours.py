@@ -1,0 +1,48 @@
+"""Colours on their way from a file's pictures to RGB and back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation
+
+# FFmpeg's numbers for colour tags (ITU-T H.273); the YUV matrices that its converter knows.
+UNSPECIFIED, BT709, SMPTE170M, RGB = 2, 1, 6, 0
+FULL = 2  # of ranges
+MATRICES = frozenset({1, 4, 5, 6, 7, 9})
+# The converter's defaults are fast but make every picture about one level darker, and full-range grey green.
+EXACT = int(
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """FFmpeg's colour tags of a video: YUV matrix, primaries, transfer, range."""
+
+    colorspace: int = UNSPECIFIED
+    color_primaries: int = UNSPECIFIED
+    color_trc: int = UNSPECIFIED
+    color_range: int = 0
+
+
+def to_rgb(frame: Any) -> np.ndarray:
+    """As :func:`keep.data.video_io.to_rgb`, exact rather than fast: what is not restored must come out as it was."""
+    image = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def to_yuv(picture: Any, matrix: int, full: bool) -> Any:
+    """RGB → 8-bit 4:2:0. The converter truncates full-range chroma, a green tint; so 16 bits are rounded here."""
+    how = {"dst_colorspace": matrix, "interpolation": EXACT}
+    if not full:
+        return picture.reformat(format="yuv420p", dst_color_range=1, **how)
+    deep = picture.reformat(format="yuv420p16le", dst_color_range=FULL, **how)
+    planes = []
+    for number, plane in enumerate(deep.planes):
+        values = np.frombuffer(plane, "<u2").reshape(plane.height, -1)[:, : plane.width].astype(np.float32)
+        zero = 128 if number else 0
+        planes.append(((values - 256 * zero) / 257 + zero + 0.5).clip(0, 255).astype(np.uint8).ravel())
+    return av.VideoFrame.from_ndarray(np.concatenate(planes).reshape(-1, deep.width), format="yuv420p")

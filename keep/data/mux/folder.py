@@ -1,0 +1,119 @@
+"""A folder of images as a video, and its twin written."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from keep.data.mux.claim import claim
+from keep.data.mux.colours import Colours
+from keep.data.mux.source import TimedFrame
+from keep.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+RATES = (0.01, 1000)  # frames a second
+
+
+class FrameFolder:
+    """The images of a folder as a video, in the natural order of their names. Attributes as :class:`VideoSource`.
+
+    Args:
+        path: the folder.
+        fps: the frame rate they are meant for.
+
+    Raises:
+        UserError: no such folder, no image that can be read in it, or an impossible frame rate.
+    """
+
+    rotation, colours, pixel_aspect, display_aspect, start = 0, Colours(), None, 1.0, Fraction(0)
+
+    def __init__(self, path: str | Path, fps: Fraction | float = 25) -> None:
+        self.path = Path(path)
+        self.files = list_images(self.path)
+        if not self.files:
+            raise UserError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        if not RATES[0] <= fps <= RATES[1]:
+            raise UserError(f"{path}: the frame rate must be from {RATES[0]:g} to {RATES[1]:g}, not {fps:g}")
+        self.fps = Fraction(fps).limit_denominator(100_000)
+        self.time_base = 1 / self.fps
+        self.expected, self.lost, self.damaged = len(self.files), 0, 0
+        first = next((image for image in map(_read_image, self.files) if image is not None), None)
+        if first is None:
+            raise UserError(f"{path}: none of its images can be read")
+        self.height, self.width = first.shape[:2]
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        self.lost = index = 0
+        for file in self.files:
+            image = _read_image(file)
+            if image is None:
+                self.lost += 1
+                continue
+            if image.shape[:2] != (self.height, self.width):
+                raise UserError(f"{file}: is {image.shape[1]}×{image.shape[0]}, the others {self.width}×{self.height}")
+            yield TimedFrame(index, image, index, 1, file.stem)
+            index += 1
+
+
+class FrameWriter:
+    """Writes frames as PNG files into a new folder, which appears whole or not at all. Used as :class:`VideoWriter`.
+
+    Args:
+        path: the folder; it must not exist, or be empty.
+
+    Raises:
+        UserError: the folder holds something, or cannot be made.
+    """
+
+    left_out: Sequence[str] = ()
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{path}: is there already; name a new or an empty folder for the frames")
+        self._temporary = claim(self.path)
+        self._temporary.mkdir(parents=True)
+
+    def check(self) -> None:
+        """As :meth:`VideoWriter.check`: what can be known is known by now."""
+        self._temporary.rmdir()
+
+    def __enter__(self) -> "FrameWriter":
+        return self
+
+    def write(self, image: np.ndarray, frame: TimedFrame) -> None:
+        """Write ``image``, uint8 (H, W, 3) RGB, under the name of ``frame``, or its number."""
+        file = self._temporary / f"{frame.name or f'{frame.index:06d}'}.png"
+        file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                if self.path.is_dir():
+                    self.path.rmdir()
+                self._temporary.replace(self.path)
+        finally:
+            if self._temporary.is_dir():
+                for file in self._temporary.iterdir():
+                    file.unlink()
+                self._temporary.rmdir()
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder; ``frame_2`` comes before ``frame_10``."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    images = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    return sorted(images, key=lambda f: [int(s) if s.isdigit() else s.lower() for s in re.split(r"(\d+)", f.name)])
+
+
+def _read_image(path: Path) -> np.ndarray | None:
+    try:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file
+        return None
+    return None if image is None else np.ascontiguousarray(image[..., ::-1])

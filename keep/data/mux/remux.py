@@ -1,0 +1,85 @@
+"""The pictures of a video in another container, bit by bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+
+from keep.data.mux.claim import claim
+from keep.data.mux.copies import MP4, add_copies, container_options
+from keep.data.mux.source import VideoSource, open_video, video_stream
+from keep.errors import UserError
+
+IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg would write others that few players read
+
+
+def remux(source: VideoSource, path: str | Path) -> list[str]:
+    """Copy the pictures, bit by bit, and the other streams of ``source`` into another container.
+
+    Returns:
+        What does not fit into it, in words.
+
+    Raises:
+        UserError: the container does not take the pictures as they are.
+    """
+    path, left_out = Path(path), []
+    temporary = claim(path)
+    try:
+        with (
+            open_video(source.path) as inputs,
+            av.open(str(temporary), "w", options=container_options(path.suffix)) as output,
+        ):
+            video = video_stream(inputs, source.path)
+            codec = video.codec_context.codec.canonical_name
+            if path.suffix.lower() in MP4 and codec not in IN_MP4:
+                raise ValueError(f"{codec} in MP4 is not played")
+            # Opaque: no encoder of the same name is needed.
+            picture = output.add_stream_from_template(video, opaque=True)
+            if source.rotation:
+                picture.set_display_rotation(source.rotation)
+            if codec == "hevc" and path.suffix.lower() in MP4:
+                picture.codec_context.codec_tag = "hvc1"
+            copied = add_copies(output, picture, inputs, video, path.suffix, left_out)
+            copied[video.index] = picture
+            for packet in _with_times(inputs.demux([inputs.streams[i] for i in copied]), video):
+                shift = round(source.start / packet.time_base)
+                packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+                packet.stream = copied[packet.stream_index]
+                output.mux(packet)
+        twin = VideoSource(temporary)
+        kept = (twin.height, twin.width, twin.rotation, twin.pixel_aspect or 1)
+        if kept != (source.height, source.width, source.rotation, source.pixel_aspect or 1):
+            raise ValueError("the pictures' shape or rotation would be lost")
+        temporary.replace(path)
+    except (UserError, ValueError, av.error.FFmpegError) as error:
+        raise UserError(f"{path}: does not take the pictures of {source.path} as they are: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return left_out
+
+
+def _with_times(packets: Iterator[Any], video: Any) -> Iterator[Any]:
+    """``packets`` with decoding times also where the file has none: before the first of a stream with B-frames."""
+    waiting: list[Any] = []
+    for packet in packets:
+        if not packet.size:
+            continue
+        if packet.stream_index != video.index:
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            if packet.dts is not None:
+                packet.pts = packet.dts if packet.pts is None else packet.pts
+                yield packet
+            continue
+        if packet.pts is None:
+            raise ValueError("its pictures have no time stamps")
+        waiting.append(packet)
+        if packet.dts is not None:
+            step = max(1, round(1 / (video.average_rate or 25) / packet.time_base))
+            for before, one in enumerate(reversed(waiting)):
+                one.dts = packet.dts - before * step
+            yield from waiting
+            waiting = []
+    if waiting:
+        raise ValueError("its pictures have no time stamps")

@@ -1,0 +1,184 @@
+"""A video file as a stream of frames with their times."""
+
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+
+from keep.data.mux.aspect import aspect_of
+from keep.data.mux.colours import Colours, to_rgb
+from keep.errors import UserError
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A decoded frame.
+
+    Attributes:
+        index: its number, from 0, among the frames that can be decoded.
+        image: uint8 (H, W, 3) RGB, upright.
+        pts: when it is shown, in units of the source's ``time_base``; always later than the frame before.
+        duration: for how long, in the same units.
+        name: the file's name without suffix, of a frame from a folder.
+    """
+
+    index: int
+    image: np.ndarray
+    pts: int
+    duration: int
+    name: str = ""
+
+
+class VideoSource:
+    """The frames of a video file, decoded again at every iteration.
+
+    Attributes:
+        path: the file.
+        height: of a frame as it is shown (rotation applied), in pixels.
+        width: likewise.
+        fps: average frame rate.
+        time_base: unit of the frames' times, in seconds.
+        start: time of the file's first packet of any stream, in seconds; frame times count from it.
+        rotation: of the file's tag, in degrees counter-clockwise.
+        colours: colour tags.
+        pixel_aspect: width of a stored pixel over its height, None where the file does not say.
+        display_aspect: the same of the upright frames' pixels; 1 where the file does not say.
+        expected: number of frames as far as the header tells, None where it does not.
+        lost: after an iteration: frames that the file should hold and that could not be decoded.
+        damaged: after an iteration: frames that were decoded, but from damaged data.
+
+    Args:
+        path: the video file.
+
+    Raises:
+        UserError: no such file, not a video, or not one frame can be decoded.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{path}: " + ("is a folder, not a video" if self.path.is_dir() else "no such file"))
+        self.lost = self.damaged = 0
+        with open_video(self.path) as container:
+            stream: Any = video_stream(container, self.path)
+            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            self.fps = Fraction(rate.numerator, rate.denominator)
+            self.start = Fraction(container.start_time or 0, av.time_base)
+            # AVI has no time stamps, and FFmpeg's guesses are wrong for B-frames: frames are counted.
+            self._counted = container.format.name == "avi" or stream.time_base is None
+            self.time_base = 1 / self.fps if self._counted else Fraction(stream.time_base or 1)
+            self.expected = stream.frames or _frames_by_duration(container, stream, self.fps)
+            aspect = stream.sample_aspect_ratio
+            codec = stream.codec_context.name
+            frames = self._decode(container, stream)
+            first = next(frames, None)
+            frames.close()
+        if first is None:
+            raise UserError(f"{path}: truncated or damaged: not one frame can be decoded")
+        self.height, self.width = to_rgb(first).shape[:2]
+        self.rotation = first.rotation
+        if not aspect and codec == "ffv1":
+            aspect = aspect_of(first)
+        self.pixel_aspect = aspect
+        if aspect and round(self.rotation / 90) % 2:
+            aspect = 1 / aspect
+        self.display_aspect = float(aspect or 1)
+        self.colours = Colours(first.colorspace, first.color_primaries, first.color_trc, first.color_range)
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        last, index = None, 0
+        shift = round(self.start / self.time_base)
+        usual = max(1, round(1 / self.fps / self.time_base))
+        with open_video(self.path) as container:
+            for frame in self._decode(container, video_stream(container, self.path)):
+                if self._counted:
+                    pts = index
+                else:
+                    pts = frame.pts - shift if frame.pts is not None else 0 if last is None else last + usual
+                if last is not None and pts <= last:
+                    pts = last + 1
+                image = to_rgb(frame)
+                if image.shape[:2] != (self.height, self.width):  # the size changes within the stream
+                    image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+                yield TimedFrame(index, image, pts, frame.duration if frame.duration and not self._counted else usual)
+                last, index = pts, index + 1
+
+    def _decode(self, container: Any, stream: Any) -> Generator[Any, None, None]:
+        """PyAV frames in display order; what cannot be decoded is passed over and counted."""
+        promised, packets, discarded, given, bad = stream.frames, 0, 0, 0, 0
+        if container.format.name == "avi":  # its header counts repeated frames too
+            promised = 0
+        by_duration = 0 if promised else _frames_by_duration(container, stream, self.fps) or 0
+        self.lost = self.damaged = 0
+        stream.thread_type = "AUTO"
+        demuxed = container.demux(stream)
+        broken, end = False, 0
+        while True:
+            try:
+                packet = next(demuxed, None)
+            except av.error.FFmpegError:
+                broken, packet = True, None
+            if packet is not None and packet.size:
+                packets += 1
+                discarded += packet.is_discard
+                broken |= packet.is_corrupt
+            try:
+                frames = (packet.decode() if packet.size else []) if packet is not None else stream.decode(None)
+            except av.error.EOFError:
+                frames = []
+            except av.error.FFmpegError:
+                broken, frames = True, []
+            for frame in frames:
+                given += 1
+                bad += frame.is_corrupt
+                end = frame.pts if frame.pts is not None else end
+                yield frame
+            if packet is None:
+                break
+        missing = max(promised - packets, 0)
+        tail = by_duration - round((end * stream.time_base - self.start) * self.fps) - 1 if by_duration else 0
+        if not missing and tail > max(2, 0.5 * self.fps):  # a header's duration is not exact
+            missing, broken = tail, True
+        self.lost = missing + (max(packets - discarded - given, 0) if broken or missing else 0)
+        self.damaged = bad
+
+
+def open_video(path: Path) -> Any:
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: not a video file, or a truncated one: {reason}") from error
+    name = container.format.name
+    if name in ("image2", "tty") or name.endswith("_pipe"):  # FFmpeg makes videos of images and of text
+        container.close()
+        raise UserError(f"{path}: not a video file ({name}); images go into a folder of frames")
+    return container
+
+
+def video_stream(container: Any, path: Path) -> Any:
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise UserError(f"{path}: has no video stream")
+    return streams[0]
+
+
+def _frames_by_duration(container: Any, stream: Any, fps: Fraction) -> int | None:
+    """How many frames the header's duration makes, None where it names none for the video alone."""
+    if stream.duration is not None and stream.time_base is not None:
+        return round(stream.duration * stream.time_base * fps)
+    if match := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = (float(group) for group in match.groups())
+        return round((3600 * hours + 60 * minutes + seconds) * fps)
+    if container.duration and len(container.streams) == 1:
+        return round(Fraction(container.duration, av.time_base) * fps)
+    return None

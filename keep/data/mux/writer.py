@@ -1,0 +1,194 @@
+"""A video written frame by frame, with all that its source has besides pictures."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import av.error
+import numpy as np
+
+from keep.data.mux.aspect import with_aspect
+from keep.data.mux.claim import claim
+from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
+from keep.data.mux.copies import MP4, Copies, container_options
+from keep.data.mux.folder import FrameFolder
+from keep.data.mux.source import TimedFrame, VideoSource
+from keep.degradation.codec import pad_to_even, require_encoder
+from keep.errors import UserError
+
+Codec = Literal["h264", "h265", "ffv1"]
+ENCODERS: dict[str, tuple[str, str]] = {
+    "h264": ("libx264", "yuv420p"), "h265": ("libx265", "yuv420p"), "ffv1": ("ffv1", "bgr0"),
+}  # fmt: skip
+Source = VideoSource | FrameFolder
+
+
+class VideoWriter:
+    """Writes a video whose frame times, tags and other streams are those of ``source``.
+
+    Used as a context manager; the file appears under its name, whole, when the block ends without an error.
+
+    Args:
+        path: where; the suffix picks the container.
+        source: what the frames were made from.
+        size: (height, width) of the frames; an odd side is padded to even where the codec needs it.
+        codec: ``h264``, ``h265`` or ``ffv1`` (lossless RGB).
+        crf: constant rate factor of H.264 and H.265: lower is better and larger.
+        preset: speed against size of H.264 and H.265.
+
+    Attributes:
+        left_out: what of the source does not fit into this container, in words.
+
+    Raises:
+        UserError: an encoder that is not there, or a container that does not take it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        source: Source,
+        size: tuple[int, int],
+        codec: Codec = "h264",
+        crf: int = 18,
+        preset: str = "medium",
+    ) -> None:
+        self.path, self.source = Path(path), source
+        self.left_out: list[str] = []
+        self._encoder, self._pix_fmt = ENCODERS[codec]
+        require_encoder(self._encoder)
+        if not self.path.parent.is_dir():
+            raise UserError(f"{self.path}: cannot write: there is no folder {self.path.parent}")
+        self._temporary = claim(self.path)
+        self._turns = round(source.rotation / 90) % 4
+        self._first_dts = self._last_end = None
+        self._start = 0
+        self._durations: dict[int, int] = {}
+        self._copies: Copies | None = None
+        try:
+            self._output = av.open(str(self._temporary), "w", options=container_options(self.path.suffix))
+            self._stream = self._add_video(size, crf, preset)
+            if isinstance(source, VideoSource):
+                self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.left_out)
+        except (ValueError, av.error.FFmpegError) as error:
+            self._discard()
+            raise UserError(f"{self.path}: cannot write {codec} into a {self.path.suffix} file: {error}") from error
+        except BaseException:
+            self._discard()
+            raise
+
+    def check(self) -> None:
+        """Try whether this file can be written, header and all; nothing is left of it.
+
+        Raises:
+            UserError: it cannot.
+        """
+        try:
+            self._output.start_encoding()
+        except (ValueError, av.error.FFmpegError) as error:
+            raise self._failed(error) from error
+        finally:
+            self._discard()
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def write(self, image: np.ndarray, frame: TimedFrame) -> None:
+        """Append ``image``, uint8 (H, W, 3) RGB and upright, shown when ``frame`` is."""
+        if self._turns:
+            image = np.rot90(image, -self._turns)
+        if "420" in self._pix_fmt:
+            image = pad_to_even(image)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        if self._pix_fmt.startswith("yuv"):
+            colours = self._stream.codec_context
+            matrix = colours.colorspace if colours.colorspace in MATRICES else SMPTE170M
+            picture = to_yuv(picture, matrix, colours.color_range == FULL)
+            # From the stream's own tags; the converter leaves RGB's.
+            picture.colorspace, picture.color_range = colours.colorspace, colours.color_range
+        picture.pts, picture.time_base = frame.pts, self.source.time_base
+        if self._encoder == "ffv1" and self.source.pixel_aspect not in (None, 1):  # it does not look at the stream's
+            picture = with_aspect(picture.reformat(format=self._pix_fmt), self.source.pixel_aspect)
+        self._durations[frame.pts] = frame.duration
+        if self._last_end is None:
+            self._start = frame.pts
+        self._last_end = frame.pts + frame.duration
+        try:
+            if self._copies:
+                self._copies.until(float(frame.pts * self.source.time_base))
+            for packet in self._stream.encode(picture):
+                self._mux(packet)
+        except av.error.FFmpegError as error:
+            raise self._failed(error) from error
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            if self._last_end is None:
+                raise UserError(f"{self.path}: there are no frames to write")
+            packets = self._stream.encode(None)
+            for packet in packets:
+                packet.dts = min(packet.dts, packet.pts)  # x265 gives later ones where it got only one or two frames
+            for packet in packets[:-1]:
+                self._mux(packet)
+            for packet in packets[-1:]:
+                first = self._first_dts if self._first_dts is not None else packet.dts
+                # MP4 takes a track's length from the last packet in decoding order.
+                self._mux(packet, self._last_end - self._start - (packet.dts - first))
+            if self._copies:
+                self._copies.until(float("inf"))
+            self._output.close()
+            self._temporary.replace(self.path)
+        except av.error.FFmpegError as error:
+            raise self._failed(error) from error
+        finally:
+            self._discard()
+
+    def _failed(self, error: Any) -> UserError:
+        return UserError(f"{self.path}: cannot be written: {getattr(error, 'strerror', None) or error}")
+
+    def _mux(self, packet: Any, duration: int | None = None) -> None:
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+        own = self._durations.pop(packet.pts, 0)
+        packet.duration = own if duration is None else max(duration, 1)
+        self._output.mux(packet)
+
+    def _add_video(self, size: tuple[int, int], crf: int, preset: str) -> Any:
+        source = self.source
+        options = {} if self._encoder == "ffv1" else {"crf": str(crf), "preset": preset}
+        if self._encoder == "libx265":
+            options["x265-params"] = "log-level=error"
+        stream: Any = self._output.add_stream(self._encoder, rate=source.fps, options=options)
+        height, width = size[::-1] if self._turns % 2 else size
+        even = 2 if "420" in self._pix_fmt else 1
+        stream.height, stream.width = -(-height // even) * even, -(-width // even) * even
+        stream.pix_fmt = self._pix_fmt
+        context = stream.codec_context
+        context.time_base = source.time_base
+        if self._encoder == "libx265" and self.path.suffix.lower() in MP4:
+            context.codec_tag = "hvc1"  # the tag that Apple's players want
+        if source.pixel_aspect:
+            context.sample_aspect_ratio = source.pixel_aspect
+        tags = source.colours
+        if self._pix_fmt.startswith("yuv"):
+            context.colorspace = BT709 if tags.colorspace == RGB else tags.colorspace
+            context.color_range = tags.color_range
+        context.color_primaries, context.color_trc = tags.color_primaries, tags.color_trc
+        if self._turns:
+            stream.set_display_rotation(source.rotation)
+        return stream
+
+    def _discard(self) -> None:
+        """Close everything and remove the unfinished file; nothing to do once it was renamed."""
+        if self._copies:
+            self._copies.close()
+        try:
+            output = getattr(self, "_output", None)
+            if output is not None:
+                output.close()
+        except (av.error.FFmpegError, OSError, ValueError):
+            pass  # the disk may be full: the file goes anyway
+        finally:
+            self._temporary.unlink(missing_ok=True)
