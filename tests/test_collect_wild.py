@@ -7,12 +7,13 @@ import pytest
 
 from keep.data.clips import VideoClips
 from keep.data.images import read_images
-from keep.data.video_io import probe, read_video, write_video
+from keep.data.video_io import read_video, write_video
 from keep.errors import UserError
 from keep.faces.align import TEMPLATE_512, transform
 from keep.faces.detect import Face
 from scripts import collect_wild
-from scripts.collect_wild import collect, one_person, split
+from scripts.collect_wild import collect
+from scripts.wild import clips, video
 
 RED, BLUE = (230, 40, 30), (30, 50, 240)
 OPTIONS = ["--shots", "builtin", "--size", "64", "--min-length", "10", "--max-length", "20", "--min-face", "20"]
@@ -29,7 +30,7 @@ def people(frames: int, *who: tuple[int, int, tuple[int, int, int]], background:
     return clip
 
 
-REAL_SHEET = collect_wild.sheet
+REAL_SHEET = video.sheet
 
 
 class Squares:
@@ -56,7 +57,7 @@ class Squares:
 @pytest.fixture(autouse=True)
 def _squares(monkeypatch):
     monkeypatch.setattr(collect_wild, "default_detector", Squares)
-    monkeypatch.setattr(collect_wild, "sheet", lambda *_: None)  # drawing is slow; test_sheet has its own
+    monkeypatch.setattr(video, "sheet", lambda *_: None)  # drawing is slow; test_sheet has its own
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ def test_validation_gets_every_nth_video_that_gives_clips(tmp_path, capsys):
     ],
 )
 def test_no_clip_at_all_is_told_with_what_was_nearest(options, told, raw, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(collect_wild, "outside_share", lambda *_: 0.25)
+    monkeypatch.setattr(clips, "outside_share", lambda *_: 0.25)
     (raw / "more/broken.mp4").unlink()
     assert run(raw, tmp_path / "out", *options)[0] == 1
     line = capsys.readouterr().err.splitlines()[-1]
@@ -242,13 +243,13 @@ def test_an_interrupted_video_leaves_nothing_under_its_name(raw, tmp_path, monke
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(collect_wild, "sheet", stop)
+    monkeypatch.setattr(video, "sheet", stop)
     with pytest.raises(KeyboardInterrupt):
         run(raw / "talk.mkv", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out/clips").iterdir()] == [".talk.unfinished"]
     monkeypatch.undo()
     monkeypatch.setattr(collect_wild, "default_detector", Squares)
-    monkeypatch.setattr(collect_wild, "sheet", lambda *_: None)
+    monkeypatch.setattr(video, "sheet", lambda *_: None)
     assert run(raw / "talk.mkv", tmp_path / "out")[0] == 0
     assert [p.name for p in (tmp_path / "out/clips").iterdir()] == ["talk"]
 
@@ -266,44 +267,11 @@ def test_a_video_that_breaks_off_is_named(raw, tmp_path):
 
 
 def test_sheet(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect_wild, "sheet", REAL_SHEET)
+    monkeypatch.setattr(video, "sheet", REAL_SHEET)
     run(raw / "talk.mkv", tmp_path / "out", "--max-clips", "1")
     image = read_images([tmp_path / "out/sheets/talk.png"])[0]
     assert image.shape[1] > 1000
     assert image.std() > 10
-
-
-def test_scenedetect_finds_the_cut_too(raw, tmp_path):
-    pytest.importorskip("scenedetect")
-    finder = collect_wild.shot_finder("scenedetect")(probe(raw / "talk.mkv"))
-    for t, frame in enumerate(read_video(raw / "talk.mkv")):
-        finder.update(t, frame)
-    assert finder.finish() == [26]
-
-
-def test_without_scenedetect(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "scenedetect", None)
-    with pytest.raises(UserError, match=r"keep-vfsr\[collect\].*--shots builtin"):
-        collect_wild.shot_finder("both")
-
-
-@pytest.mark.parametrize(
-    ("length", "low", "high", "parts"),
-    [(99, 100, 300, [99]), (100, 100, 300, [100]), (300, 100, 300, [300]), (301, 100, 300, [151, 150]),
-     (1000, 100, 300, [250] * 4), (25, 20, 20, [20]), (50, 20, 30, [25, 25])],
-)  # fmt: skip
-def test_split(length, low, high, parts):
-    got = split(np.arange(length), low, high)
-    assert [len(p) for p in got] == parts
-    assert all((np.diff(p) == 1).all() for p in got)
-
-
-def test_one_person():
-    a, b = np.eye(4)[:2]
-    assert one_person(np.stack([a, a, b, a]), "cosine"), "one odd view is forgiven"
-    assert not one_person(np.stack([a, a, b, b, a]), "cosine")
-    assert one_person(np.stack([a, a * 0.8]), "l2")
-    assert not one_person(np.stack([a, a, b, b, a]), "l2")
 
 
 def test_two_people_in_one_clip_are_left_out(raw, tmp_path, monkeypatch):
@@ -324,7 +292,7 @@ def test_two_people_in_one_clip_are_left_out(raw, tmp_path, monkeypatch):
             return (v / np.linalg.norm(v))[None]
 
     monkeypatch.setattr(collect_wild, "network", lambda registry, text: Colour())
-    monkeypatch.setattr(collect_wild, "LOOK_EVERY", 3)
+    monkeypatch.setattr(clips, "LOOK_EVERY", 3)
     _, manifest, report = run(raw / "more/two.mkv", tmp_path / "out", "--identity", "Colour")
     assert manifest["clips"] == []
     assert report["reasons"] == {"more than one person": 1}

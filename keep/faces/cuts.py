@@ -1,0 +1,58 @@
+"""Shot cuts by several detectors in one pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from keep.data.video_io import VideoInfo
+from keep.errors import UserError
+from keep.faces.shots import ShotDetector
+
+
+class ShotFinder:
+    """Cuts by PySceneDetect (content and adaptive detector) and by our own, in one pass.
+
+    A cut that is missed spoils a clip, one too many merely shortens it: so any detector's word is taken.
+    """
+
+    def __init__(self, info: VideoInfo, scenedetect: bool, builtin: bool) -> None:
+        self.fps, self.cuts, self.last = float(info.fps), set(), -1
+        self.own = ShotDetector() if builtin else None
+        self.others: list[Any] = []
+        if scenedetect:
+            from scenedetect import FrameTimecode
+            from scenedetect.detectors import AdaptiveDetector, ContentDetector
+
+            self.others = [ContentDetector(min_scene_len=1), AdaptiveDetector(min_scene_len=1)]
+            self.timecode = FrameTimecode
+
+    def update(self, t: int, frame: np.ndarray) -> None:
+        self.last = t
+        if self.own and self.own.update(frame):
+            self.cuts.add(t)
+        if self.others:
+            height = max(1, round(256 * frame.shape[0] / frame.shape[1]))
+            small = np.ascontiguousarray(cv2.resize(frame, (256, height), interpolation=cv2.INTER_AREA)[..., ::-1])
+            now = self.timecode(t, self.fps)
+            self.cuts.update(cut.frame_num for other in self.others for cut in other.process_frame(now, small))
+
+    def finish(self) -> list[int]:
+        """First frames of new shots, in order."""
+        if self.others and self.last >= 0:
+            end = self.timecode(self.last, self.fps)
+            self.cuts.update(cut.frame_num for other in self.others for cut in other.post_process(end))
+        return sorted(self.cuts - {0})
+
+
+def shot_finder(which: str) -> Callable[[VideoInfo], "ShotFinder"]:
+    if which == "builtin":
+        return lambda info: ShotFinder(info, scenedetect=False, builtin=True)
+    try:
+        import scenedetect  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"PySceneDetect cannot be imported ({error}): pip install keep-vfsr[collect], or use --shots builtin"
+        ) from error
+    return lambda info: ShotFinder(info, scenedetect=True, builtin=which == "both")
