@@ -18,6 +18,7 @@ from tqdm import tqdm
 from keep.data.cache import LQCache, describe, digest
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images, square_resize, tone_curves
 from keep.data.index import Fingerprint, FolderIndex
+from keep.data.stills import moving
 from keep.data.video_io import VIDEO_SUFFIXES, Timeline, read_timeline, read_video
 from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
@@ -95,6 +96,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         interval: tuple[Annotated[int, Field(ge=1)], ...] = (1,),
         reverse: bool = False,
         flip: bool = False,
+        move_stills: bool = False,
         tone_jitter: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0),
         degradation: tuple[Annotated[Any, DEGRADATIONS], ...] = (),
         max_frames: Annotated[int, Field(ge=1)] | None = None,
@@ -113,6 +115,8 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
                 for that clip. The public stage II draws from 1 to 6.
             reverse: play a clip backwards with probability .5.
             flip: mirror a clip left to right with probability .5.
+            move_stills: make a training clip of a photograph, which is a clip of one frame, by moving it slowly
+                as before a hand-held camera; without it such a clip is too short.
             tone_jitter: strengths (a, b) of a random tone curve x^γ, one a clip: log γ is the sum of a number
                 uniform in [-a, a], common to the channels (brightness), and one in [-b, b] for each channel
                 (tint). [0, 0] leaves tones alone. For small sets that show few of them.
@@ -127,9 +131,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         """
         if not interval:
             raise UserError("dataset: interval is empty; use [1] for neighbouring frames")
-        if clip_length is None and (reverse or flip or any(tone_jitter) or tuple(interval) != (1,)):
+        if clip_length is None and (reverse or flip or move_stills or any(tone_jitter) or tuple(interval) != (1,)):
             raise UserError(
-                "dataset: interval, reverse, flip and tone_jitter need a clip_length; whole clips are read as they are"
+                "dataset: interval, reverse, flip, move_stills and tone_jitter need a clip_length; whole clips are "
+                "read as they are"
             )
         if clip_length is None and on_bad == "skip":
             raise UserError("dataset: on_bad: skip needs a clip_length; a test that leaves out clips is another test")
@@ -140,6 +145,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             tuple(interval),
         )
         self.reverse, self.flip, self.tone_jitter, self.max_frames = reverse, flip, tuple(tone_jitter), max_frames
+        self.move_stills = move_stills
         self.on_bad, self.lq_cache_epochs = on_bad, lq_cache_epochs
         self.pipeline = Pipeline(degradation) if degradation else None
         if not self.root.exists():
@@ -181,7 +187,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
     def about(self) -> dict[str, Any]:
         """All that the low-quality clips depend on, but for the seed; plain JSON data."""
         options = (
-            "clip_length", "size", "interval", "reverse", "flip", "tone_jitter", "max_frames", "on_bad",
+            "clip_length", "size", "interval", "reverse", "flip", "move_stills", "tone_jitter", "max_frames", "on_bad",
             "lq_cache_epochs",
         )  # fmt: skip
         assert self.pipeline is not None
@@ -226,7 +232,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
 
     def _drawn(self, clip: Clip, rng: np.random.Generator, skipped: Sequence[str]) -> Drawn:
         start, count, step, backwards, mirrored = self._cut(self._usable(clip), rng)
-        frames = self.read_square(clip, start, count, step)
+        if self._is_still(clip):
+            frames = moving(self.read_square(clip, 0, 1, 1)[0], rng, count, step)
+        else:
+            frames = self.read_square(clip, start, count, step)
         if backwards:
             frames = frames[::-1]
         if mirrored:
@@ -264,11 +273,15 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         """(start, count, step, backwards, mirrored) for a clip of ``frames`` frames."""
         if self.clip_length is None:
             return 0, frames, 1, False, False
-        fitting = [n for n in self.interval if _span(self.clip_length, n) <= frames]
+        fitting = [n for n in self.interval if _span(self.clip_length, n) <= frames] or self.interval  # a still
         step = fitting[int(rng.integers(len(fitting)))]
-        start = int(rng.integers(frames - _span(self.clip_length, step), endpoint=True))
+        start = int(rng.integers(max(0, frames - _span(self.clip_length, step)), endpoint=True))
         backwards, mirrored = rng.random(2) < 0.5
         return start, self.clip_length, step, bool(self.reverse and backwards), bool(self.flip and mirrored)
+
+    def _is_still(self, clip: Clip) -> bool:
+        """Whether a training clip of it is made by moving its one frame."""
+        return self.move_stills and clip.frames == 1 and self.clip_length != 1
 
     def _usable(self, clip: Clip) -> int:
         return clip.frames if self.max_frames is None else min(clip.frames, self.max_frames)
@@ -277,7 +290,8 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         if self.clip_length is None:
             return clips
         need = _span(self.clip_length, min(self.interval))
-        short = [c for c in clips if self._usable(c) < need]
+        enough = [self._usable(c) >= need or self._is_still(c) for c in clips]
+        short = [c for c, fits in zip(clips, enough, strict=True) if not fits]
         if short and self.on_bad == "stop":
             others = f" (and {len(short) - 1} more clips like it)" if len(short) > 1 else ""
             raise UserError(
@@ -286,7 +300,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             )
         for clip in short:
             self.reject(f"{self.root}: clip {clip.name}: too short: {self._usable(clip)} frames of {need}")
-        return [c for c in clips if self._usable(c) >= need]
+        return [c for c, fits in zip(clips, enough, strict=True) if fits]
 
     def _check_names(self) -> None:
         name, times = Counter(c.name for c in self.clips).most_common(1)[0]

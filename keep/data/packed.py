@@ -9,6 +9,8 @@ import json
 import os
 import tempfile
 import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,54 +73,76 @@ class PackedClips(ClipDataset):
 
 
 def pack_clips(
-    dataset: ClipDataset,
+    datasets: ClipDataset | Sequence[ClipDataset],
     path: str | Path,
     codec: Literal["copy", "libx264", "ffv1"] = "copy",
     crf: int = 12,
     keyint: int = 12,
+    piece: int | None = None,
 ) -> None:
-    """Write a dataset's clips, whole, into one file; it appears whole or not at all.
+    """Write the clips of one or several datasets into one file; it appears whole or not at all.
 
     Args:
-        dataset: ``clip_length`` None. Its ``size``, ``max_frames`` and alignment hold for the packed clips, unless
-            they are copied.
+        datasets: each with ``clip_length`` None. Their ``size``, ``max_frames`` and alignment hold for the packed
+            clips, unless they are copied. Of several, the names of the clips begin with the dataset's folder.
         path: the file, e.g. ``clips.zip``.
-        codec: ``"copy"`` takes video files as they are; otherwise frames are encoded again, by ffv1 without loss.
+        codec: ``"copy"`` takes video files as they are; otherwise frames are encoded again, by libx264 with colours
+            at full resolution, or by ffv1 without loss.
         crf: of libx264.
         keyint: frames from one key frame to the next: a training clip is decoded from the one before it.
+        piece: cut clips into pieces of that many frames, CLIP_000, CLIP_001, …, so that an epoch visits long ones more
+            often; a rest of less than half of that is left out. None leaves them whole.
 
     Raises:
-        UserError: a clip cannot be read, or cannot be copied, or the file cannot be written.
+        UserError: a clip cannot be read, or cannot be copied, or the file cannot be written; two clips of one name.
     """
-    path = Path(path)
-    if dataset.clip_length is not None:
-        raise UserError("pack_clips: the dataset's clip_length must be null: clips are packed whole")
-    if codec == "copy" and not isinstance(dataset, VideoClips):
-        raise UserError(
-            f"pack_clips: {type(dataset).__name__} holds no video files to copy; encode with libx264 or ffv1"
-        )
+    path, sources = Path(path), [datasets] if isinstance(datasets, ClipDataset) else list(datasets)
+    for dataset in sources:
+        if dataset.clip_length is not None:
+            raise UserError("pack_clips: the dataset's clip_length must be null: clips are packed whole")
+        if codec == "copy" and (piece or not isinstance(dataset, VideoClips)):
+            what = "pieces cannot be copied" if piece else f"{type(dataset).__name__} holds no video files to copy"
+            raise UserError(f"pack_clips: {what}; encode with libx264 or ffv1")
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot write: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    entries = []
+    entries: list[dict[str, Any]] = []
+    todo = [(dataset, number) for dataset in sources for number in range(len(dataset.clips))]
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as scratch:
-            for number, clip in enumerate(tqdm(dataset.clips, desc=f"packing {path}", unit=" clips", delay=2)):
-                if codec == "copy":
-                    assert isinstance(dataset, VideoClips)
-                    file, timeline = dataset.where(clip)
-                else:
-                    file = Path(scratch) / ("clip.mkv" if codec == "ffv1" else "clip.mp4")
-                    fps = dataset.where(clip)[1].info.fps if isinstance(dataset, VideoClips) else 25
-                    write_video(file, dataset.ground_truth(0, number).gt, fps, codec, crf, keyint=keyint)
-                    timeline = read_timeline(file)
-                name, data = f"{clip.name}{file.suffix}", file.read_bytes()
-                archive.writestr(name, data)
-                about = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                entries.append({"name": clip.name, "file": name, **about, "timeline": timeline.dump()})
+            for dataset, number in tqdm(todo, desc=f"packing {path}", unit=" clips", delay=2):
+                prefix = f"{dataset.root.name}/" if len(sources) > 1 else ""
+                for name, file, timeline in _files(dataset, number, codec, crf, keyint, piece, Path(scratch)):
+                    name, data = f"{prefix}{name}", file.read_bytes()
+                    archive.writestr(f"{name}{file.suffix}", data)
+                    about = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                    entries.append({"name": name, "file": f"{name}{file.suffix}", **about, "timeline": timeline.dump()})
+            double, times = Counter(e["name"] for e in entries).most_common(1)[0]
+            if times > 1:
+                raise UserError(f"pack_clips: {times} clips are named {double}; rename them, or their folders")
             archive.writestr(INDEX, json.dumps({"format": FORMAT, "clips": entries}))
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _files(
+    dataset: ClipDataset, number: int, codec: str, crf: int, keyint: int, piece: int | None, scratch: Path
+) -> Iterator[tuple[str, Path, Timeline]]:
+    """(name, video file, timeline) of each piece of a clip."""
+    clip = dataset.clips[number]
+    if codec == "copy":
+        assert isinstance(dataset, VideoClips)
+        yield clip.name, *dataset.where(clip)
+        return
+    fps = dataset.where(clip)[1].info.fps if isinstance(dataset, VideoClips) else 25
+    file = scratch / ("clip.mkv" if codec == "ffv1" else "clip.mp4")
+    frames = dataset.ground_truth(0, number).gt
+    length = piece or len(frames)
+    starts = [s for s in range(0, len(frames), length) if s == 0 or len(frames) - s >= length / 2]
+    for i, start in enumerate(starts):
+        pix_fmt = "yuv444p" if codec == "libx264" else None
+        write_video(file, frames[start : start + length], fps, codec, crf, pix_fmt, keyint)
+        yield clip.name if len(starts) == 1 else f"{clip.name}_{i:03d}", file, read_timeline(file)

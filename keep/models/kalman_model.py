@@ -29,17 +29,19 @@ class KalmanModel(Recipe):
         cross_entropy: L_CE between the logits of T_Q and the target codes.
         feature: L_2 between z̃ and the target's quantised features.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
+        per_frame: train the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, and the Kalman filter
+            network does not train. ``KEEPPerFrame`` tests it.
     """
 
     needs_lq = True
 
-    def __init__(self, net: Arch, cross_entropy: Loss, feature: Loss, scale: int = 4) -> None:
+    def __init__(self, net: Arch, cross_entropy: Loss, feature: Loss, scale: int = 4, per_frame: bool = False) -> None:
         super().__init__()
         self.net = net
         self.cross_entropy, self.feature = cross_entropy, feature
-        self.scale = scale
+        self.scale, self.per_frame = scale, per_frame
         freeze(net)
-        for part in (net.lq_encoder, net.code_transformer, net.kalman_filter):
+        for part in (net.lq_encoder, net.code_transformer, *([] if per_frame else [net.kalman_filter])):
             part.requires_grad_(True)
 
     def slots(self) -> dict[str, Slot]:
@@ -72,6 +74,8 @@ class KalmanModel(Recipe):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         z_q, codes = self._target(batch["gt"])
         lq = upsample(batch["lq"], self.scale)
+        if self.per_frame:  # clips of one frame
+            lq, z_q, codes = (x.flatten(0, 1)[:, None] for x in (lq, z_q, codes))
         states = self.net(lq, use_cft=False, use_cfa=False, grad="codes", return_states=True)
         self.stats = {"kalman/gain": states.gains.detach().mean(), "codes/right": _agree(states.logits, codes)}
         self.codes = {"codebook": states.codes, "codebook_target": codes}
@@ -85,7 +89,9 @@ class KalmanModel(Recipe):
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Restored frames, CFT and CFA off."""
-        return self.net(upsample(frames, self.scale), use_cft=False, use_cfa=False)
+        lq = upsample(frames, self.scale)
+        clips = lq.flatten(0, 1)[:, None] if self.per_frame else lq
+        return self.net(clips, use_cft=False, use_cfa=False).reshape(lq.shape)
 
 
 def _agree(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

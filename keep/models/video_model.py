@@ -40,6 +40,8 @@ class VideoModel(Recipe):
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
         checkpoint_decoder: keep no activations of the decoder, CFT and CFA, and compute each frame's again in the
             backward pass: about a third more time for a fraction of the memory.
+        per_frame: train the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, and CFA, which a first
+            frame has no use for, does not train. ``KEEPPerFrame`` tests it.
     """
 
     needs_lq = True
@@ -57,6 +59,7 @@ class VideoModel(Recipe):
         gan_start: Annotated[int, Field(ge=0)] = 0,
         scale: int = 4,
         checkpoint_decoder: bool = False,
+        per_frame: bool = False,
     ) -> None:
         super().__init__()
         self.net = net
@@ -64,10 +67,10 @@ class VideoModel(Recipe):
         self.discriminator = discriminator
         self.pixel, self.perceptual, self.gan, self.temporal = pixel, perceptual, gan, temporal
         self.gan_start = gan_start
-        self.scale = scale
+        self.scale, self.per_frame = scale, per_frame
         require_gan_loss(self)
         freeze(net, flow)
-        for part in (net.cft, net.cfa):
+        for part in (net.cft, *([] if per_frame else [net.cfa])):
             part.requires_grad_(True)
         if checkpoint_decoder:
             net.decode = partial(recompute, net.decode, use_reentrant=False)
@@ -91,8 +94,10 @@ class VideoModel(Recipe):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"]
-        states = self.net(upsample(batch["lq"], self.scale), grad="decoder", return_states=True)
-        out = states.output
+        lq = upsample(batch["lq"], self.scale)
+        clips = lq.flatten(0, 1)[:, None] if self.per_frame else lq
+        states = self.net(clips, grad="decoder", return_states=True)
+        out = states.output.reshape(y.shape)
         terms: Terms = {"pixel": self.pixel.weight * self.pixel(out, y)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.flatten(0, 1), y.flatten(0, 1))
@@ -121,4 +126,6 @@ class VideoModel(Recipe):
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Restored frames."""
-        return self.net(upsample(frames, self.scale))
+        lq = upsample(frames, self.scale)
+        clips = lq.flatten(0, 1)[:, None] if self.per_frame else lq
+        return self.net(clips).reshape(lq.shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from keep.data.clips import FrameFolders, VideoClips
+from keep.data.clips import FrameFolders, ImageFolder, VideoClips
 from keep.data.packed import PackedClips, pack_clips
 from keep.data.sampler import make_loader
 from keep.data.video_io import probe, read_timeline
@@ -51,6 +51,32 @@ def test_the_frame_rate_is_kept(clip_folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         data = archive.read("a.mp4")
     assert read_timeline("a.mp4", data).info.fps == probe(clip_folder / "a.mkv").fps
+
+
+def test_several_folders_and_photographs_in_pieces(clip_folder: Path, tmp_path: Path, texture) -> None:
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "p.png"), texture(1)[0])
+    videos, photos = VideoClips(str(clip_folder), size=32), ImageFolder(str(tmp_path / "photos"), size=32)
+    pack_clips([videos, photos], tmp_path / "x.zip", codec="ffv1", piece=6)
+    packed = PackedClips(str(tmp_path / "x.zip"), size=32)
+    folder = clip_folder.name
+    lengths = {"a": (6, 6), "b": (6, 6, 4), "sub/c": (6, 6, 6)}
+    expected = {f"{folder}/{name}_{i:03d}": n for name, counts in lengths.items() for i, n in enumerate(counts)}
+    expected["photos/p"] = 1
+    assert {c.name: c.frames for c in packed.clips} == expected
+    pieces = torch.cat([packed[0, i]["gt"] for i, c in enumerate(packed.clips) if c.name.startswith(f"{folder}/b_")])
+    assert torch.equal(pieces, videos[0, 1]["gt"])
+
+
+def test_colours_of_small_crops_keep_their_resolution(tmp_path: Path) -> None:
+    (tmp_path / "frames" / "c").mkdir(parents=True)
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = (255, 0, 0)
+    stripes[:, 1::2] = (0, 0, 255)
+    cv2.imwrite(str(tmp_path / "frames" / "c" / "0.png"), stripes)
+    pack_clips(FrameFolders(str(tmp_path / "frames"), size=32), tmp_path / "x.zip", codec="libx264", crf=1)
+    found = PackedClips(str(tmp_path / "x.zip"), size=32)[0, 0]["gt"][0].permute(1, 2, 0).int().numpy()
+    assert np.abs(found - stripes[..., ::-1].astype(int)).mean() < 12
 
 
 def test_what_cannot_be_packed(clip_folder: Path, tmp_path: Path, texture) -> None:

@@ -68,6 +68,25 @@ def test_only_lq_encoder_code_transformer_and_kalman_filter_receive_gradients() 
     assert parts == {"lq_encoder", "code_transformer", "kalman_filter"}
 
 
+def test_the_ablation_without_memory_sees_every_frame_as_a_first_one() -> None:
+    torch.manual_seed(0)
+    full = net()
+    with torch.no_grad():  # an untrained encoder's codes hardly differ
+        full.lq_encoder.blocks[-1].weight.mul_(30)
+    model = KalmanModel(full, CodeCrossEntropy(), MSE(), per_frame=True)
+    batch = {"gt": torch.rand(2, 3, 3, 32, 32) * 2 - 1, "lq": torch.rand(2, 3, 3, 8, 8) * 2 - 1}
+    together = model.restore(batch["lq"])
+    assert torch.allclose(together[:, 2:], model.restore(batch["lq"][:, 2:]), atol=1e-5)
+    ((_, terms),) = list(model.losses(batch, 0))
+    swapped = {k: v.flip(1) for k, v in batch.items()}
+    ((_, again),) = list(model.losses(swapped, 0))
+    assert terms["cross_entropy"].item() == pytest.approx(again["cross_entropy"].item(), rel=1e-5)
+    torch.stack(list(terms.values())).sum().backward()
+    parts = {k.split(".")[0] for k, p in model.net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert parts == {"lq_encoder", "code_transformer"}
+    assert {k.split(".")[0] for k, p in model.net.named_parameters() if p.requires_grad} == parts
+
+
 class ZeroFlow(torch.nn.Module):
     def forward(self, current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(current[:, :2])

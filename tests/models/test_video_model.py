@@ -1,0 +1,26 @@
+"""Stage III's ablation without memory."""
+
+import torch
+from models.test_kalman_model import ZeroFlow, net
+
+from keep.losses.pixel import L1
+from keep.losses.temporal import Temporal
+from keep.models.video_model import VideoModel
+
+
+def test_the_ablation_without_memory_trains_cft_alone_on_first_frames() -> None:
+    torch.manual_seed(0)
+    model = VideoModel(net(), ZeroFlow(), L1(), Temporal(weight=0.5), per_frame=True)
+    model.net.flownet = ZeroFlow()
+    batch = {"gt": torch.rand(2, 3, 3, 32, 32) * 2 - 1, "lq": torch.rand(2, 3, 3, 8, 8) * 2 - 1}
+    whole = model.restore(batch["lq"])
+    assert torch.allclose(whole[:, 2:], model.restore(batch["lq"][:, 2:]), atol=1e-5)
+    ((_, terms),) = list(model.losses(batch, 0))
+    assert set(terms) == {"pixel", "temporal"}
+    assert terms["pixel"].item() == torch.nn.functional.l1_loss(whole, batch["gt"]).item()
+    change = (whole[:, 1:] - whole[:, :-1]).abs().mean()
+    assert abs(terms["temporal"].item() - 0.5 * change.item()) < 1e-5  # no flow: neighbours of the same clip
+    torch.stack(list(terms.values())).sum().backward()
+    trained = {k.split(".")[0] for k, p in model.net.named_parameters() if p.requires_grad}
+    assert trained == {"cft"}
+    assert all(p.grad is not None for p in model.net.cft.parameters())
