@@ -2,6 +2,7 @@
 
     python scripts/convert_weights.py KEEP-b76feb75.pth keep.safetensors
     python scripts/convert_weights.py net_latest.pth keep_public.pth --layout public-v1.0.0 --params ema
+    python scripts/convert_weights.py net_latest.pth half.safetensors --half    # float16: half the size
 
 What IN holds is recognised. OUT's suffix says its format: .pth or .safetensors.
 """  # fmt: skip
@@ -15,7 +16,7 @@ from keep import cli
 from keep.checkpoint import fill
 from keep.config import read_yaml
 from keep.errors import UserError
-from keep.weights import PUBLISHED, build_arch, read, told_arch, write
+from keep.weights import PUBLISHED, SHIPPED, build_arch, read, told_arch, write
 
 
 def convert(argv: Sequence[str] | None) -> None:
@@ -29,7 +30,8 @@ def convert(argv: Sequence[str] | None) -> None:
         raise UserError(f"{weights.path} has averaged weights only: use --params ema")
     arch = told_arch(weights) if args.net is None else read_yaml(args.net).data
     fill(build_arch(arch, weights.path, weights.state), weights.state, weights.path)  # every name and shape fits
-    write(out, weights.state, arch, args.layout)
+    state = {k: v.half() if args.half and v.is_floating_point() else v for k, v in weights.state.items()}
+    write(out, state, arch, args.layout)
     span = "the clip" if arch.get("temporal", "clip") == "clip" else "the past"
     print(f"wrote    {out}: layout {args.layout}, gains over {span}")
     if args.layout != "ours" and not any(k.startswith("flownet.") for k in weights.state):
@@ -39,10 +41,11 @@ def convert(argv: Sequence[str] | None) -> None:
 def parser() -> argparse.ArgumentParser:
     assert __doc__
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("input", metavar="IN", help=f"weights file, or a published name: {', '.join(PUBLISHED)}")
+    p.add_argument("input", metavar="IN", help=f"weights file, or a name: {', '.join([*SHIPPED, *PUBLISHED])}")
     p.add_argument("out", metavar="OUT", help="file to write")
     p.add_argument("--layout", choices=("ours", "public-v1.0.0", "public-v0.1.0"), default="ours", help="names in OUT")
     p.add_argument("--params", choices=("ema", "online"), default="ema", help="which weights, where IN has both")
+    p.add_argument("--half", action="store_true", help="write float16; networks are filled from it in float32")
     p.add_argument(
         "--net", metavar="FILE", type=Path, help="YAML with 'type: KEEP' and options, where IN does not tell"
     )

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from keep.archs.public import from_public
 from keep.checkpoint import State, fill
 from keep.degradation.resize import upsample
+from keep.errors import UserError
 from keep.flow.warp import consistency_mask
 from keep.models.base import Batch, Recipe, Slot, Terms, freeze, frozen
 from keep.models.vqgan_model import require_gan_loss
@@ -40,8 +41,10 @@ class VideoModel(Recipe):
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
         checkpoint_decoder: keep no activations of the decoder, CFT and CFA, and compute each frame's again in the
             backward pass: about a third more time for a fraction of the memory.
-        per_frame: train the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, and CFA, which a first
-            frame has no use for, does not train. ``KEEPPerFrame`` tests it.
+        cft: false is the ablation without CFT: it neither acts nor trains. Test it with the same option.
+        cfa: false is the ablation without CFA.
+        per_frame: the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, which leaves CFA out too.
+            ``KEEPPerFrame`` tests it.
     """
 
     needs_lq = True
@@ -59,6 +62,8 @@ class VideoModel(Recipe):
         gan_start: Annotated[int, Field(ge=0)] = 0,
         scale: int = 4,
         checkpoint_decoder: bool = False,
+        cft: bool = True,
+        cfa: bool = True,
         per_frame: bool = False,
     ) -> None:
         super().__init__()
@@ -68,10 +73,13 @@ class VideoModel(Recipe):
         self.pixel, self.perceptual, self.gan, self.temporal = pixel, perceptual, gan, temporal
         self.gan_start = gan_start
         self.scale, self.per_frame = scale, per_frame
+        self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame}
         require_gan_loss(self)
         freeze(net, flow)
-        for part in (net.cft, *([] if per_frame else [net.cfa])):
-            part.requires_grad_(True)
+        net.cft.requires_grad_(self.used["use_cft"])
+        net.cfa.requires_grad_(self.used["use_cfa"])
+        if not any(self.used.values()):
+            raise UserError("model: without cft and without cfa (per_frame leaves it out) nothing is left to train")
         if checkpoint_decoder:
             net.decode = partial(recompute, net.decode, use_reentrant=False)
 
@@ -95,8 +103,7 @@ class VideoModel(Recipe):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"]
         lq = upsample(batch["lq"], self.scale)
-        clips = lq.flatten(0, 1)[:, None] if self.per_frame else lq
-        states = self.net(clips, grad="decoder", return_states=True)
+        states = self.net(self._clips(lq), grad="decoder", return_states=True, **self.used)
         out = states.output.reshape(y.shape)
         terms: Terms = {"pixel": self.pixel.weight * self.pixel(out, y)}
         if self.perceptual is not None:
@@ -127,5 +134,8 @@ class VideoModel(Recipe):
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Restored frames."""
         lq = upsample(frames, self.scale)
-        clips = lq.flatten(0, 1)[:, None] if self.per_frame else lq
-        return self.net(clips).reshape(lq.shape)
+        return self.net(self._clips(lq), **self.used).reshape(lq.shape)
+
+    def _clips(self, lq: torch.Tensor) -> torch.Tensor:
+        """The clips as they are, or each frame as a clip of its own."""
+        return lq.flatten(0, 1)[:, None] if self.per_frame else lq

@@ -1,8 +1,10 @@
-"""Stage III's ablation without memory."""
+"""Stage III's ablations."""
 
+import pytest
 import torch
 from models.test_kalman_model import ZeroFlow, net
 
+from keep.errors import UserError
 from keep.losses.pixel import L1
 from keep.losses.temporal import Temporal
 from keep.models.video_model import VideoModel
@@ -24,3 +26,26 @@ def test_the_ablation_without_memory_trains_cft_alone_on_first_frames() -> None:
     trained = {k.split(".")[0] for k, p in model.net.named_parameters() if p.requires_grad}
     assert trained == {"cft"}
     assert all(p.grad is not None for p in model.net.cft.parameters())
+
+
+@pytest.mark.parametrize(("left_out", "kept"), [("cft", "cfa"), ("cfa", "cft")])
+def test_a_part_left_out_neither_acts_nor_trains(left_out: str, kept: str) -> None:
+    torch.manual_seed(0)
+    model = VideoModel(net(), ZeroFlow(), L1(), **{left_out: False})
+    model.net.flownet = ZeroFlow()
+    assert {k.split(".")[0] for k, p in model.net.named_parameters() if p.requires_grad} == {kept}
+    lq = torch.rand(1, 3, 3, 8, 8) * 2 - 1
+    before = model.restore(lq)
+    with torch.no_grad():
+        for p in getattr(model.net, left_out).parameters():
+            p.add_(1)
+    assert torch.equal(model.restore(lq), before)
+    with torch.no_grad():
+        for p in getattr(model.net, kept).parameters():
+            p.add_(1)
+    assert not torch.equal(model.restore(lq), before)
+
+
+def test_something_must_be_left_to_train() -> None:
+    with pytest.raises(UserError, match="nothing is left to train"):
+        VideoModel(net(), ZeroFlow(), L1(), cft=False, per_frame=True)
