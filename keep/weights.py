@@ -37,6 +37,9 @@ PUBLISHED = {
 }
 """Name → address and first digits of the sha256 of the authors' files."""
 
+SHIPPED = {"nano": Path(__file__).with_name("pretrained") / "nano.safetensors"}
+"""Name → file of the weights that come with this package; docs/small_models.md tells of them."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -72,7 +75,7 @@ def load_keep(
     """The network of a weights file, of the right size, on the CPU, in evaluation mode.
 
     Args:
-        path_or_name: a file, or one of ``PUBLISHED``, which is downloaded once.
+        path_or_name: a file, one of ``SHIPPED``, or one of ``PUBLISHED``, which is downloaded once.
         params: averaged (``ema``) or ``online`` weights, where the file has both.
         flow: a flow estimator to use in place of the file's: a module, or a name or mapping as in the options.
         net: the network, where the file does not say: an untrained one, which is filled, or ``{"type": "KEEP", …}``.
@@ -128,14 +131,17 @@ def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = 
 
 
 def find(path_or_name: str | Path, cache: Path | None = None) -> Path:
-    """The file: a path, or a name of ``PUBLISHED``, downloaded once."""
+    """The file: a path, or a name of ``SHIPPED`` or of ``PUBLISHED``; the latter is downloaded once."""
     path, name = Path(path_or_name).expanduser(), str(path_or_name)
     if path.is_file():
         return path
+    if name in SHIPPED:
+        return SHIPPED[name]
     if name in PUBLISHED:
         url, digest = PUBLISHED[name]
         return fetch(url, digest, url.rpartition("/")[2], cache)
-    hint = "" if path.suffix else nearest(name, PUBLISHED) or f"; names of published weights: {', '.join(PUBLISHED)}"
+    names = [*SHIPPED, *PUBLISHED]
+    hint = "" if path.suffix else nearest(name, names) or f"; names of weights: {', '.join(names)}"
     raise UserError(f"there is no checkpoint {path}{hint}")
 
 

@@ -16,7 +16,7 @@ import torch
 import keep
 from keep.downloads import sha256
 from keep.registry import Spec
-from keep.weights import PUBLISHED
+from keep.weights import PUBLISHED, SHIPPED
 
 PACKAGES = (
     "torchvision", "numpy", "opencv-python-headless", "av", "lpips", "spandrel", "spandrel-extra-arches", "basicsr",
@@ -103,7 +103,7 @@ def file_hashes(value: Any, more: Iterable[Path] = ()) -> dict[str, str]:
     named = list(_paths(value))
     there = {path.expanduser().resolve() for path in named}
     for path in [*named, *(p for p in more if p.resolve() not in there)]:
-        file = path.expanduser()
+        file = SHIPPED.get(str(path), path.expanduser())
         if file.is_file():
             stat = file.stat()
             found[str(path)] = _hash(file, stat.st_size, stat.st_mtime_ns)
