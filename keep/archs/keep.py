@@ -1,7 +1,7 @@
 """KEEP: Kalman-inspired feature propagation (supplement, Algorithm 1)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn as nn
@@ -178,6 +178,7 @@ class KEEP(nn.Module):
         w: float = 1.0,
         use_cft: bool = True,
         use_cfa: bool = True,
+        use_filter: bool = True,
         grad: GradHalf = "both",
         return_states: bool = False,
     ) -> Tensor | KEEPOutput:
@@ -195,6 +196,8 @@ class KEEP(nn.Module):
             w: fidelity weight of CFT.
             use_cft: apply CFT; stage II leaves it out.
             use_cfa: apply CFA; stage II leaves it out.
+            use_filter: False restores every frame as if it were the first, ẑ⁺_t = z̃_t, all at once: without Kalman
+                filter, flow and CFA, the ablation. There are no gains, predictions and warped frames then.
             grad: the half of the network that keeps gradients, or both.
             return_states: return a :class:`KEEPOutput` in place of ŷ alone.
 
@@ -207,6 +210,9 @@ class KEEP(nn.Module):
         self._check(lq, flows)
         with _grad(grad != "decoder"):
             z_obs, features = self.observe(lq)
+        if not use_filter:
+            return self._each_frame(z_obs, features, w=w, use_cft=use_cft, grad=grad, return_states=return_states)
+        with _grad(grad != "decoder"):
             gains = self.kalman_filter(z_obs)
         if flows is None:
             flows = self.estimate_flows(lq)
@@ -240,10 +246,22 @@ class KEEP(nn.Module):
             warped=_stack([s.warped for s in steps[1:]], like=output),
         )
 
+    def _each_frame(
+        self, z_obs: Tensor, features: dict[int, Tensor], *, return_states: bool, **options: Any
+    ) -> Tensor | KEEPOutput:
+        """All frames of (B, T, …) as first frames."""
+        first = {scale: feature.flatten(0, 1) for scale, feature in features.items()}
+        step, _ = self.step(z_obs.flatten(0, 1), None, first, use_cfa=False, **options)
+        output, logits, codes = (x.unflatten(0, z_obs.shape[:2]) for x in (step.output, step.logits, step.codes))
+        if not return_states:
+            return output
+        none = z_obs[:, :0]
+        return KEEPOutput(output, z_obs, none[:, :, :1], none, z_obs, logits, codes, warped=output[:, :0])
+
     def step(
         self,
         z_obs: Tensor,
-        gain: Tensor,
+        gain: Tensor | None,
         features: dict[int, Tensor],
         *,
         flow: Tensor | None = None,
@@ -257,7 +275,7 @@ class KEEP(nn.Module):
 
         Args:
             z_obs: z̃_t (B, C, h, w).
-            gain: K_t (B, 1, h, w).
+            gain: K_t (B, 1, h, w); needed with ``state``.
             features: F_e of frame t, scale → (B, C, scale, scale).
             flow: Φ, from frame t to frame t - 1, (B, 2, S, S) in pixels; needed with ``state``.
             state: what the previous step returned.
@@ -272,6 +290,7 @@ class KEEP(nn.Module):
                 z_post = z_obs
             else:
                 assert flow is not None, "every frame but the first needs its flow"
+                assert gain is not None, "every frame but the first needs its gain"
                 # State prediction
                 with torch.no_grad():
                     warped = warp(state.output, flow)

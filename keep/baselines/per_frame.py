@@ -44,7 +44,7 @@ class KEEPPerFrame:
         found = read(weights, params, cache)
         self.net = network(found, net=net).requires_grad_(False)
         self.weights, self.params, self.scale, self.frames = weights, found.params, scale, frames
-        self.options = {"w": fidelity, "use_cft": cft, "use_cfa": False}
+        self.options = {"w": fidelity, "use_cft": cft, "use_filter": False}
 
     def to(self, device: torch.device) -> "KEEPPerFrame":
         self.net.to(device)
@@ -58,7 +58,5 @@ class KEEPPerFrame:
         """(T, 3, h, w) in [-1, 1] → (T, 3, scale·h, scale·w) in [-1, 1]."""
         restored = []
         for frames in lq.split(self.frames):
-            clips = upsample(frames, self.scale)[:, None]  # clips of one frame
-            no_flow = clips.new_zeros(len(clips), 0, 2, *clips.shape[-2:])
-            restored.append(self.net(clips, no_flow, **self.options)[:, 0])
+            restored.append(self.net(upsample(frames, self.scale)[None], **self.options)[0])
         return torch.cat(restored)

@@ -40,6 +40,7 @@ class KalmanModel(Recipe):
         self.net = net
         self.cross_entropy, self.feature = cross_entropy, feature
         self.scale, self.per_frame = scale, per_frame
+        self.used = {"use_cft": False, "use_cfa": False, "use_filter": not per_frame}
         freeze(net)
         for part in (net.lq_encoder, net.code_transformer, *([] if per_frame else [net.kalman_filter])):
             part.requires_grad_(True)
@@ -74,10 +75,10 @@ class KalmanModel(Recipe):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         z_q, codes = self._target(batch["gt"])
         lq = upsample(batch["lq"], self.scale)
-        if self.per_frame:  # clips of one frame
-            lq, z_q, codes = (x.flatten(0, 1)[:, None] for x in (lq, z_q, codes))
-        states = self.net(lq, use_cft=False, use_cfa=False, grad="codes", return_states=True)
-        self.stats = {"kalman/gain": states.gains.detach().mean(), "codes/right": _agree(states.logits, codes)}
+        states = self.net(lq, **self.used, grad="codes", return_states=True)
+        self.stats = {"codes/right": (states.codes == codes).float().mean()}
+        if not self.per_frame:
+            self.stats["kalman/gain"] = states.gains.detach().mean()
         self.codes = {"codebook": states.codes, "codebook_target": codes}
         yield (
             "net",
@@ -89,11 +90,4 @@ class KalmanModel(Recipe):
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Restored frames, CFT and CFA off."""
-        lq = upsample(frames, self.scale)
-        clips = lq.flatten(0, 1)[:, None] if self.per_frame else lq
-        return self.net(clips, use_cft=False, use_cfa=False).reshape(lq.shape)
-
-
-def _agree(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Share of tokens whose most likely code is the target's."""
-    return (logits.detach().argmax(-1) == codes).float().mean()
+        return self.net(upsample(frames, self.scale), **self.used)

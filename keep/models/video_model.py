@@ -72,13 +72,13 @@ class VideoModel(Recipe):
         self.discriminator = discriminator
         self.pixel, self.perceptual, self.gan, self.temporal = pixel, perceptual, gan, temporal
         self.gan_start = gan_start
-        self.scale, self.per_frame = scale, per_frame
-        self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame}
+        self.scale = scale
+        self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame, "use_filter": not per_frame}
         require_gan_loss(self)
         freeze(net, flow)
         net.cft.requires_grad_(self.used["use_cft"])
         net.cfa.requires_grad_(self.used["use_cfa"])
-        if not any(self.used.values()):
+        if not (self.used["use_cft"] or self.used["use_cfa"]):
             raise UserError("model: without cft and without cfa (per_frame leaves it out) nothing is left to train")
         if checkpoint_decoder:
             net.decode = partial(recompute, net.decode, use_reentrant=False)
@@ -102,9 +102,8 @@ class VideoModel(Recipe):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"]
-        lq = upsample(batch["lq"], self.scale)
-        states = self.net(self._clips(lq), grad="decoder", return_states=True, **self.used)
-        out = states.output.reshape(y.shape)
+        states = self.net(upsample(batch["lq"], self.scale), grad="decoder", return_states=True, **self.used)
+        out = states.output
         terms: Terms = {"pixel": self.pixel.weight * self.pixel(out, y)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.flatten(0, 1), y.flatten(0, 1))
@@ -114,7 +113,8 @@ class VideoModel(Recipe):
         if critic is not None:
             with frozen(critic):
                 terms["gan"] = self.gan.weight * self.gan.generator(critic(out))
-        self.stats, self.codes = {"kalman/gain": states.gains.mean()}, {"codebook": states.codes}
+        self.stats = {"kalman/gain": states.gains.mean()} if self.used["use_filter"] else {}
+        self.codes = {"codebook": states.codes}
         yield "net", terms
         if critic is not None:
             real, fake = critic(y), critic(out.detach())
@@ -133,9 +133,4 @@ class VideoModel(Recipe):
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Restored frames."""
-        lq = upsample(frames, self.scale)
-        return self.net(self._clips(lq), **self.used).reshape(lq.shape)
-
-    def _clips(self, lq: torch.Tensor) -> torch.Tensor:
-        """The clips as they are, or each frame as a clip of its own."""
-        return lq.flatten(0, 1)[:, None] if self.per_frame else lq
+        return self.net(upsample(frames, self.scale), **self.used)
