@@ -190,7 +190,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def command(argv: Sequence[str] | None) -> None:
-    p = argparse.ArgumentParser(
+    p = cli.Parser(
         prog="keep-app",
         description="A web page that restores videos.",
         epilog="Further options are those of keep-restore (python -m keep.restore -h), save IN, OUT and "

@@ -1,16 +1,42 @@
 """What the entry points share: the command line, and how a mistake is told."""
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from keep import config as options
 from keep.errors import UserError
 from keep.explain import explain
+from keep.registry import Registry
 
 Config = TypeVar("Config", options.TrainConfig, options.TestConfig)
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def network(registry: Registry, text: str) -> Any:
+    """The network that ``NAME`` or ``NAME=FILE`` names, FILE being its weights.
+
+    Raises:
+        UserError: no such name, a file where none is taken, or none where one is needed.
+    """
+    name, _, file = text.partition("=")
+    cls = registry[name]
+    weights = inspect.signature(cls).parameters.get("weights")
+    if file and weights is None:
+        raise UserError(f"{name} takes no file: name it alone, not {text}")
+    if not file and weights is not None and weights.default is weights.empty:
+        raise UserError(f"{name} needs its file: {name}=FILE")
+    return cls(**({"weights": Path(file)} if file else {}))
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from keep import cli
-from keep.data.mux import RATES, Codec, list_images
+from keep.data.mux import RATES, WRITTEN, Codec, list_images
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.errors import UserError
 from keep.logger import log, to_console
@@ -27,11 +27,17 @@ BROKEN = 3  # exit status: restored, but frames of the input were lost
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="keep-restore", description="Restore the faces of a video, a folder of frames, or a folder of videos."
+    p = cli.Parser(
+        prog="keep-restore",
+        description="Restore the faces of a video, a folder of frames, or a folder of videos.",
+        epilog="Exit status: 0 restored, also where no face was found; 2 refused; 3 restored, but frames of the input "
+        "could not be decoded; 130 stopped.",
     )
     p.add_argument("input", metavar="IN", help="a video, a folder of frames, or a folder of videos")
-    p.add_argument("-o", "--output", metavar="OUT", required=True, help="the video to write, or a folder")
+    p.add_argument(
+        "-o", "--output", metavar="OUT", required=True,
+        help=f"the video to write ({', '.join(sorted(WRITTEN))}), or a folder",
+    )  # fmt: skip
     p.add_argument(
         "--aligned", action="store_true", help="the frames are aligned faces (FFHQ): restore them as they are"
     )
@@ -42,13 +48,15 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
     g.add_argument("--dtype", default="float32", help="float32, bf16 or fp16 (default float32)")
-    g.add_argument("--fidelity", type=float, default=1.0, metavar="W", help="0: the codebook's quality, 1: faithful")
+    g.add_argument(
+        "--fidelity", type=float, default=1.0, metavar="W", help="0: the codebook's quality, 1: faithful (1)"
+    )
     g.add_argument("--window", type=_positive, default=8, help="frames that are encoded at once (default 8)")
     g.add_argument(
         "--batch", type=_positive, default=4, help="faces of the same frames computed side by side (default 4)"
     )
     g.add_argument("--compile", action="store_true", help="torch.compile the network: slow to start, then faster")
-    g.add_argument("--threads", type=_natural, default=0, help="CPU threads of the network (0: torch's choice)")
+    g.add_argument("--threads", type=_natural, default=0, help="CPU threads of the network; 0: torch's choice (0)")
 
     g = p.add_argument_group("faces")
     g.add_argument(
@@ -66,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     g = p.add_argument_group("pasting")
     g.add_argument(
         "--parser", default="auto", metavar="WHICH",
-        help="face parsing for the mask: auto (where its network is at hand), none, parsenet (downloaded), or its file",
+        help="face parsing for the mask: none, parsenet (downloaded), its file, or auto: where its network is at hand",
     )  # fmt: skip
     g.add_argument("--match-color", action="store_true", help="give restored faces the coarse colours of the input")
     g.add_argument(
@@ -77,9 +85,9 @@ def parser() -> argparse.ArgumentParser:
     )
 
     g = p.add_argument_group("output")
-    g.add_argument("--codec", choices=get_args(Codec), default="h264", help="h264, h265 or ffv1 (lossless, .mkv)")
+    g.add_argument("--codec", choices=get_args(Codec), default="h264", help="ffv1 is lossless, in .mkv (h264)")
     g.add_argument("--crf", type=_natural, default=18, help="quality of h264 and h265, lower is better (18)")
-    g.add_argument("--preset", default="medium", help="speed against size of h264 and h265 (medium)")
+    g.add_argument("--preset", default="medium", help="their speed, ultrafast to veryslow (medium)")
     g.add_argument("--frames", action="store_true", help="write a folder of PNG files instead of a video")
     g.add_argument("--fps", type=float, default=25, help="frame rate of a folder of frames (25)")
     g.add_argument("--compare", action="store_true", help="write NAME.compare too: input and output side by side")
@@ -98,7 +106,7 @@ def jobs(source: Path, output: Path, frames: bool, codec: str) -> list[tuple[Pat
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     _check_name(output, frames)
-    to_file = output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir()
+    to_file = output.suffix.lower() in WRITTEN and not output.is_dir()
     videos = sorted(f for f in source.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and not f.name.startswith("."))
     if source.is_file() or not videos:
         if source.is_dir() and not list_images(source):
@@ -211,8 +219,8 @@ def build_tools(args: argparse.Namespace) -> Any:
     )  # fmt: skip
     tools = Tools(KeepNetwork(restorer))
     if not args.aligned:
-        tools.detector = (_named(DETECTORS, args.detector) if args.detector else default_detector()).to(device)
-        tools.identity = _named(IDENTITIES, args.identity).to(device) if args.identity else None
+        tools.detector = (cli.network(DETECTORS, args.detector) if args.detector else default_detector()).to(device)
+        tools.identity = cli.network(IDENTITIES, args.identity).to(device) if args.identity else None
         tools.parser = find_parser(args.parser, device)
         tools.enhancer = Enhancer(args.background, device) if args.background else None
     return tools
@@ -246,12 +254,6 @@ class Bar:
         self.close()
 
 
-def _named(registry: Any, text: str) -> Any:
-    """``NAME`` or ``NAME=FILE`` → the registered object."""
-    name, _, weights = text.partition("=")
-    return registry[name](**({"weights": Path(weights)} if weights else {}))
-
-
 def _device(name: str) -> str:
     local = os.environ.get("LOCAL_RANK")
     if name == "auto" and local is not None:
@@ -278,8 +280,8 @@ def _check_name(output: Path, frames: bool) -> None:
     suffix = output.suffix.lower()
     if frames and suffix in VIDEO_SUFFIXES:
         raise UserError(f"{output}: --frames writes a folder of images; name a folder")
-    if suffix not in VIDEO_SUFFIXES and re.fullmatch(r"\.[a-z]\w*", suffix):
-        known = ", ".join(sorted(VIDEO_SUFFIXES))
+    if suffix not in WRITTEN and re.fullmatch(r"\.[a-z]\w*", suffix):
+        known = ", ".join(sorted(WRITTEN))
         raise UserError(f"{output}: {suffix} is not written, only {known}; a folder of this name must be there before")
 
 

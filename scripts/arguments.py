@@ -1,25 +1,12 @@
 """What the scripts' command lines share."""
 
-import argparse
 import os
 from pathlib import Path
-from typing import Any, NoReturn
 
+from keep.cli import Parser, network
 from keep.errors import UserError
-from keep.registry import Registry
 
-
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, as every other mistake is told."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
-def network(registry: Registry, text: str) -> Any:
-    """The network that ``NAME`` or ``NAME=FILE`` names, FILE being its weights."""
-    name, _, weights = text.partition("=")
-    return registry[name](**({"weights": Path(weights)} if weights else {}))
+__all__ = ["Parser", "check_output", "network"]
 
 
 def check_output(folder: Path) -> None:

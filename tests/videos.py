@@ -22,13 +22,14 @@ def make(
     rotation: int = 0,
     colours: tuple[int, int, int, int] | None = None,
     start: int = 0,
+    pix_fmt: str = "yuv420p",
     **options: str,
 ) -> Path:
     """A video of ``frames`` at ``times`` (ms; every 40 by default) from ``start``, with what is asked for."""
     movflags = options.pop("movflags", "")
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as output:
         video: Any = output.add_stream("libx264", rate=25, options={"crf": "12", **options})
-        video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
+        video.height, video.width, video.pix_fmt = *frames.shape[1:3], pix_fmt
         video.codec_context.time_base = Fraction(1, 1000)
         if colours:
             context = video.codec_context

@@ -73,7 +73,8 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        raise UserError(f"{path} cannot be read as a PyTorch state dict: {str(error).partition(chr(10))[0]}") from error
+        told = "it is no such file" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise UserError(f"{path} cannot be read as a PyTorch state dict: {told}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -296,6 +296,8 @@ def _check_output(video: Source, output: Path, size: tuple[int, int], settings: 
         output.parent.mkdir(parents=True, exist_ok=True)
         for kind in ("main", "comparison")[: 1 + settings.compare]:
             _open_writer(kind, video, output, size, settings).check()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{output}: cannot be written: {output.parent} is, or lies in, a file") from error
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
 
@@ -395,6 +397,8 @@ def _copy(video: VideoSource, output: Path, summary: Summary) -> str:
     try:
         shutil.copyfile(video.path, temporary)
         temporary.replace(output)
+    except OSError as error:  # it would name the input
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return "the file is copied"

@@ -11,9 +11,9 @@ from keep.data.mux.colours import Colours
 from keep.data.mux.folder import RATES, FrameFolder, FrameWriter, list_images
 from keep.data.mux.remux import remux
 from keep.data.mux.source import TimedFrame, VideoSource
-from keep.data.mux.writer import Codec, Source, VideoWriter
+from keep.data.mux.writer import WRITTEN, Codec, Source, VideoWriter
 
 __all__ = [
-    "RATES", "Codec", "Colours", "FrameFolder", "FrameWriter", "Source", "TimedFrame", "VideoSource", "VideoWriter",
-    "claim", "list_images", "remux",
+    "RATES", "WRITTEN", "Codec", "Colours", "FrameFolder", "FrameWriter", "Source", "TimedFrame", "VideoSource",
+    "VideoWriter", "claim", "list_images", "remux",
 ]  # fmt: skip

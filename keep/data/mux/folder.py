@@ -88,7 +88,10 @@ class FrameWriter:
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
         """Write ``image``, uint8 (H, W, 3) RGB, under the name of ``frame``, or its number."""
         file = self._temporary / f"{frame.name or f'{frame.index:06d}'}.png"
-        file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
+        try:
+            file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:

@@ -74,7 +74,8 @@ class VideoSource:
             # AVI has no time stamps, and FFmpeg's guesses are wrong for B-frames: frames are counted.
             self._counted = container.format.name == "avi" or stream.time_base is None
             self.time_base = 1 / self.fps if self._counted else Fraction(stream.time_base or 1)
-            self.expected = stream.frames or _frames_by_duration(container, stream, self.fps)
+            seconds = _duration(container, stream)
+            self.expected = stream.frames or (None if seconds is None else round(seconds * self.fps))
             aspect = stream.sample_aspect_ratio
             codec = stream.codec_context.name
             frames = self._decode(container, stream)
@@ -115,11 +116,11 @@ class VideoSource:
         promised, packets, discarded, given, bad = stream.frames, 0, 0, 0, 0
         if container.format.name == "avi":  # its header counts repeated frames too
             promised = 0
-        by_duration = 0 if promised else _frames_by_duration(container, stream, self.fps) or 0
+        seconds = None if promised else _duration(container, stream)
         self.lost = self.damaged = 0
         stream.thread_type = "AUTO"
         demuxed = container.demux(stream)
-        broken, end = False, 0
+        broken, begin, end = False, None, 0
         while True:
             try:
                 packet = next(demuxed, None)
@@ -139,13 +140,17 @@ class VideoSource:
                 given += 1
                 bad += frame.is_corrupt
                 end = frame.pts if frame.pts is not None else end
+                begin = end if begin is None else begin
                 yield frame
             if packet is None:
                 break
         missing = max(promised - packets, 0)
-        tail = by_duration - round((end * stream.time_base - self.start) * self.fps) - 1 if by_duration else 0
-        if not missing and tail > max(2, 0.5 * self.fps):  # a header's duration is not exact
-            missing, broken = tail, True
+        if seconds is not None and begin is not None:
+            # As far as can be known, what is missing came at the pace of what is there. A duration is not exact.
+            pace = (given - 1) / ((end - begin) * stream.time_base) if end > begin else self.fps
+            tail = round((seconds - (end * stream.time_base - self.start)) * pace) - 1
+            if tail > max(2, 0.5 * pace):
+                missing, broken = tail, True
         self.lost = missing + (max(packets - discarded - given, 0) if broken or missing else 0)
         self.damaged = bad
 
@@ -159,7 +164,8 @@ def open_video(path: Path) -> Any:
     name = container.format.name
     if name in ("image2", "tty") or name.endswith("_pipe"):  # FFmpeg makes videos of images and of text
         container.close()
-        raise UserError(f"{path}: not a video file ({name}); images go into a folder of frames")
+        what = "text" if name == "tty" else "an image; images go into a folder of frames"
+        raise UserError(f"{path}: not a video file but {what}")
     return container
 
 
@@ -172,13 +178,13 @@ def video_stream(container: Any, path: Path) -> Any:
     return streams[0]
 
 
-def _frames_by_duration(container: Any, stream: Any, fps: Fraction) -> int | None:
-    """How many frames the header's duration makes, None where it names none for the video alone."""
+def _duration(container: Any, stream: Any) -> Fraction | None:
+    """How long the video is by its header, in seconds; None where that names nothing for the video alone."""
     if stream.duration is not None and stream.time_base is not None:
-        return round(stream.duration * stream.time_base * fps)
+        return stream.duration * stream.time_base
     if match := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
-        hours, minutes, seconds = (float(group) for group in match.groups())
-        return round((3600 * hours + 60 * minutes + seconds) * fps)
+        hours, minutes, seconds = (Fraction(group) for group in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
     if container.duration and len(container.streams) == 1:
-        return round(Fraction(container.duration, av.time_base) * fps)
+        return Fraction(container.duration, av.time_base)
     return None

@@ -20,6 +20,7 @@ Codec = Literal["h264", "h265", "ffv1"]
 ENCODERS: dict[str, tuple[str, str]] = {
     "h264": ("libx264", "yuv420p"), "h265": ("libx265", "yuv420p"), "ffv1": ("ffv1", "bgr0"),
 }  # fmt: skip
+WRITTEN = frozenset({*MP4, ".mkv"})  # what keeps frame times, rotation and tags; AVI, MPEG and WebM lose some of them
 Source = VideoSource | FrameFolder
 
 
@@ -29,10 +30,10 @@ class VideoWriter:
     Used as a context manager; the file appears under its name, whole, when the block ends without an error.
 
     Args:
-        path: where; the suffix picks the container.
+        path: where; the suffix, one of ``WRITTEN``, picks the container.
         source: what the frames were made from.
         size: (height, width) of the frames; an odd side is padded to even where the codec needs it.
-        codec: ``h264``, ``h265`` or ``ffv1`` (lossless RGB).
+        codec: ``h264``, ``h265`` or ``ffv1`` (lossless RGB, in ``.mkv``).
         crf: constant rate factor of H.264 and H.265: lower is better and larger.
         preset: speed against size of H.264 and H.265.
 
@@ -56,6 +57,11 @@ class VideoWriter:
         self.left_out: list[str] = []
         self._encoder, self._pix_fmt = ENCODERS[codec]
         require_encoder(self._encoder)
+        suffix = self.path.suffix.lower()
+        if suffix not in WRITTEN:
+            raise UserError(f"{self.path}: {suffix or 'no suffix'} is not written, only {', '.join(sorted(WRITTEN))}")
+        if codec == "ffv1" and suffix in MP4:
+            raise UserError(f"{self.path}: few players read ffv1 in {suffix}; name an .mkv file")
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path}: cannot write: there is no folder {self.path.parent}")
         self._temporary = claim(self.path)

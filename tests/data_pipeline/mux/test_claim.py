@@ -29,7 +29,7 @@ def test_nothing_is_left_when_the_work_fails(tmp_path, texture):
         fail(FrameWriter(tmp_path / "frames"))
     with pytest.raises(UserError, match="there is no folder"):
         VideoWriter(tmp_path / "none" / "out.mp4", video, (48, 64))
-    with pytest.raises(UserError, match=r"cannot write h264 into a \.xyz file"):
+    with pytest.raises(UserError, match=r"out\.xyz: \.xyz is not written, only \.m4v, \.mkv, \.mov, \.mp4"):
         VideoWriter(tmp_path / "out.xyz", video, (48, 64))
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
@@ -48,6 +48,27 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     assert not stale.exists()
     assert not folder.exists()
     assert all(file.exists() for file in foreign)
+
+
+def test_a_kill_leaves_nothing_under_the_name(tmp_path, texture):
+    """Not even what cannot be caught; the next run removes what it left under another."""
+    make(tmp_path / "in.mp4", texture(60))
+    code = f"""
+import os, signal
+from keep.data.mux import VideoSource, VideoWriter
+video = VideoSource({str(tmp_path / "in.mp4")!r})
+with VideoWriter({str(tmp_path / "out.mp4")!r}, video, (48, 64), preset="ultrafast") as writer:
+    for frame in video:
+        writer.write(frame.image, frame)
+        if frame.index == 55:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    left = [p.name for p in tmp_path.iterdir() if p.name != "in.mp4"]
+    assert len(left) == 1
+    assert left[0].startswith(".out.")
+    claim(tmp_path / "out.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_a_full_disk(tmp_path, texture):

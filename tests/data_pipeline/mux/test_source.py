@@ -1,5 +1,6 @@
 """What is damaged is counted, what is whole is not, and what is no video is refused."""
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -39,6 +40,17 @@ def test_a_truncated_mkv_gives_what_it_holds(tmp_path, texture):
     assert video.lost == pytest.approx(60 - count, abs=2)
 
 
+def test_what_a_variable_rate_lost_is_estimated_at_its_own_pace(tmp_path, texture):
+    """Its header names 25 frames a second; there are ten."""
+    whole = make(tmp_path / "in.mkv", texture(60), [100 * t for t in range(60)], g="10")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.5)])
+    video = VideoSource(cut)
+    count = len(list(video))
+    assert 10 < count < 55
+    assert video.lost == pytest.approx(60 - count, abs=4)
+
+
 def test_damage_in_the_middle_is_passed_over(tmp_path, texture):
     whole = make(tmp_path / "in.mp4", texture(60), movflags="faststart", g="10")
     data = bytearray(whole.read_bytes())
@@ -68,8 +80,18 @@ def test_what_is_no_video(tmp_path, texture):
     cv2.imwrite(str(tmp_path / "photo.png"), texture(1)[0])
     whole = make(tmp_path / "in.mp4", texture(30))
     (tmp_path / "headless.mp4").write_bytes(whole.read_bytes()[:2000])
-    for name in ("text.mp4", "notes.txt", "photo.png", "headless.mp4"):
+    (tmp_path / "zero.mp4").touch()
+    for name in ("text.mp4", "notes.txt", "photo.png", "headless.mp4", "zero.mp4"):
         with pytest.raises(UserError, match=rf"{name}: not a video file"):
             VideoSource(tmp_path / name)
+    make(tmp_path / "both.mp4", texture(3), audio=True)
+    with av.open(str(tmp_path / "both.mp4")) as given, av.open(str(tmp_path / "sound.m4a"), "w") as output:
+        sound = output.add_stream_from_template(given.streams.audio[0])
+        for packet in given.demux(audio=0):
+            if packet.size:
+                packet.stream = sound
+                output.mux(packet)
+    with pytest.raises(UserError, match=r"sound\.m4a: has no video stream"):
+        VideoSource(tmp_path / "sound.m4a")
     with pytest.raises(UserError, match="no such file"):
         VideoSource(tmp_path / "gone.mp4")

@@ -78,8 +78,11 @@ def test_what_cannot_be_written_is_known_at_once(tmp_path, texture):
     video = VideoSource(make(tmp_path / "in.mp4", texture(3)))
     VideoWriter(tmp_path / "out.mp4", video, (48, 64)).check()
     FrameWriter(tmp_path / "frames").check()
-    with pytest.raises(UserError, match=r"cannot write h264 into a \.webm file"):
-        VideoWriter(tmp_path / "out.webm", video, (48, 64)).check()
+    for suffix in (".webm", ".avi", ".ts"):  # they lose frame times, rotation or tags
+        with pytest.raises(UserError, match=rf"out\{suffix}: \{suffix} is not written, only \.m4v, \.mkv"):
+            VideoWriter(tmp_path / f"out{suffix}", video, (48, 64)).check()
+    with pytest.raises(UserError, match=r"few players read ffv1 in \.mp4; name an \.mkv file"):
+        VideoWriter(tmp_path / "out.mp4", video, (48, 64), "ffv1")
     with pytest.raises(UserError, match="cannot be written"):
         VideoWriter(tmp_path / "out.mp4", video, (48, 400_000)).check()
     with pytest.raises(UserError, match="the frame rate must be from"):
