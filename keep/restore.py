@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -120,9 +121,13 @@ def jobs(source: Path, output: Path, frames: bool, codec: str) -> list[tuple[Pat
         raise UserError(f"{output}: lies inside {source}; name a folder elsewhere")
     names = [(v.relative_to(source).parent, v.stem if frames else _name(v, codec)) for v in videos]
     pairs = [(v, output / folder / name) for v, (folder, name) in zip(videos, names, strict=True)]
-    if len({out for _, out in pairs}) < len(pairs):  # a.mp4 and a.avi
-        pairs = [(v, out.with_name(f"{v.name}{'' if frames else out.suffix}")) for v, out in pairs]
-    return pairs
+    times = Counter(out for _, out in pairs)
+
+    def apart(video: Path, out: Path) -> Path:  # a.avi beside a.mkv
+        same = times[out] > 1 and video.name != out.name
+        return out.with_name(video.name + ("" if frames else out.suffix)) if same else out
+
+    return [(video, apart(video, out)) for video, out in pairs]
 
 
 def share(pairs: Sequence[tuple[Path, Path]], rank: int, world: int) -> list[tuple[Path, Path]]:
@@ -290,6 +295,8 @@ def check(args: argparse.Namespace) -> None:
     from keep.degradation.codec import Preset
 
     checks = [
+        ("IN", args.input, "a name, not empty"),
+        ("--output", args.output, "a name, not empty"),
         ("--fidelity", 0 <= args.fidelity <= 1, "from 0 to 1"),
         ("--sigma", 0 <= args.sigma < math.inf, "a number from 0"),
         ("--min-face", 0 <= args.min_face < math.inf, "a number from 0"),

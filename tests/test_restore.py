@@ -249,6 +249,7 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
         "argument --threads: must be a whole number from 0, not -3": (video, *out, *w, "--threads", "-3"),
         "the following arguments are required: -o/--output": (video,),
         "unrecognized arguments: --frobnicate": (video, *out, *w, "--frobnicate"),
+        "--output: must be a name, not empty": (video, "-o", "", *w),
         "ONNXIdentity needs its file: ONNXIdentity=FILE": (video, *out, *w, "--identity", "ONNXIdentity"),
         "Dlib takes no file": (video, *out, *w, "--identity", "Dlib=some.dat"),
     }
@@ -425,7 +426,12 @@ def test_names_of_outputs(tmp_path):
     names = {str(out.relative_to(tmp_path)) for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", False, "h264")}
     assert names == {"o/a.mp4", "o/a.mkv", "o/sub/c.mkv", "o/d.mov"}
     names = {out.name for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", False, "ffv1")}
-    assert names == {"a.mp4.mkv", "a.avi.mkv", "c.webm.mkv", "d.MOV.mkv"}
+    assert names == {"a.mp4.mkv", "a.avi.mkv", "c.mkv", "d.mkv"}, "only those that would be the same get longer names"
+    (tmp_path / "in" / "a.mkv").touch()
+    names = {out.name for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", False, "h264")}
+    assert names == {"a.mp4", "a.mkv", "a.avi.mkv", "c.mkv", "d.mov"}
+    names = {out.name for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", True, "h264")}
+    assert names == {"a.mp4", "a.mkv", "a.avi", "c", "d"}
     single = tmp_path / "in" / "a.avi"
     assert restore.jobs(single, tmp_path / "o.mp4", False, "h264") == [(single, tmp_path / "o.mp4")]
     assert restore.jobs(single, tmp_path / "o", False, "h264") == [(single, tmp_path / "o" / "a.mkv")]
