@@ -135,7 +135,7 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
 
 
 def command(argv: Any) -> None:
-    p = argparse.ArgumentParser(description="Cost of restoring a video, by part.")
+    p = cli.Parser(description="Cost of restoring a video, by part.")
     p.add_argument("--frames", type=int, default=24, help="length of the synthetic video")
     p.add_argument("--size", choices=("released", "small", "none"), default="released", help="the network, at 512×512")
     p.add_argument("-w", "--weights", help="weights to use instead")
