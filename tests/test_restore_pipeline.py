@@ -64,6 +64,14 @@ def test_two_people_cross_and_a_cut_falls_between():
     assert len(people) == 4
 
 
+def test_the_identity_network_tells_who_turned_back():
+    """Two people walk up to each other and back: by their motion alone, who was hidden comes back as another."""
+    ways = [40 + 4 * min(t, 39 - t) for t in range(40)]
+    clip = np.stack([draw([(GREEN, 240 - x, 63, 18), (RED, x, 57, 18)]) for x in ways])
+    assert [len(t.frames) for t in scan(timed(clip), Discs(), Clock(), Colour()).tracks] == [40, 40]
+    assert len(scan(timed(clip), Discs(), Clock()).tracks) == 3
+
+
 def test_gaps_are_bridged_up_to_the_limit():
     missing = {*range(10, 14), *range(25, 40)}
     clip = np.stack([draw([] if t in missing else [(RED, 60 + t, 60, 18)]) for t in range(60)])
