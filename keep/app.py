@@ -7,6 +7,8 @@ The options of ``keep.restore`` are taken: those on the page are its defaults th
 """  # fmt: skip
 
 import argparse
+import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -43,6 +45,7 @@ SYNCHRONISE = """
 """
 
 
+WHAT = "Upload a video and press Restore. Every face is found, followed and restored; sound and timing are kept."
 NOT_HERE = ("frames", "fps", "compare", "plots", "overwrite", "aligned")  # options of keep.restore
 
 
@@ -84,30 +87,29 @@ def build(tools: Any, folder: Path, settings: Any = None) -> Any:
 
         try:
             summary = restore_video(video, output, mine, chosen, tell)
-        except UserError as error:
+        except (UserError, OSError) as error:
             raise gr.Error(str(error).replace(f"{video}: ", ""), print_exception=False) from error
-        lines = [line.strip() for line in summary.lines()]
-        text = "\n\n".join([lines[0].partition(": ")[2], *lines[1:]])
         last = max(0, summary.frames - 1)
-        middle = last // 2
+        middle, pair = last // 2, (video, str(output))
         return (
             gr.Video(value=str(output)), gr.Slider(value=middle, maximum=max(1, last), visible=last > 0),
-            look(video, str(output), middle), gr.DownloadButton(value=str(output), interactive=True), text, str(output),
+            look(pair, middle), gr.DownloadButton(value=str(output), interactive=True), told(summary), pair,
         )  # fmt: skip
 
-    def look(video: str | None, output: str | None, number: float) -> tuple[np.ndarray, np.ndarray] | None:
-        if not video or not output:
-            return None
-        return frame_pair(video, output, int(number))
+    def look(pair: tuple[str, str] | None, number: float) -> tuple[np.ndarray, np.ndarray] | None:
+        return frame_pair(*pair, int(number)) if pair else None
+
+    def clear() -> tuple[Any, ...]:
+        return None, gr.Slider(visible=False), None, gr.DownloadButton(value=None, interactive=False), "", None
 
     with gr.Blocks(
         title="KEEP: face video restoration", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
     ) as page:
-        gr.Markdown("# KEEP: restore the faces of a video")
-        result = gr.State(None)
+        gr.Markdown(f"# KEEP: restore the faces of a video\n\n{WHAT}")
+        result = gr.State(None)  # input and output of what is shown
         with gr.Row():
-            before = gr.Video(label="Input", sources=["upload"], elem_id="before")
-            after = gr.Video(label="Restored", interactive=False, elem_id="after")
+            before = gr.Video(label="Input", sources=["upload"], elem_id="before", min_width=300)
+            after = gr.Video(label="Restored", interactive=False, elem_id="after", min_width=300)
         with gr.Row():
             with gr.Column():
                 with gr.Row():
@@ -123,9 +125,9 @@ def build(tools: Any, folder: Path, settings: Any = None) -> Any:
                     scale = gr.Radio(list(sizes), value=own_size, label="Size of the output")
                     smoothing = gr.Slider(
                         0, max(10, given.sigma), given.sigma, step=0.5, label="Smoothing of landmarks",
-                        info="σ in frames",
+                        info="σ in frames: higher is steadier, lower follows quick moves; 0: none",
                     )  # fmt: skip
-                    crf = gr.Slider(0, 51, given.crf, step=1, label="CRF", info="Quality: lower is better, larger")
+                    crf = gr.Slider(0, 51, given.crf, step=1, label="CRF", info="Lower: better and a larger file")
                 start = gr.Button("Restore", variant="primary", elem_id="restore")
                 download = gr.DownloadButton("Download", interactive=False, elem_id="download")
                 report = gr.Markdown(elem_id="report")
@@ -135,8 +137,20 @@ def build(tools: Any, folder: Path, settings: Any = None) -> Any:
         options = [aligned, fidelity, match, scale, smoothing, crf]
         results = [after, number, slider, download, report, result]
         start.click(run, [before, *options], results, concurrency_limit=1, show_progress_on=[after])
-        number.release(look, [before, result, number], slider)
+        number.input(look, [result, number], slider, show_progress="hidden", trigger_mode="always_last")
+        before.change(clear, None, results, show_progress="hidden")  # what is shown is not of this video
     return page
+
+
+def serve(page: Any, folder: Path, **options: Any) -> Any:
+    """Launch what :func:`build` built for this ``folder``; ``options`` are those of Gradio's ``launch``."""
+    return page.launch(js=SYNCHRONISE, footer_links=[], allowed_paths=[str(folder)], **options)
+
+
+def told(summary: Any) -> str:
+    """A :class:`keep.restoration.Summary` as Markdown: what the user should know before what it cost."""
+    first, *costs = (line.strip() for line in summary.lines(notes=False))
+    return "\n\n".join([first.partition(": ")[2], *summary.notes, *costs])
 
 
 def scales(given: float | None, own: float) -> tuple[dict[str, float], str]:
@@ -189,6 +203,17 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise UserError unless a page can be served there now."""
+    if not 0 < port < 65536:
+        raise UserError(f"--port: must be from 1 to 65535, not {port}")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise UserError(f"{host}:{port} cannot be served: {reason}; choose another --host or --port") from error
+
+
 def command(argv: Sequence[str] | None) -> None:
     p = cli.Parser(
         prog="keep-app",
@@ -197,19 +222,18 @@ def command(argv: Sequence[str] | None) -> None:
         + ", ".join(f"--{name}" for name in NOT_HERE),
     )
     p.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for all (default 127.0.0.1)")
-    p.add_argument("--port", type=int, default=7860)
+    p.add_argument("--port", type=int, default=7860, help="its port (default 7860)")
     p.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
     own, rest = p.parse_known_args(argv)
     _gradio()
     args = options(rest)
+    check_address(own.host, own.port)
     to_console()
+    signal.signal(signal.SIGTERM, restore.stop)
     tools = restore.build_tools(args)
     with tempfile.TemporaryDirectory(prefix="keep-app-") as folder:
         page = build(tools, Path(folder), restore.settings_of(args))
-        page.launch(
-            server_name=own.host, server_port=own.port, share=own.share, js=SYNCHRONISE, footer_links=[],
-            allowed_paths=[folder],
-        )  # fmt: skip
+        serve(page, Path(folder), server_name=own.host, server_port=own.port, share=own.share)
 
 
 def _gradio() -> Any:

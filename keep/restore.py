@@ -141,7 +141,7 @@ def command(argv: Sequence[str] | None) -> int:
     from keep.restoration.job import refuse_overwriting
 
     to_console()
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     source, output = Path(args.input), Path(args.output)
     pending = jobs(source, output, args.frames, args.codec)
@@ -326,8 +326,9 @@ def _whole(text: str, least: int) -> int:
     return int(text)
 
 
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt  # the unfinished file is removed on the way out
+def stop(*_: Any) -> None:
+    """For SIGTERM: what is unfinished is removed on the way out, as after Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The web page, driven in a browser: a real clip goes in, its restored twin comes out."""
 
 import shutil
+import socket
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from keep.api import Restorer
 from keep.data.video_io import probe, read_video, write_video
 from keep.errors import UserError
 from keep.flow.dis import DIS
-from keep.restoration import KeepNetwork, Settings, Tools
+from keep.restoration import KeepNetwork, Settings, Summary, Tools
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -59,6 +60,25 @@ def test_the_command_lines_options_are_the_pages(monkeypatch):
             app.options(wrong)
 
 
+def test_where_nothing_can_be_served():
+    in_use = pytest.raises(UserError, match="cannot be served: Address already in use; choose another")
+    with socket.create_server(("127.0.0.1", 0)) as taken, in_use:
+        app.check_address("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(UserError, match="cannot be served"):
+        app.check_address("192.0.2.1", 7860)
+    with pytest.raises(UserError, match="--port: must be from 1 to 65535, not 99999"):
+        app.check_address("127.0.0.1", 99999)
+
+
+def test_what_was_done_comes_before_what_it_cost():
+    summary = Summary(Path("out.mp4"), 3, 1, notes=["no face was found: the content is unchanged"])
+    summary.seconds, summary.memory = {"detect": 2.0, "mask": 0.01}, 100
+    assert app.told(summary).split("\n\n") == [
+        "3 frames, 1 shot, 0 tracks, 0 faces in 2.0 s (1.5 frames/s)", "no face was found: the content is unchanged",
+        "time: detect 2.0 s", "peak memory: 100 MiB",
+    ]  # fmt: skip
+
+
 def test_the_pages_sizes():
     """Its default is the command line's, else the background model's."""
     assert app.scales(None, 1) == ({"1×": 1, "2×": 2, "4×": 4}, "1×")
@@ -95,9 +115,7 @@ def page(tmp_path) -> Iterator[Any]:
 
     tools = Tools(KeepNetwork(Restorer(tiny(temporal="causal", flow=DIS()))), CenterFace())
     served = app.build(tools, tmp_path)
-    _, url, _ = served.launch(
-        prevent_thread_lock=True, quiet=True, js=app.SYNCHRONISE, footer_links=[], allowed_paths=[str(tmp_path)]
-    )
+    _, url, _ = app.serve(served, tmp_path, prevent_thread_lock=True, quiet=True)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
@@ -131,9 +149,24 @@ def test_a_clip_is_uploaded_restored_and_downloaded(tmp_path, page):
     page.eval_on_selector("#before video", "v => { v.currentTime = 0.2 }")
     page.wait_for_function("Math.abs(document.querySelector('#after video').currentTime - 0.2) < 0.05")
     page.screenshot(path=str(tmp_path / "page.png"))
+    # Any frame can be looked at.
+    shown = page.locator("#compare img").first.get_attribute("src")
+    page.locator("#frame input[type=number]").fill("10")
+    page.wait_for_function("src => document.querySelector('#compare img').src !== src", arg=shown)
+    # Another video takes the results of this one away.
+    page.locator("#before button[aria-label=Clear]").click()
+    page.locator("#after video").wait_for(state="detached")
+    page.locator("#download:disabled").wait_for()
+    assert page.locator("#report").inner_text().strip() == ""
+    assert not page.locator("#compare img").count()
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_on_the_page(page):
+def test_a_mistake_is_told_on_the_page(tmp_path, page):
     page.locator("#restore").click()
     page.get_by_text("Choose a video first.").wait_for()
+    (tmp_path / "text.mp4").write_text("no video" * 99)
+    page.locator("#before input[type=file]").set_input_files(str(tmp_path / "text.mp4"))
+    page.locator("#before video").wait_for(state="attached")
+    page.locator("#restore").click()
+    page.get_by_text("not a video file, or a truncated one").wait_for()

@@ -131,18 +131,18 @@ class Summary:
         """Whether the input was damaged."""
         return bool(self.lost or self.damaged)
 
-    def lines(self) -> list[str]:
-        """In words."""
+    def lines(self, notes: bool = True) -> list[str]:
+        """In words: what was done, what it cost (parts of 0.05 s and more), and the notes."""
         total = sum(self.seconds.values())
-        parts = sorted(self.seconds.items(), key=lambda part: -part[1])
+        parts = sorted((part for part in self.seconds.items() if part[1] >= 0.05), key=lambda part: -part[1])
         memory = f"{self.memory:.0f} MiB" + (f", GPU {self.gpu_memory:.0f} MiB" if self.gpu_memory else "")
         return [
             f"{self.output}: {_count(self.frames, 'frame')}, {_count(self.shots, 'shot')}, "
             f"{_count(self.tracks, 'track')}, {_count(self.faces, 'face')} in {total:.1f} s "
             f"({self.frames / max(total, 1e-9):.1f} frames/s)",
-            "  time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts),
+            *(["  time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts)] if parts else []),
             f"  peak memory: {memory}",
-            *(f"  {note}" for note in self.notes),
+            *(f"  {note}" for note in self.notes if notes),
         ]
 
 
