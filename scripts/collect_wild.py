@@ -84,7 +84,7 @@ def collect(argv: Sequence[str] | None = None) -> int:
 def told_frames(path: Path) -> int:
     """How many frames a video says it has, at no cost; 0 if it says nothing. For the progress bar."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path.absolute())) as container:
             stream = container.streams.video[0]
             seconds = container.duration / av.time_base if container.duration else 0
             return stream.frames or round(seconds * (stream.average_rate or 0))

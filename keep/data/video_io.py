@@ -222,7 +222,7 @@ def _encode(
     even = pad_to_even if "420" in pix_fmt else np.asarray
     height, width = even(first).shape[:2]
     try:
-        output = av.open(str(temporary), "w")
+        output = av.open(str(temporary.absolute()), "w")
         stream: Any = output.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
     except ValueError as error:
@@ -253,7 +253,8 @@ class _Source:
 
     def open(self) -> Any:
         try:
-            return av.open(str(self.path) if self.content is None else io.BytesIO(self.content))
+            # A whole path: FFmpeg takes 12:30.mp4 for an address.
+            return av.open(str(Path(self.path).absolute()) if self.content is None else io.BytesIO(self.content))
         except (av.error.FFmpegError, OSError) as error:
             raise UserError(f"{self.path}: not a video file, or a truncated one: {_reason(error)}") from error
 

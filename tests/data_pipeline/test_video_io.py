@@ -101,6 +101,12 @@ def test_ffv1_is_lossless_and_h264_is_near(tmp_path: Path, texture) -> None:
     np.testing.assert_allclose(read_video(tmp_path / "red.mp4"), red, atol=4)
 
 
+def test_a_name_that_ffmpeg_would_take_for_an_address(tmp_path: Path, texture, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video("12:30.mp4", texture(5), 25)
+    assert read_video("12:30.mp4").shape == (5, 48, 64, 3)
+
+
 def test_odd_sizes_are_padded_to_even(tmp_path: Path, texture) -> None:
     clip = texture(3, 47, 63)
     write_video(tmp_path / "a.mp4", clip, 25, crf=5)

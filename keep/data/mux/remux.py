@@ -9,7 +9,7 @@ import av.error
 
 from keep.data.mux.claim import claim
 from keep.data.mux.copies import MP4, add_copies, container_options
-from keep.data.mux.source import VideoSource, open_video, video_stream
+from keep.data.mux.source import VideoSource, open_video, video_stream, whole
 from keep.errors import UserError
 
 IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg would write others that few players read
@@ -29,7 +29,7 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
     try:
         with (
             open_video(source.path) as inputs,
-            av.open(str(temporary), "w", options=container_options(path.suffix)) as output,
+            av.open(whole(temporary), "w", options=container_options(path.suffix)) as output,
         ):
             video = video_stream(inputs, source.path)
             codec = video.codec_context.codec.canonical_name

@@ -156,8 +156,13 @@ class VideoSource:
 
 
 def open_video(path: Path) -> Any:
+    """The PyAV container of a video file.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(whole(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: not a video file, or a truncated one: {reason}") from error
@@ -169,7 +174,17 @@ def open_video(path: Path) -> Any:
     return container
 
 
+def whole(path: Path) -> str:
+    """The name by which FFmpeg takes it for a file: it takes ``12:30.mp4`` for an address."""
+    return str(path.absolute())
+
+
 def video_stream(container: Any, path: Path) -> Any:
+    """The stream of a container's pictures; no cover.
+
+    Raises:
+        UserError: there is none.
+    """
     from av.stream import Disposition
 
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]

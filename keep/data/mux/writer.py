@@ -12,7 +12,7 @@ from keep.data.mux.claim import claim
 from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
 from keep.data.mux.copies import MP4, Copies, container_options
 from keep.data.mux.folder import FrameFolder
-from keep.data.mux.source import TimedFrame, VideoSource
+from keep.data.mux.source import TimedFrame, VideoSource, whole
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.errors import UserError
 
@@ -71,7 +71,7 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._copies: Copies | None = None
         try:
-            self._output = av.open(str(self._temporary), "w", options=container_options(self.path.suffix))
+            self._output = av.open(whole(self._temporary), "w", options=container_options(self.path.suffix))
             self._stream = self._add_video(size, crf, preset)
             if isinstance(source, VideoSource):
                 self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.left_out)

@@ -1,12 +1,14 @@
 """What is damaged is counted, what is whole is not, and what is no video is refused."""
 
+from pathlib import Path
+
 import av
 import cv2
 import numpy as np
 import pytest
 from videos import copy, images_of, make, times_of
 
-from keep.data.mux import VideoSource
+from keep.data.mux import VideoSource, remux
 from keep.errors import UserError
 
 
@@ -17,6 +19,15 @@ def test_avi_has_no_time_stamps_but_all_its_frames(tmp_path, texture, encode):
     assert not video.lost
     copy(source, tmp_path / "out.mp4")
     np.testing.assert_allclose([float(t) for t in times_of(tmp_path / "out.mp4")], np.arange(20) / 25, atol=1e-3)
+
+
+def test_names_that_ffmpeg_would_take_for_addresses(tmp_path, texture, monkeypatch):
+    make(tmp_path / "in.mp4", texture(12))
+    (tmp_path / "in.mp4").rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    copy(Path("12:30.mp4"), Path("12:31.mp4"))
+    remux(VideoSource("12:31.mp4"), "12:32.mkv")
+    assert len(list(VideoSource("12:32.mkv"))) == 12
 
 
 def test_a_truncated_mp4_gives_what_it_holds(tmp_path, texture):
