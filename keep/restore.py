@@ -294,6 +294,7 @@ def check(args: argparse.Namespace) -> None:
     """Refuse values that make no sense."""
     from keep.degradation.codec import Preset
 
+    cores = os.cpu_count() or 1
     checks = [
         ("IN", args.input, "a name, not empty"),
         ("--output", args.output, "a name, not empty"),
@@ -303,6 +304,7 @@ def check(args: argparse.Namespace) -> None:
         ("--scale", args.scale is None or 0 < args.scale <= 8, "above 0 and at most 8"),
         ("--fps", RATES[0] <= args.fps <= RATES[1], f"from {RATES[0]:g} to {RATES[1]:g}"),
         ("--crf", args.crf <= 51, "from 0 to 51"),
+        ("--threads", args.threads <= cores, f"from 0 to {cores}, the cores of this machine"),
         ("--preset", args.preset in get_args(Preset), "one of " + ", ".join(get_args(Preset))),
     ]
     for name, fine, expected in checks:

@@ -247,6 +247,7 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
         "--min-face: must be a number from 0": (video, *out, *w, "--min-face", "nan"),
         "would be 0×0 pixels": (video, *out, *w, "--scale", "0.001"),
         "argument --threads: must be a whole number from 0, not -3": (video, *out, *w, "--threads", "-3"),
+        "the cores of this machine": (video, *out, *w, "--threads", "100000"),
         "the following arguments are required: -o/--output": (video,),
         "unrecognized arguments: --frobnicate": (video, *out, *w, "--frobnicate"),
         "--output: must be a name, not empty": (video, "-o", "", *w),
