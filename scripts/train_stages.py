@@ -1,14 +1,13 @@
-"""Train stages I, II and III one after another, in one command that can be stopped and given again.
+"""Train option files one after another, in one command that can be stopped and given again.
 
-    python -m scripts.train_stages options/small
-    python -m scripts.train_stages options/nano --processes 2 --set data.train.root=faces.zip
-    python -m scripts.train_stages options/small --set 1:model.perceptual.weights=squeezenet1_1.pth \\
-        --set 3:model.perceptual.weights=squeezenet1_1.pth --minutes 25
+    python -m scripts.train_stages options/small/stage{1,2_start,2,3}.yml
+    python -m scripts.train_stages options/nano/stage{1,2_start,2,3}.yml --processes 2 --set data.train.root=faces.zip
+    python -m scripts.train_stages options/small/stage{1,2_start,2,3}.yml --minutes 25 \\
+        --set stage1:model.perceptual.weights=squeezenet1_1.pth --set stage3:model.perceptual.weights=squeezenet1_1.pth
 
-FOLDER holds ``stage1.yml``, ``stage2.yml`` and ``stage3.yml``. Each goes on from its newest checkpoint; what is
-finished is left as it is. ``--set`` passes an option to all stages, or after ``N:`` to stage N. After ``--minutes``
-the stage that is running is asked to stop. Exit status: 0 all is trained; 75 stopped and saved, give the same command
-again; otherwise that of the stage that failed.
+Each goes on from its newest checkpoint; what is finished is left as it is. ``--set`` passes an option to all files, or
+after ``NAME:`` to NAME.yml alone. After ``--minutes`` the one that is running is asked to stop. Exit status: 0 all is
+trained; 75 stopped and saved, give the same command again; otherwise that of the run that failed.
 """  # fmt: skip
 
 import argparse
@@ -21,52 +20,58 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keep.cli import run
-from keep.errors import UserError
+from keep.errors import UserError, nearest
 from keep.signals import REQUEUE
 from scripts.arguments import Parser
-
-STAGES = (1, 2, 3)
 
 
 def main(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     end = time.monotonic() + 60 * args.minutes if args.minutes else None
-    for stage in STAGES:
-        status = train(command(args, stage), end)
+    for path in args.options:
+        status = train(command(args, path), end)
         if status:
             return status
     return 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="scripts.train_stages", description="train stages I, II and III, resumably")
-    p.add_argument("folder", type=Path, help="folder of stage1.yml, stage2.yml and stage3.yml")
-    p.add_argument("--processes", type=int, default=1, help="processes of each stage: one a GPU, or one a CPU core (1)")
+    p = Parser(prog="scripts.train_stages", description="train option files one after another, resumably")
+    p.add_argument("options", type=Path, nargs="+", metavar="YML", help="options of a run, in the order to train in")
+    p.add_argument("--processes", type=int, default=1, help="processes of each run: one a GPU, or one a CPU core (1)")
     p.add_argument(
-        "--set", action="append", default=[], metavar="[N:]KEY=VALUE", help="option of all stages, or of stage N"
+        "--set", action="append", default=[], metavar="[NAME:]KEY=VALUE", help="option of all files, or of NAME.yml"
     )
     p.add_argument("--minutes", type=float, help="stop after so many minutes (default: when all is trained)")
     args = p.parse_args(argv)
-    missing = [n for n in STAGES if not (args.folder / f"stage{n}.yml").is_file()]
-    if missing:
-        raise UserError(f"{args.folder}: has no stage{missing[0]}.yml")
+    for path in args.options:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file of options")
+    names = {path.stem for path in args.options}
+    for option in args.set:
+        name = target(option)
+        if name is not None and name not in names:
+            raise UserError(f"--set {option}: no file of options is named {name}.yml{nearest(name, names)}")
     if args.processes < 1 or (args.minutes is not None and args.minutes <= 0):
         raise UserError("--processes must be at least 1, and --minutes more than 0")
     return args
 
 
-def command(args: argparse.Namespace, stage: int) -> list[str]:
-    """The command line that trains one stage."""
+def target(option: str) -> str | None:
+    """The file that ``NAME:KEY=VALUE`` is meant for; None: all."""
+    name, colon, _ = option.partition("=")[0].partition(":")
+    return name if colon else None
+
+
+def command(args: argparse.Namespace, path: Path) -> list[str]:
+    """The command line that trains by one file."""
     start = [sys.executable, "-m"]
     if args.processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes), "-m"]
-    line = [*start, "keep.train", "-opt", str(args.folder / f"stage{stage}.yml"), "--auto-resume"]
+    line = [*start, "keep.train", "-opt", str(path), "--auto-resume"]
     for option in args.set:
-        number, colon, own = option.partition(":")
-        if not (colon and number.isdecimal()):
-            line += ["--set", option]
-        elif int(number) == stage:
-            line += ["--set", own]
+        if target(option) in (None, path.stem):
+            line += ["--set", option.partition(":")[2] if target(option) else option]
     return line
 
 

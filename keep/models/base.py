@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from keep.checkpoint import State
+from keep.checkpoint import State, fill
 
 Batch = Mapping[str, Any]
 Terms = dict[str, torch.Tensor]
@@ -96,6 +96,12 @@ class Recipe(nn.Module, ABC):
     @abstractmethod
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Clips as validation feeds them, (B, T, 3, h, w) in [-1, 1] → output frames (B, T, 3, H, W)."""
+
+
+def fill_keep(net: nn.Module, state: State, path: Path) -> None:
+    """Load a KEEP of ours into ``net``, but for the flow estimator: it is the options', and has its own weights."""
+    own = nn.ModuleDict({name: part for name, part in net.named_children() if name != "flownet"})
+    fill(own, {k: v for k, v in state.items() if not k.startswith("flownet.")}, path, type(net).__name__)
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

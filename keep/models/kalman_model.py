@@ -10,7 +10,7 @@ from keep.archs.public import from_codeformer, from_vqgan
 from keep.checkpoint import State, fill
 from keep.degradation.resize import upsample
 from keep.errors import UserError
-from keep.models.base import Batch, Recipe, Slot, Terms, freeze
+from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze
 from keep.registry import MODELS, Arch, Loss
 
 
@@ -21,8 +21,9 @@ class KalmanModel(Recipe):
     Trains E_L, T_Q and the Kalman filter network; E_H, codebook and generator are stage I's and frozen. The
     target codes are stage I's on the ground truth. As written in eq. (4) the feature term would train nothing
     (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features. ``pretrained`` needs
-    ``vqgan`` (stage I's checkpoint); E_L starts from its encoder. It takes ``codeformer``: E_L and T_Q of a
-    CodeFormer that shares the codebook.
+    ``vqgan`` (stage I's checkpoint); E_L starts from its encoder. It takes ``keep``, a KEEP of this stage to go on
+    from (a prediction is of use to the filter only once T_Q finds codes: a short run starts with ``per_frame``), or
+    ``codeformer``: E_L and T_Q of a CodeFormer that shares the codebook.
 
     Args:
         net: ``KEEP``; CFT and CFA are off in this stage.
@@ -48,6 +49,7 @@ class KalmanModel(Recipe):
     def slots(self) -> dict[str, Slot]:
         return {
             "vqgan": Slot(self._from_vqgan, "stage I's VQGAN", required=True),
+            "keep": Slot(lambda state, path: fill_keep(self.net, state, path), "a KEEP of stage II to go on from"),
             "codeformer": Slot(self._from_codeformer, "a CodeFormer of the same codebook"),
         }
 

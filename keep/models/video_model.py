@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from keep.archs.public import from_public
@@ -15,7 +14,7 @@ from keep.checkpoint import State, fill
 from keep.degradation.resize import upsample
 from keep.errors import UserError
 from keep.flow.warp import consistency_mask
-from keep.models.base import Batch, Recipe, Slot, Terms, freeze, frozen
+from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze, frozen
 from keep.models.vqgan_model import require_gan_loss
 from keep.registry import MODELS, Arch, Flow, Loss
 from keep.weights import layout_of
@@ -93,9 +92,7 @@ class VideoModel(Recipe):
     def _from_keep(self, state: State, path: Path) -> None:
         if (layout_of(state) or "").startswith("public"):
             state = from_public(state)
-        # The flow estimator is the options', whatever stage II used: it is frozen and has its own weights.
-        own = nn.ModuleDict({name: part for name, part in self.net.named_children() if name != "flownet"})
-        fill(own, {k: v for k, v in state.items() if not k.startswith("flownet.")}, path, type(self.net).__name__)
+        fill_keep(self.net, state, path)
 
     def phases(self) -> dict[str, int]:
         return {"start": 0} | ({"adversarial": self.gan_start} if self.discriminator and self.gan_start else {})
