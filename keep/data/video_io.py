@@ -18,7 +18,7 @@ import av.error
 import numpy as np
 from av.stream import Disposition
 
-from keep.degradation.codec import pad_to_even, require_encoder
+from keep.degradation.codec import pad_to_even, repeatable, require_encoder
 from keep.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg"})
@@ -221,6 +221,8 @@ def _encode(
         raise UserError(f"{name}: there are no frames to write")
     even = pad_to_even if "420" in pix_fmt else np.asarray
     height, width = even(first).shape[:2]
+    if codec == "libx264":
+        options = {**options, **repeatable(width)}
     try:
         output = av.open(str(temporary.absolute()), "w")
         stream: Any = output.add_stream(codec, rate=fps, options=options)

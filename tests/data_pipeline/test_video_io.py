@@ -107,6 +107,16 @@ def test_a_name_that_ffmpeg_would_take_for_an_address(tmp_path: Path, texture, m
     assert read_video("12:30.mp4").shape == (5, 48, 64, 3)
 
 
+def test_what_lies_in_memory_does_not_change_the_bytes(tmp_path: Path, texture) -> None:
+    clip, rng, made = texture(16, 36, 36), np.random.default_rng(0), set()
+    for n in range(20):
+        used = [np.full(size, 37 * n % 256, np.uint8) for size in rng.integers(100, 200_000, 30)]
+        del used  # what the encoder allocates lies where these bytes were
+        write_video(tmp_path / "a.mp4", clip, 25)
+        made.add((tmp_path / "a.mp4").read_bytes())
+    assert len(made) == 1
+
+
 def test_odd_sizes_are_padded_to_even(tmp_path: Path, texture) -> None:
     clip = texture(3, 47, 63)
     write_video(tmp_path / "a.mp4", clip, 25, crf=5)
