@@ -39,9 +39,9 @@ def network(registry: Registry, text: str) -> Any:
     return cls(**({"weights": Path(file)} if file else {}))
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
+def parser(program: str, description: str) -> Parser:
     """``-opt``, ``--set``, ``--explain`` and ``--schema``."""
-    p = argparse.ArgumentParser(prog=program, description=description)
+    p = Parser(prog=program, description=description)
     p.add_argument("-opt", "--opt", metavar="FILE", help="options file (YAML)")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one option; repeatable")
     p.add_argument("--explain", action="store_true", help="list every option with type, value and meaning, and stop")

@@ -147,6 +147,20 @@ def test_no_options_file_is_told(capsys) -> None:
     assert "-opt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("main", [keep_train.main, keep_test.main])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--no-such"], "unrecognized arguments: --no-such; see --help"),
+        (["-opt"], "argument -opt/--opt: expected one argument; see --help"),
+        (["-opt", "{folder}"], "cannot read the options file {folder}: Is a directory"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_a_line(main, arguments, says: str, tmp_path: Path, capsys) -> None:
+    assert main([a.format(folder=tmp_path) for a in arguments]) == 2
+    assert capsys.readouterr().err == f"error: {says.format(folder=tmp_path)}\n"
+
+
 def test_explain_and_schema_print_and_stop(capsys) -> None:
     assert keep_train.main(["-opt", str(ROOT / "options/tiny/stage3.yml"), "--explain"]) == 0
     assert "model.temporal.weight" in capsys.readouterr().out
