@@ -105,10 +105,24 @@ def load(path: Path | str) -> Any:
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in ("GLOBAL", "Unsupported global", "unrecognized function")):
             raise UserError(f"{path} holds more than tensors and plain data; it is not loaded, for safety") from None
-        raise UserError(f"{path} is not a checkpoint, or is cut short") from None
+        raise UserError(f"{path} is not a checkpoint, or is cut short: {_reason(path, error)}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        first = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a checkpoint, or is cut short ({first})") from None
+        raise UserError(f"{path} is not a checkpoint, or is cut short: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file that ``torch.load`` refused; its own words for it are opcodes of pickle."""
+    with path.open("rb") as file:
+        start = file.read(24)
+    if not start:
+        return "it is empty"
+    if start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle: PyTorch's own formats
+        torchscript = "TorchScript" in str(error)
+        return "it is a TorchScript archive" if torchscript else "its data end too early, or are of another kind"
+    line = start.decode("latin-1").partition("\n")[0]
+    return f"it begins with {line!r}" if line.isprintable() and line.isascii() else "it does not begin as one does"
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
