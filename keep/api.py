@@ -1,7 +1,7 @@
 """KEEP from Python: load weights once, restore clips of aligned faces frame by frame.
 
     import keep
-    restorer = keep.load_restorer("KEEP")
+    restorer = keep.load_restorer()          # the small network that comes with the package; "KEEP": the authors'
     for frame in restorer.restore(frames): ...
 """  # fmt: skip
 
@@ -30,7 +30,7 @@ DTYPES = {
 
 
 def load_restorer(
-    weights: str | Path,
+    weights: str | Path = "nano",
     device: str | torch.device = "auto",
     dtype: torch.dtype | str = torch.float32,
     *,
@@ -49,8 +49,8 @@ def load_restorer(
     """A restorer of clips of aligned faces.
 
     Args:
-        weights: a weights file (``docs/weights.md``), or ``KEEP``, ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors'
-            files, downloaded once.
+        weights: a weights file (``docs/weights.md``); ``nano``, the small network that comes with the package; or
+            ``KEEP``, ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
         dtype: ``float32``, ``bfloat16`` (``bf16``) or ``float16`` (``fp16``); the flow is always estimated in float32.
         params: averaged (``ema``) or ``online`` weights, where the file has both.

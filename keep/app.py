@@ -1,6 +1,6 @@
 """A web page that restores videos: upload, choose, watch, download.
 
-    python -m keep.app -w keep.safetensors          # then open http://127.0.0.1:7860
+    python -m keep.app                              # then open http://127.0.0.1:7860
     python -m keep.app -w KEEP --device cuda --detector RetinaFace --port 8000
 
 The options of ``keep.restore`` are taken: those on the page are its defaults there, the others hold for all videos.

@@ -1,6 +1,6 @@
 """Restore the faces of videos.
 
-    python -m keep.restore old.mp4 -o new.mp4 -w keep.safetensors
+    python -m keep.restore old.mp4 -o new.mp4                                     # with the shipped weights
     python -m keep.restore videos/ -o restored/ -w KEEP --compare
     torchrun --nproc-per-node 4 -m keep.restore videos/ -o restored/ -w KEEP      # one share of the videos a GPU
 """  # fmt: skip
@@ -23,7 +23,7 @@ from keep.data.video_io import VIDEO_SUFFIXES
 from keep.errors import UserError
 from keep.logger import log, to_console
 
-DEFAULT_WEIGHTS: str | None = None  # none are shipped yet
+DEFAULT_WEIGHTS = "nano"
 BROKEN = 3  # exit status: restored, but frames of the input were lost
 
 
@@ -45,8 +45,9 @@ def parser() -> argparse.ArgumentParser:
 
     g = p.add_argument_group("network")
     g.add_argument(
-        "-w", "--weights", metavar="FILE", help="weights file, or KEEP, KEEP_Asian: the authors', downloaded"
-    )
+        "-w", "--weights", metavar="FILE",
+        help="weights file; nano: shipped, for small faces (default); KEEP, KEEP_Asian: the authors', downloaded",
+    )  # fmt: skip
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
     g.add_argument("--dtype", default="float32", help="float32, bf16 or fp16 (default float32)")
     g.add_argument(
@@ -214,14 +215,18 @@ def build_tools(args: argparse.Namespace) -> Any:
     from keep.restoration import Enhancer, KeepNetwork, Tools
     from keep.runtime import prepare
 
-    weights = args.weights or DEFAULT_WEIGHTS
-    if weights is None:
-        raise UserError("name the network's weights: -w FILE, or -w KEEP to download the authors' (non-commercial)")
     import_registered()
     device = prepare(_device(args.device), args.threads, 0)
     restorer = load_restorer(
-        weights, device, args.dtype, window=args.window, fidelity=args.fidelity, compile=args.compile
+        args.weights or DEFAULT_WEIGHTS, device, args.dtype,
+        window=args.window, fidelity=args.fidelity, compile=args.compile,
     )  # fmt: skip
+    if not args.weights:
+        size = restorer.net.image_size
+        log.info(
+            f"weights: {DEFAULT_WEIGHTS}, shipped with this package: a small network, {size}×{size} pixels a face, for "
+            "research; -w KEEP takes the authors' (512×512)"
+        )
     tools = Tools(KeepNetwork(restorer))
     if not args.aligned:
         tools.detector = (cli.network(DETECTORS, args.detector) if args.detector else default_detector()).to(device)

