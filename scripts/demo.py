@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 
+import cv2
 import numpy as np
 
 from keep.cli import run
@@ -39,8 +40,6 @@ SPOIL = Pipeline(
 
 def spoil() -> np.ndarray:
     """``demo_out/old.mp4``: the video shrunk, then through eq. (9); returns what it was before, (T, H, W, 3)."""
-    import cv2
-
     source = samples() / CLIP
     fps = probe(source).fps
     frames = [frame for frame, _ in zip(iter_video(source), range(FRAMES), strict=False)]
@@ -53,6 +52,11 @@ def spoil() -> np.ndarray:
     return truth
 
 
+def enlarged(clip: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) → (T, 2·H, 2·W, 3), to look at."""
+    return np.stack([cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in clip])
+
+
 def demo(argv: object = None) -> None:
     start = time.perf_counter()
     import_registered()
@@ -60,7 +64,8 @@ def demo(argv: object = None) -> None:
     truth = spoil()
     command("keep.restore", f"{OUT}/old.mp4", "-o", f"{OUT}/restored.mp4")
     old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
-    contact_sheet({"old": old, "restored": restored, "truth": truth}, OUT / "before_after.png", columns=3)
+    clips = {"old": old, "restored": restored, "truth": truth}
+    contact_sheet({name: enlarged(clip) for name, clip in clips.items()}, OUT / "before_after.png", columns=3)
     command("scripts.align_faces", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
     command("keep.test", "-opt", "options/nano/demo.yml")
     gather(OUT / "results" / "test")
