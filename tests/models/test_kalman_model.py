@@ -72,7 +72,7 @@ def test_the_ablation_without_memory_sees_every_frame_as_a_first_one() -> None:
     torch.manual_seed(0)
     full = net()
     with torch.no_grad():  # an untrained encoder's codes hardly differ
-        full.lq_encoder.blocks[-1].weight.mul_(30)
+        list(full.lq_encoder.parameters())[-2].mul_(30)  # the last convolution's weight
     model = KalmanModel(full, CodeCrossEntropy(), MSE(), per_frame=True)
     batch = {"gt": torch.rand(2, 3, 3, 32, 32) * 2 - 1, "lq": torch.rand(2, 3, 3, 8, 8) * 2 - 1}
     together = model.restore(batch["lq"])
