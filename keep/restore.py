@@ -224,8 +224,8 @@ def build_tools(args: argparse.Namespace) -> Any:
     if not args.weights:
         size = restorer.net.image_size
         log.info(
-            f"weights: {DEFAULT_WEIGHTS}, shipped with this package: a small network, {size}×{size} pixels a face, for "
-            "research; -w KEEP takes the authors' (512×512)"
+            f"weights: {DEFAULT_WEIGHTS}, shipped with this package: a small network ({size}×{size} pixels a face, for "
+            "research), for small and badly degraded faces; -w KEEP takes the authors' (512×512)"
         )
     tools = Tools(KeepNetwork(restorer))
     if not args.aligned:
