@@ -135,7 +135,8 @@ class VideoWriter:
                 raise UserError(f"{self.path}: there are no frames to write")
             packets = self._stream.encode(None)
             for packet in packets:
-                packet.dts = min(packet.dts, packet.pts)  # x265 gives later ones where it got only one or two frames
+                # Where x265 got only one or two frames it gives later ones, or any number at all.
+                packet.dts = min(max(packet.dts, packet.pts - (self._last_end - self._start)), packet.pts)
             for packet in packets[:-1]:
                 self._mux(packet)
             for packet in packets[-1:]:
