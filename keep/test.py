@@ -95,13 +95,13 @@ def test(config: TestConfig, num: int | None) -> int:
 
     units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], keys, num)
     mine = units[rank::world]
-    todo = [(u, names) for u in mine if (names := left(u.read(), wanted_media(u, config, keys), list(keys)))]
+    pending = [(u, names) for u in mine if (names := left(u.read(), wanted_media(u, config, keys), list(keys)))]
     log.info(
         f"{config.name}: {len(units)} clips, {', '.join(restorers)}, on {device}"
-        + (f"; {len(mine) - len(todo)} are there already" if len(todo) < len(mine) else "")
-        + (f"; rank {rank} of {world} does {len(todo)}" if world > 1 else "")
+        + (f"; {len(mine) - len(pending)} are there already" if len(pending) < len(mine) else "")
+        + (f"; rank {rank} of {world} does {len(pending)}" if world > 1 else "")
     )
-    bar = tqdm(todo, desc=config.name, unit="clip", delay=2, leave=False, disable=None if rank == 0 else True)
+    bar = tqdm(pending, desc=config.name, unit="clip", delay=2, leave=False, disable=None if rank == 0 else True)
     for unit, names in bar:
         chosen = {name: restorers[name] for name in names}
         do(unit, config, datasets[unit.split], chosen, metrics, Clock(device))

@@ -107,10 +107,10 @@ def pack_clips(
         raise UserError(f"{path}: cannot write: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     entries: list[dict[str, Any]] = []
-    todo = [(dataset, number) for dataset in sources for number in range(len(dataset.clips))]
+    pending = [(dataset, number) for dataset in sources for number in range(len(dataset.clips))]
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as scratch:
-            for dataset, number in tqdm(todo, desc=f"packing {path}", unit=" clips", delay=2):
+            for dataset, number in tqdm(pending, desc=f"packing {path}", unit=" clips", delay=2):
                 prefix = f"{dataset.root.name}/" if len(sources) > 1 else ""
                 for name, file, timeline in _files(dataset, number, codec, crf, keyint, piece, Path(scratch)):
                     name, data = f"{prefix}{name}", file.read_bytes()
