@@ -21,7 +21,7 @@ from keep.errors import UserError
 from keep.fast import accelerate
 from keep.runtime import pick_device
 from keep.streaming import CONTEXT, WINDOW, stream
-from keep.weights import Params, load_keep
+from keep.weights import DEFAULT, Params, load_keep
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
@@ -30,7 +30,7 @@ DTYPES = {
 
 
 def load_restorer(
-    weights: str | Path = "nano",
+    weights: str | Path = DEFAULT,
     device: str | torch.device = "auto",
     dtype: torch.dtype | str = torch.float32,
     *,

@@ -23,7 +23,6 @@ from keep.data.video_io import VIDEO_SUFFIXES
 from keep.errors import UserError
 from keep.logger import log, to_console
 
-DEFAULT_WEIGHTS = "nano"
 BROKEN = 3  # exit status: restored, but frames of the input were lost
 
 
@@ -214,17 +213,18 @@ def build_tools(args: argparse.Namespace) -> Any:
     from keep.registry import DETECTORS, IDENTITIES
     from keep.restoration import Enhancer, KeepNetwork, Tools
     from keep.runtime import prepare
+    from keep.weights import DEFAULT
 
     import_registered()
     device = prepare(_device(args.device), args.threads, 0)
     restorer = load_restorer(
-        args.weights or DEFAULT_WEIGHTS, device, args.dtype,
+        args.weights or DEFAULT, device, args.dtype,
         window=args.window, fidelity=args.fidelity, compile=args.compile,
     )  # fmt: skip
     if not args.weights:
         size = restorer.net.image_size
         log.info(
-            f"weights: {DEFAULT_WEIGHTS}, shipped with this package: a small network ({size}×{size} pixels a face, for "
+            f"weights: {DEFAULT}, shipped with this package: a small network ({size}×{size} pixels a face, for "
             "research), for small and badly degraded faces; -w KEEP takes the authors' (512×512)"
         )
     tools = Tools(KeepNetwork(restorer))

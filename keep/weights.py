@@ -40,6 +40,9 @@ PUBLISHED = {
 SHIPPED = {"nano": Path(__file__).with_name("pretrained") / "nano.safetensors"}
 """Name → file of the weights that come with this package; docs/small_models.md tells of them."""
 
+DEFAULT = "nano"
+"""What is used where no weights are named."""
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -83,5 +83,7 @@ class TemporalPatchGAN(nn.Module):
         # Of 32 pixels the last layer sees one. There oneDNN's bfloat16 gradient of a 5×5 kernel is garbage on
         # processors with AMX (PyTorch 2.15), so such clips, which only tests have, are judged in float32.
         tiny = max(clip.shape[-2:]) <= 32
+        if tiny:
+            clip = clip.to(self.net[-1].weight.dtype)  # type: ignore[arg-type]
         with torch.autocast(clip.device.type, enabled=False) if tiny else nullcontext():
-            return self.net((clip.float() if tiny else clip).transpose(1, 2)).transpose(1, 2)
+            return self.net(clip.transpose(1, 2)).transpose(1, 2)

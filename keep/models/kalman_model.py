@@ -40,7 +40,7 @@ class KalmanModel(Recipe):
         super().__init__()
         self.net = net
         self.cross_entropy, self.feature = cross_entropy, feature
-        self.scale, self.per_frame = scale, per_frame
+        self.scale = scale
         self.used = {"use_cft": False, "use_cfa": False, "use_filter": not per_frame}
         freeze(net)
         for part in (net.lq_encoder, net.code_transformer, *([] if per_frame else [net.kalman_filter])):
@@ -79,7 +79,7 @@ class KalmanModel(Recipe):
         lq = upsample(batch["lq"], self.scale)
         states = self.net(lq, **self.used, grad="codes", return_states=True)
         self.stats = {"codes/right": (states.codes == codes).float().mean()}
-        if not self.per_frame:
+        if self.used["use_filter"]:
             self.stats["kalman/gain"] = states.gains.detach().mean()
         self.codes = {"codebook": states.codes, "codebook_target": codes}
         yield (
