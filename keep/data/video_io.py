@@ -224,7 +224,7 @@ def _encode(
     if codec == "libx264":
         options = {**options, **repeatable(width)}
     try:
-        output = av.open(str(temporary.absolute()), "w")
+        output = av.open(whole(temporary), "w")
         stream: Any = output.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
     except ValueError as error:
@@ -246,6 +246,11 @@ def _encode(
         container.mux(stream.encode())
 
 
+def whole(path: str | Path) -> str:
+    """The name by which FFmpeg takes it for a file: it takes ``12:30.mp4`` for an address."""
+    return str(Path(path).absolute())
+
+
 @dataclass(frozen=True)
 class _Source:
     """Where a video's bytes are: at its path, or in memory under that name."""
@@ -255,8 +260,7 @@ class _Source:
 
     def open(self) -> Any:
         try:
-            # A whole path: FFmpeg takes 12:30.mp4 for an address.
-            return av.open(str(Path(self.path).absolute()) if self.content is None else io.BytesIO(self.content))
+            return av.open(whole(self.path) if self.content is None else io.BytesIO(self.content))
         except (av.error.FFmpegError, OSError) as error:
             raise UserError(f"{self.path}: not a video file, or a truncated one: {_reason(error)}") from error
 

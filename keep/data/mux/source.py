@@ -14,6 +14,7 @@ import numpy as np
 
 from keep.data.mux.aspect import aspect_of
 from keep.data.mux.colours import Colours, to_rgb
+from keep.data.video_io import whole
 from keep.errors import UserError
 
 
@@ -172,11 +173,6 @@ def open_video(path: Path) -> Any:
         what = "text" if name == "tty" else "an image; images go into a folder of frames"
         raise UserError(f"{path}: not a video file but {what}")
     return container
-
-
-def whole(path: Path) -> str:
-    """The name by which FFmpeg takes it for a file: it takes ``12:30.mp4`` for an address."""
-    return str(path.absolute())
 
 
 def video_stream(container: Any, path: Path) -> Any:

@@ -12,7 +12,8 @@ from keep.data.mux.claim import claim
 from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
 from keep.data.mux.copies import MP4, Copies, container_options
 from keep.data.mux.folder import FrameFolder
-from keep.data.mux.source import TimedFrame, VideoSource, whole
+from keep.data.mux.source import TimedFrame, VideoSource
+from keep.data.video_io import whole
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.errors import UserError
 
