@@ -24,7 +24,7 @@ class Fake(Metric):
         self.name, self.higher_is_better, self.decimals = name, higher, 2
 
     def measure(self, output, target):
-        raise NotImplementedError
+        raise AssertionError("these tests give the values, nothing is measured")
 
 
 @pytest.fixture(scope="module")

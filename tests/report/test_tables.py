@@ -20,14 +20,14 @@ class Fake(Metric):
         self.name, self.higher_is_better, self.factor, self.decimals = name, higher, factor, decimals
 
     def measure(self, output, target):
-        raise NotImplementedError
+        raise AssertionError("these tests give the values, nothing is measured")
 
 
 class Pool(SetMetric):
     name, higher_is_better, decimals = "FVD", False, 1
 
     def samples(self, clip):
-        raise NotImplementedError
+        raise AssertionError("these tests give the values, nothing is measured")
 
     def value(self, outputs, targets):
         return float(np.mean(outputs))
