@@ -15,7 +15,7 @@ import numpy as np
 
 from keep.cli import run
 from keep.config import import_registered
-from keep.data.video_io import iter_video, probe, read_video, write_video
+from keep.data.video_io import probe, read_video, write_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
@@ -42,7 +42,7 @@ def spoil() -> np.ndarray:
     """``demo_out/old.mp4``: the video shrunk, then through eq. (9); returns what it was before, (T, H, W, 3)."""
     source = samples() / CLIP
     fps = probe(source).fps
-    frames = [frame for frame, _ in zip(iter_video(source), range(FRAMES), strict=False)]
+    frames = read_video(source, 0, FRAMES)
     (OUT / "data" / "raw").mkdir(parents=True)
     write_video(OUT / "data" / "raw" / "face.mkv", frames, fps, codec="ffv1")
     truth = np.stack([cv2.resize(frame[4:356], SIZE, interpolation=cv2.INTER_AREA) for frame in frames])

