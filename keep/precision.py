@@ -8,6 +8,7 @@ import torch.nn as nn
 
 from keep.config import TrainOptions
 from keep.errors import UserError, nearest
+from keep.logger import log
 
 T = TypeVar("T")
 
@@ -23,6 +24,11 @@ def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.dev
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = options.tf32
+    elif options.amp == "bf16" and (instructions := torch.backends.cpu.get_cpu_capability()) in ("AVX2", "NO AVX"):
+        log.warning(
+            f"warning: train.amp: this processor has no bfloat16 instructions ({instructions}), and several times the "
+            "time of float32 goes into imitating them; set train.amp: null"
+        )
     if options.channels_last:
         to_channels_last(recipe)
     known = dict(recipe.named_modules())
