@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keep.api import Restorer, load_restorer
+    from keep.inference.api import Restorer, load_restorer
 
 __version__ = "0.1.0"
 __all__ = ["Restorer", "__version__", "load_restorer"]
@@ -12,7 +12,7 @@ __all__ = ["Restorer", "__version__", "load_restorer"]
 def __getattr__(name: str) -> Any:
     """The Python API, imported at its first use: ``import keep`` alone stays light."""
     if name in ("Restorer", "load_restorer"):
-        from keep import api
+        from keep.inference import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'keep' has no attribute {name!r}")

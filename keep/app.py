@@ -19,11 +19,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep import cli, restore
+from keep import restore
+from keep.config import cli
 from keep.data.mux import VideoSource
 from keep.data.video_io import probe, read_video
-from keep.errors import UserError
-from keep.logger import to_console
+from keep.utils.errors import UserError
+from keep.utils.logging import to_console
 
 # Play, pause, seek and speed of one player are those of the other.
 SYNCHRONISE = """
@@ -53,15 +54,16 @@ def build(tools: Any, folder: Path, settings: Any = None) -> Any:
     """The page.
 
     Args:
-        tools: the networks (:class:`keep.restoration.Tools`).
+        tools: the networks (:class:`keep.inference.video.Tools`).
         folder: where results are written.
-        settings: :class:`keep.restoration.Settings`: defaults of what is on the page, and what holds for all videos.
+        settings: :class:`keep.inference.video.Settings`: defaults of what is on the page, and what holds for all
+            videos.
 
     Raises:
         UserError: Gradio is not installed.
     """
     gr = _gradio()
-    from keep.restoration import KeepNetwork, Settings, restore_video
+    from keep.inference.video import KeepNetwork, Settings, restore_video
 
     given = settings or Settings()
     sizes, own_size = scales(given.scale, tools.enhancer.scale if tools.enhancer else 1)
@@ -148,7 +150,7 @@ def serve(page: Any, folder: Path, **options: Any) -> Any:
 
 
 def told(summary: Any) -> str:
-    """A :class:`keep.restoration.Summary` as Markdown: what the user should know before what it cost."""
+    """A :class:`keep.inference.video.Summary` as Markdown: what the user should know before what it cost."""
     first, *costs = (line.strip() for line in summary.lines(notes=False))
     return "\n\n".join([first.partition(": ")[2], *summary.notes, *costs])
 

@@ -17,11 +17,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from keep import cli
+from keep.config import cli
 from keep.data.mux import RATES, WRITTEN, Codec, list_images
 from keep.data.video_io import VIDEO_SUFFIXES
-from keep.errors import UserError
-from keep.logger import log, to_console
+from keep.utils.errors import UserError
+from keep.utils.logging import log, to_console
 
 BROKEN = 3  # exit status: restored, but frames of the input were lost
 
@@ -138,7 +138,7 @@ def share(pairs: Sequence[tuple[Path, Path]], rank: int, world: int) -> list[tup
 def command(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     check(args)
-    from keep.restoration.job import refuse_overwriting
+    from keep.inference.video.job import refuse_overwriting
 
     to_console()
     signal.signal(signal.SIGTERM, stop)
@@ -173,15 +173,15 @@ def command(argv: Sequence[str] | None) -> int:
 
 
 def settings_of(args: argparse.Namespace) -> Any:
-    """The :class:`keep.restoration.Settings` of the command line."""
-    from keep.restoration import Settings
+    """The :class:`keep.inference.video.Settings` of the command line."""
+    from keep.inference.video import Settings
 
     return Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
 
 
 def restore_all(pending: Sequence[tuple[Path, Path]], args: argparse.Namespace, many: bool) -> tuple[int, list[str]]:
     """Restore these videos; the exit status, and a line for each that failed or was broken."""
-    from keep.restoration import restore_video
+    from keep.inference.video import restore_video
 
     tools, settings = build_tools(args), settings_of(args)
     status, problems = 0, []
@@ -206,14 +206,14 @@ def restore_all(pending: Sequence[tuple[Path, Path]], args: argparse.Namespace, 
 
 def build_tools(args: argparse.Namespace) -> Any:
     """The networks that the command line names, on its device."""
-    from keep.api import load_restorer
-    from keep.config import import_registered
+    from keep.config.plugins import import_registered
+    from keep.config.registry import DETECTORS, IDENTITIES
     from keep.faces.detect import default_detector
     from keep.faces.parse import find_parser
-    from keep.registry import DETECTORS, IDENTITIES
-    from keep.restoration import Enhancer, KeepNetwork, Tools
-    from keep.runtime import prepare
-    from keep.weights import DEFAULT
+    from keep.inference.api import load_restorer
+    from keep.inference.video import Enhancer, KeepNetwork, Tools
+    from keep.inference.weights import DEFAULT
+    from keep.utils.devices import prepare
 
     import_registered()
     device = prepare(_device(args.device), args.threads, 0)

@@ -25,19 +25,16 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from keep import cli
-from keep.config import TestConfig, to_yaml
+from keep.config import cli
+from keep.config.reading import to_yaml
+from keep.config.registry import build, dump
+from keep.config.schema import TestConfig
 from keep.data.clips import damaged_clips_stay
-from keep.errors import UserError
-from keep.evaluate import ClipResult, Clock, Failure, check_names, score_clip, told
-from keep.logger import log, to_console
-from keep.metrics.base import SetMetric, build_metrics
-from keep.metrics.faces import default_detector
-from keep.registry import build, dump
-from keep.report.costs import write_costs
-from keep.report.media import Media, save_clip, save_worst
-from keep.report.origin import code, file_hashes, opened, versions
-from keep.report.records import (
+from keep.evaluation.evaluate import ClipResult, Clock, Failure, check_names, score_clip, told
+from keep.evaluation.report.costs import write_costs
+from keep.evaluation.report.media import Media, save_clip, save_worst
+from keep.evaluation.report.origin import code, file_hashes, opened, versions
+from keep.evaluation.report.records import (
     Unit,
     clips_of,
     failed_record,
@@ -49,9 +46,13 @@ from keep.report.records import (
     settled,
     write_json,
 )  # fmt: skip
-from keep.report.write import describe, write_report
-from keep.runtime import prepare
-from keep.visual import write_file
+from keep.evaluation.report.write import describe, write_report
+from keep.metrics.base import SetMetric, build_metrics
+from keep.metrics.faces import default_detector
+from keep.utils.devices import prepare
+from keep.utils.errors import UserError
+from keep.utils.logging import log, to_console
+from keep.utils.visual import write_file
 
 T = TypeVar("T")
 PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

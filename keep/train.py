@@ -12,10 +12,10 @@ Exit status: 0 done; 75 asked to stop by SIGTERM, SIGINT or SIGUSR1, and saved: 
 import sys
 from collections.abc import Sequence
 
-from keep import cli
-from keep.config import TrainConfig
-from keep.errors import UserError
-from keep.signals import REQUEUE, Stopped
+from keep.config import cli
+from keep.config.schema import TrainConfig
+from keep.utils.errors import UserError
+from keep.utils.signals import REQUEUE, Stopped
 
 
 def command(argv: Sequence[str] | None) -> int | None:
@@ -38,8 +38,8 @@ def command(argv: Sequence[str] | None) -> int | None:
     config = cli.read_options(args, TrainConfig)
     if config is None:
         return None
-    from keep import dry_run, trainer
-    from keep.logger import to_console
+    from keep.training import dry_run, trainer
+    from keep.utils.logging import to_console
 
     to_console()
     if args.dry_run:

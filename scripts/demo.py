@@ -13,15 +13,15 @@ import time
 import cv2
 import numpy as np
 
-from keep.cli import run
-from keep.config import import_registered
+from keep.config.cli import run
+from keep.config.plugins import import_registered
 from keep.data.video_io import probe, read_video, write_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
-from keep.visual import contact_sheet
+from keep.utils.visual import contact_sheet
 from scripts.demo_parts import OUT, command, gather, samples
 
 CLIP, FRAMES = "WolfgangLanger_Pexels.mp4", 72
@@ -66,7 +66,7 @@ def demo(argv: object = None) -> None:
     old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
     clips = {"old": old, "restored": restored, "truth": truth}
     contact_sheet({name: enlarged(clip) for name, clip in clips.items()}, OUT / "before_after.png", columns=3)
-    command("scripts.align_faces", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
+    command("keep.data.tools.align", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
     command("keep.test", "-opt", "options/nano/demo.yml")
     gather(OUT / "results" / "test")
     print(

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keep.errors import UserError
-from keep.visual import console_table
+from keep.utils.errors import UserError
+from keep.utils.visual import console_table
 
 OUT = Path("demo_out")
 SPLITS = ("mild", "medium", "heavy")

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from keep.cli import run
+from keep.config.cli import run
 from keep.data.clips import square_resize
 from keep.data.video_io import iter_video, probe, write_video
-from keep.visual import loss_curves
+from keep.utils.visual import loss_curves
 from scripts.demo_parts import OUT, SPLITS, command, gather, samples
 
 SIZE = 96

@@ -19,10 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from keep.cli import run
-from keep.errors import UserError, nearest
-from keep.signals import REQUEUE
-from scripts.arguments import Parser
+from keep.config.cli import Parser, run
+from keep.utils.errors import UserError, nearest
+from keep.utils.signals import REQUEUE
 
 
 def main(argv: Sequence[str] | None) -> int:

@@ -12,11 +12,13 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from keep import run as keep_run
-from keep import signals, trainer, validation
-from keep.config import TrainConfig, load
-from keep.errors import UserError
+from keep.config.reading import load
+from keep.config.schema import TrainConfig
 from keep.losses.pixel import L1
+from keep.training import run as keep_run
+from keep.training import trainer, validation
+from keep.utils import signals
+from keep.utils.errors import UserError
 
 
 def run_pair(jobs: Sequence[dict[str, Any]], folder: Path) -> list[list[str]]:

@@ -14,11 +14,11 @@ from drawn_faces import Recorder
 from networks import tiny
 
 from keep import app
-from keep.api import Restorer
 from keep.data.video_io import probe, read_video, write_video
-from keep.errors import UserError
 from keep.flow.dis import DIS
-from keep.restoration import KeepNetwork, Settings, Summary, Tools
+from keep.inference.api import Restorer
+from keep.inference.video import KeepNetwork, Settings, Summary, Tools
+from keep.utils.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -95,7 +95,7 @@ def test_the_page_restores_with_the_command_lines_settings(tmp_path, monkeypatch
         seen.append(settings)
         raise UserError("enough")
 
-    monkeypatch.setattr("keep.restoration.restore_video", record)
+    monkeypatch.setattr("keep.inference.video.restore_video", record)
     page = app.build(Tools(Recorder()), tmp_path, given)
     (run,) = [f for f in page.fns.values() if f.name == "run"]
     values = [getattr(block, "value", None) for block in run.inputs[1:]]

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from keep.config import TrainConfig, load
+from keep.config.reading import load
+from keep.config.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from keep.registry import ARCHS, LOSSES
+from keep.config.registry import ARCHS, LOSSES
 
 
 @ARCHS.register()

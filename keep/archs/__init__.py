@@ -1,4 +1,4 @@
-"""The networks. Importing this package registers them in :data:`keep.registry.ARCHS`."""
+"""The networks. Importing this package registers them in :data:`keep.config.registry.ARCHS`."""
 
 from keep.archs import cfa, cft, code_transformer, discriminators, kalman, keep, vqgan
 

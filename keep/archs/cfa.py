@@ -5,7 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import Attention, FeedForward, to_map, to_tokens
-from keep.registry import ARCHS
+from keep.config.registry import ARCHS
 
 
 @ARCHS.register()

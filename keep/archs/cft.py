@@ -6,7 +6,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import ResBlock, conv3x3
-from keep.registry import ARCHS
+from keep.config.registry import ARCHS
 
 
 @ARCHS.register()

@@ -7,8 +7,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import to_tokens
-from keep.errors import UserError
-from keep.registry import ARCHS
+from keep.config.registry import ARCHS
+from keep.utils.errors import UserError
 
 
 class TransformerLayer(nn.Module):

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
-from keep.registry import ARCHS
+from keep.config.registry import ARCHS
 
 
 @ARCHS.register()

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import Attention, FeedForward, ResBlock
-from keep.registry import ARCHS
+from keep.config.registry import ARCHS
 
 
 class UncertaintyBlock(nn.Module):

@@ -13,9 +13,9 @@ from keep.archs.cft import CFT
 from keep.archs.code_transformer import CodeTransformer
 from keep.archs.kalman import KalmanFilter
 from keep.archs.vqgan import Codebook, Encoder, Generator, LQEncoder, check_scales, scales_of
-from keep.errors import UserError
+from keep.config.registry import ARCHS, Flow
 from keep.flow.warp import warp
-from keep.registry import ARCHS, Flow
+from keep.utils.errors import UserError
 
 GradHalf = Literal["both", "codes", "decoder"]
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 # public prefix → ours; v0.1.0 says cross_fuse and fuse_convs_dict where v1.0.0 says cfa and cft
 PREFIXES = {

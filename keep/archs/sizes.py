@@ -11,9 +11,9 @@ from torch import Tensor
 
 from keep.archs.blocks import Attention
 from keep.archs.keep import KEEP
-from keep.errors import UserError
+from keep.config.registry import dump
 from keep.flow.gmflow import GMFlow
-from keep.registry import dump
+from keep.utils.errors import UserError
 
 Arch = dict[str, Any]
 """A network as ``{"type": "KEEP", **options}``."""

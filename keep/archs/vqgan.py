@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import AttnBlock, Downsample, ResBlock, Upsample, conv3x3, group_norm
-from keep.errors import UserError
-from keep.registry import ARCHS
+from keep.config.registry import ARCHS
+from keep.utils.errors import UserError
 
 FuseFn = Callable[[int, Tensor], Tensor]
 

@@ -20,11 +20,11 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from keep import checkpoint
+from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
-from keep.downloads import load_strictly
-from keep.errors import UserError
-from keep.registry import BASELINES
+from keep.utils import weight_files
+from keep.utils.downloads import load_strictly
+from keep.utils.errors import UserError
 
 State = Mapping[str, Tensor]
 SCALE = 4
@@ -180,7 +180,7 @@ def _state(weights: Path, name: str, marker: str) -> State:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{name}: there is no file {path}")
-    content = checkpoint.load(path)
+    content = weight_files.load(path)
     state = next((content[k] for k in ("params_ema", "params") if k in content), content)
     state = {k.removeprefix("module."): v for k, v in state.items()}
     if not any(k.startswith(marker) for k in state):

@@ -2,8 +2,8 @@
 
 import torch
 
+from keep.config.registry import BASELINES
 from keep.degradation.resize import bicubic_upsample
-from keep.registry import BASELINES
 
 
 @BASELINES.register()

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
-from keep.errors import UserError
-from keep.registry import BASELINES
-from keep.torchscript import load_torchscript
+from keep.utils.errors import UserError
+from keep.utils.torchscript import load_torchscript
 
 
 @BASELINES.register()

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, PositiveInt
 
+from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
-from keep.registry import BASELINES, Arch
-from keep.streaming import CONTEXT, WINDOW, stream
-from keep.weights import network, read
+from keep.inference.streaming import CONTEXT, WINDOW, stream
+from keep.inference.weights import network, read
 
 
 @BASELINES.register("KEEP")

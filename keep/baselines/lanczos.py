@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from keep.registry import BASELINES
+from keep.config.registry import BASELINES
 
 LOBES = 3
 

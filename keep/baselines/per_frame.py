@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, PositiveInt
 
+from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
-from keep.registry import BASELINES, Arch
-from keep.weights import network, read
+from keep.inference.weights import network, read
 
 
 @BASELINES.register()

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 FORMAT = 1
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from keep.config.registry import DATASETS, DEGRADATIONS
 from keep.data.cache import LQCache, describe, digest
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images, square_resize, tone_curves
 from keep.data.index import Fingerprint, FolderIndex
@@ -22,8 +23,7 @@ from keep.data.stills import moving
 from keep.data.video_io import VIDEO_SUFFIXES, Timeline, read_timeline, read_video
 from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
-from keep.errors import UserError
-from keep.registry import DATASETS, DEGRADATIONS
+from keep.utils.errors import UserError
 
 MOST_SKIPPED = 100  # clips in a row: then something else is wrong
 T = TypeVar("T")

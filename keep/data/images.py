@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 

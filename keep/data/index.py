@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keep.data.images import by_number
-from keep.downloads import cache_folder
+from keep.utils.downloads import cache_folder
 
 FORMAT = 1
 FILE_NAME = ".keep_index.json"

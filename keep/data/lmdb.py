@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from keep.config.registry import DATASETS
 from keep.data.clips import Clip, ClipDataset
 from keep.data.images import by_number, check_same_size, decode_image
-from keep.errors import UserError
-from keep.registry import DATASETS
+from keep.utils.errors import UserError
 
 
 @DATASETS.register()

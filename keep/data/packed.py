@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from keep.config.registry import DATASETS
 from keep.data.clips import Clip, ClipDataset, VideoClips
 from keep.data.video_io import Timeline, read_timeline, read_video, write_video
-from keep.errors import UserError
-from keep.registry import DATASETS
+from keep.utils.errors import UserError
 
 FORMAT = 1
 INDEX = "index.json"

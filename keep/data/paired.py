@@ -1,4 +1,4 @@
-"""Clips whose low-quality twins are on disk already: the splits of ``scripts/make_splits.py``, or anybody's."""
+"""Clips whose low-quality twins are on disk already: the splits of ``keep/data/tools/splits.py``, or anybody's."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from keep.config.registry import DATASETS
 from keep.data.clips import Clip
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.video_io import VIDEO_SUFFIXES, read_video
-from keep.errors import UserError
-from keep.registry import DATASETS
+from keep.utils.errors import UserError
 
 
 @DATASETS.register()
@@ -26,7 +26,7 @@ class PairedClips(Dataset[dict[str, Any]]):
     Args:
         gt: the ground truth, a dataset of whole clips without degradation, e.g. {type: VideoClips, root: GT}.
         lq: folder that holds for every clip a folder of frames, CLIP/00000.png …, or a video, CLIP.mp4, frame for
-            frame; as scripts/make_splits.py writes it.
+            frame; as keep/data/tools/splits.py writes it.
 
     Raises:
         UserError: a twin is missing; later, one that has fewer or more frames, or whose size is no whole fraction.

@@ -9,8 +9,8 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from keep import signals
-from keep.errors import UserError
+from keep.utils import signals
+from keep.utils.errors import UserError
 
 
 class PositionSampler(Sampler[list[tuple[int, int]]]):
@@ -59,7 +59,7 @@ class ClipLoader(DataLoader[Any]):
         except UserError as error:
             # torch puts the worker's traceback into the message; its last line is ours.
             line = str(error).strip().splitlines()[-1]
-            raise UserError(line.removeprefix("keep.errors.UserError: ")) from None
+            raise UserError(line.removeprefix("keep.utils.errors.UserError: ")) from None
         finally:
             stop()
             atexit.unregister(stop)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from keep.config.registry import DATASETS
 from keep.data.clips import Clip, FrameFolders
 from keep.data.images import read_images
-from keep.errors import UserError
-from keep.registry import DATASETS
+from keep.utils.errors import UserError
 
 
 @DATASETS.register()

@@ -19,7 +19,7 @@ import numpy as np
 from av.stream import Disposition
 
 from keep.degradation.codec import pad_to_even, repeatable, require_encoder
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg"})
 BT601 = 6  # FFmpeg's number for the SMPTE 170M matrix

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from keep.config.registry import DEGRADATIONS
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Drawn, check_range
 from keep.degradation.resize import Downsample
-from keep.errors import UserError
-from keep.registry import DEGRADATIONS
+from keep.utils.errors import UserError
 
 
 @DEGRADATIONS.register()

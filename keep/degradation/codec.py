@@ -16,9 +16,9 @@ from av.codec.codec import UnknownCodecError
 from av.video.reformatter import VideoReformatter
 from pydantic import Field
 
+from keep.config.registry import CODECS, DEGRADATIONS
 from keep.degradation.pipeline import check_choice, check_range, choose, to_uint8
-from keep.errors import UserError
-from keep.registry import CODECS, DEGRADATIONS
+from keep.utils.errors import UserError
 
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from keep.config.registry import DEGRADATIONS
 from keep.degradation.pipeline import check_range
-from keep.registry import DEGRADATIONS
 
 
 @DEGRADATIONS.register()

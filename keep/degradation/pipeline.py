@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 Drawn = dict[str, Any]
 T = TypeVar("T")

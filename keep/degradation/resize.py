@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from keep.config.registry import DEGRADATIONS
 from keep.degradation.pipeline import check_choice, choose
-from keep.errors import UserError
-from keep.registry import DEGRADATIONS
+from keep.utils.errors import UserError
 
 _INTERPOLATION = {
     "area": cv2.INTER_AREA,

@@ -7,7 +7,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 TEMPLATE_512 = np.array(
     [

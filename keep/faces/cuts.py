@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from keep.data.video_io import VideoInfo
-from keep.errors import UserError
 from keep.faces.shots import ShotDetector
+from keep.utils.errors import UserError
 
 
 class ShotFinder:

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from keep.downloads import load_strictly
-from keep.errors import UserError
+from keep.config.registry import DETECTORS
 from keep.faces.files import at_hand, facexlib, package_folder, quiet_opencv, read_onnx, state_dict, weights_file
-from keep.registry import DETECTORS
+from keep.utils.downloads import load_strictly
+from keep.utils.errors import UserError
 
 Score = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=64)]
@@ -221,7 +221,7 @@ def default_detector(cache: Path | None = None) -> Detector:
     """The best detector that is at hand: RetinaFace, YuNet, CenterFace; else RetinaFace (or YuNet) is downloaded.
 
     Args:
-        cache: folder of downloaded weights; by default :func:`keep.downloads.cache_folder`.
+        cache: folder of downloaded weights; by default :func:`keep.utils.downloads.cache_folder`.
 
     Raises:
         UserError: none is here and none can be downloaded.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from keep.data.images import quiet_opencv
-from keep.downloads import cache_folder, fetch
-from keep.errors import UserError
+from keep.utils.downloads import cache_folder, fetch
+from keep.utils.errors import UserError
 
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
 PUBLISHED = {
@@ -51,7 +51,7 @@ def weights_file(file_name: str, weights: Path | None = None, cache: Path | None
 
     Raises:
         UserError: there is no such file, or it is damaged.
-        keep.downloads.NotAtHand: it is not here and cannot be downloaded.
+        keep.utils.downloads.NotAtHand: it is not here and cannot be downloaded.
     """
     if weights is not None:
         path = Path(weights).expanduser()

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from keep.downloads import load_strictly
-from keep.errors import UserError
+from keep.config.registry import IDENTITIES
 from keep.faces.align import crop, similarity
 from keep.faces.files import facexlib, package_folder, read_onnx, state_dict, weights_file
-from keep.registry import IDENTITIES
+from keep.utils.downloads import load_strictly
+from keep.utils.errors import UserError
 
 Pixel = tuple[float, float]
 Template = tuple[Pixel, Pixel, Pixel, Pixel, Pixel]

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from keep.downloads import load_strictly
-from keep.errors import UserError
+from keep.config.registry import LANDMARKS
 from keep.faces.align import crop, invert, transform
 from keep.faces.files import facexlib, read_onnx, state_dict, weights_file
 from keep.faces.identity import dlib_model, import_dlib
-from keep.registry import LANDMARKS
+from keep.utils.downloads import load_strictly
+from keep.utils.errors import UserError
 
 Factor = Annotated[float, Field(gt=0)]
 

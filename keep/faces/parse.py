@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from keep.downloads import load_strictly
-from keep.errors import UserError
 from keep.faces.files import at_hand, facexlib, state_dict, weights_file
 from keep.faces.paste import feathered_mask
+from keep.utils.downloads import load_strictly
+from keep.utils.errors import UserError
 
 FILE = "parsing_parsenet.pth"
 SIZE = 512  # ParseNet's input

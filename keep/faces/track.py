@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keep.errors import UserError
 from keep.faces.detect import Face
+from keep.utils.errors import UserError
 
 REFRESH = 25  # frames between two looks at a track's identity
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keep.errors import UserError
-from keep.registry import FLOWS
+from keep.config.registry import FLOWS
+from keep.utils.errors import UserError
 
 SMALLEST_SIDE = 256  # smaller frames are enlarged: DIS works on pyramids of 8×8 patches
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keep.archs.blocks import to_map, to_tokens
-from keep.errors import UserError
-from keep.registry import FLOWS
+from keep.config.registry import FLOWS
+from keep.utils.errors import UserError
 
 DIM = 128
 LAYERS = 6

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keep.downloads import load_state, load_strictly, torchvision_weights
-from keep.errors import UserError
-from keep.registry import FLOWS
+from keep.config.registry import FLOWS
+from keep.utils.downloads import load_state, load_strictly, torchvision_weights
+from keep.utils.errors import UserError
 
 FILES = {"small": "raft_small_C_T_V2-01064c6d.pth", "large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth"}
 SMALLEST_SIDE = 128  # four levels of correlation at 1/8 of the resolution

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from keep.registry import LOSSES
+from keep.config.registry import LOSSES
 
 
 @LOSSES.register()

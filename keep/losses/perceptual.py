@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from keep.downloads import NotAtHand, load_state, load_strictly, torchvision_weights
-from keep.registry import LOSSES
+from keep.config.registry import LOSSES
+from keep.utils.downloads import NotAtHand, load_state, load_strictly, torchvision_weights
 
 log = logging.getLogger(__name__)
 

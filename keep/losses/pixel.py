@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from keep.registry import LOSSES
+from keep.config.registry import LOSSES
 
 
 def charbonnier(difference: Tensor, eps: float = 1e-3) -> Tensor:

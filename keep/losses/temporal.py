@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from keep.config.registry import LOSSES
 from keep.flow.warp import warp
 from keep.losses.pixel import charbonnier
-from keep.registry import LOSSES
 
 
 @LOSSES.register()

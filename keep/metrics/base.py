@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keep.errors import UserError
-from keep.registry import Spec, dump, summary
+from keep.config.registry import Spec, dump, summary
+from keep.utils.errors import UserError
 
 T = TypeVar("T")
 

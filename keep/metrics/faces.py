@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keep.errors import UserError
 from keep.metrics.base import Clip
+from keep.utils.errors import UserError
 
 FacesOf = Literal["truth", "own"]
 

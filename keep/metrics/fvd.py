@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.base import Clip, SetMetric
-from keep.registry import METRICS
-from keep.torchscript import load_torchscript
+from keep.utils.errors import UserError
+from keep.utils.torchscript import load_torchscript
 
 
 @METRICS.register()

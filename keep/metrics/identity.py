@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from keep.config.registry import DETECTORS, IDENTITIES, METRICS
 from keep.metrics.base import Clip, Metric
 from keep.metrics.faces import FacesOf, default_detector, faces, place, told
-from keep.registry import DETECTORS, IDENTITIES, METRICS
 
 
 @METRICS.register()

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.losses.perceptual import LPIPSDistance
 from keep.metrics.base import Clip, Metric
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 AT_ONCE = 8
 SMALLEST_SIDE = 32

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.base import Clip, Metric
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 PATCH = 96
 WINDOW, SIGMA = 7, 7 / 6

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.base import Clip, Metric
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 WINDOW, SIGMA = 11, 1.5
 

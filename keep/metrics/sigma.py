@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import PositiveFloat
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.base import Clip, Metric
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 
 @METRICS.register()

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keep.errors import UserError
+from keep.config.registry import METRICS, Flow
 from keep.flow.gmflow import GMFlow
 from keep.flow.warp import consistency_mask, warp
 from keep.losses.perceptual import LPIPSDistance
 from keep.metrics.base import Clip, Metric
 from keep.metrics.lpips import steps
-from keep.registry import METRICS, Flow
+from keep.utils.errors import UserError
 
 PAIRS_AT_ONCE = 4
 

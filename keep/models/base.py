@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from keep.checkpoint import State, fill
+from keep.utils.weight_files import State, fill
 
 Batch = Mapping[str, Any]
 Terms = dict[str, torch.Tensor]

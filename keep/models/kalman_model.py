@@ -7,11 +7,11 @@ import torch
 import torch.nn as nn
 
 from keep.archs.public import from_codeformer, from_vqgan
-from keep.checkpoint import State, fill
+from keep.config.registry import MODELS, Arch, Loss
 from keep.degradation.resize import upsample
-from keep.errors import UserError
 from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze
-from keep.registry import MODELS, Arch, Loss
+from keep.utils.errors import UserError
+from keep.utils.weight_files import State, fill
 
 
 @MODELS.register()

@@ -10,14 +10,14 @@ from pydantic import Field
 from torch.utils.checkpoint import checkpoint as recompute
 
 from keep.archs.public import from_public
-from keep.checkpoint import State, fill
+from keep.config.registry import MODELS, Arch, Flow, Loss
 from keep.degradation.resize import upsample
-from keep.errors import UserError
 from keep.flow.warp import consistency_mask
+from keep.inference.weights import layout_of
 from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze, frozen
 from keep.models.vqgan_model import require_gan_loss
-from keep.registry import MODELS, Arch, Flow, Loss
-from keep.weights import layout_of
+from keep.utils.errors import UserError
+from keep.utils.weight_files import State, fill
 
 
 @MODELS.register()

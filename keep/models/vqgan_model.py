@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from keep.checkpoint import fill
-from keep.codebook import revive
-from keep.errors import UserError
+from keep.config.registry import MODELS, Arch, Loss
 from keep.models.base import Batch, Recipe, Slot, Terms, frozen
-from keep.registry import MODELS, Arch, Loss
+from keep.training.codebook import revive
+from keep.utils.errors import UserError
+from keep.utils.weight_files import fill
 
 
 @MODELS.register()

@@ -10,9 +10,9 @@ from rule import upsample
 from keep.archs.keep import KEEP
 from keep.archs.public import from_public, from_vqgan, to_public
 from keep.archs.vqgan import VQGAN
-from keep.errors import UserError
+from keep.config.registry import ARCHS, schema
 from keep.flow.gmflow import GMFlow
-from keep.registry import ARCHS, schema
+from keep.utils.errors import UserError
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, atol: float) -> None:

@@ -7,8 +7,8 @@ import torch
 
 from keep.baselines import basicsr
 from keep.baselines.basicsr import EDVR, BasicVSR, BasicVSRPlusPlus, window_around
-from keep.errors import UserError
-from keep.registry import BASELINES
+from keep.config.registry import BASELINES
+from keep.utils.errors import UserError
 
 
 def test_windows_by_hand():

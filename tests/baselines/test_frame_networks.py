@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from keep.baselines.frame_networks import Spandrel, TorchScript, _each
+from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
-from keep.errors import UserError
-from keep.registry import BASELINES
+from keep.utils.errors import UserError
 
 
 class Darker(torch.nn.Module):

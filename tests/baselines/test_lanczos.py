@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from keep.baselines.lanczos import Lanczos, lanczos_matrix
-from keep.registry import BASELINES
+from keep.config.registry import BASELINES
 
 
 def test_equals_pillow():

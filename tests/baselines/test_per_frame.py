@@ -4,8 +4,8 @@ from networks import TINY, tiny
 
 from keep.baselines.keep_restorer import KEEPRestorer
 from keep.baselines.per_frame import KEEPPerFrame
-from keep.registry import BASELINES
-from keep.weights import save_safetensors
+from keep.config.registry import BASELINES
+from keep.inference.weights import save_safetensors
 
 
 @pytest.fixture(scope="module")

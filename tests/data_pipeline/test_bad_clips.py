@@ -11,7 +11,7 @@ from keep.data.clips import FrameFolders, VideoClips
 from keep.data.images import read_images
 from keep.data.sampler import make_loader
 from keep.data.video_io import check_video, read_video, write_video
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def write_frames(folder: Path, frames: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 STEPS = (GaussianBlur((1, 2)), Downsample(), GaussianNoise(), VideoCodec())
 OPTIONS: dict[str, Any] = {"clip_length": 3, "size": 32, "reverse": True, "flip": True, "degradation": STEPS}

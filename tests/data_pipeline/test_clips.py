@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from keep.config.registry import DATASETS, schema
 from keep.data.clips import FrameFolders, ImageFolder, VideoClips, square_resize
 from keep.data.video_io import read_video, write_video
 from keep.degradation.blur import GaussianBlur
@@ -15,8 +16,7 @@ from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
-from keep.errors import UserError
-from keep.registry import DATASETS, schema
+from keep.utils.errors import UserError
 
 PAPER = (GaussianBlur((1, 2)), Downsample(), GaussianNoise((0, 5)), VideoCodec(crf=(18, 25)))
 

@@ -6,7 +6,7 @@ import pytest
 
 from keep.data.lmdb import LMDBClips
 from keep.data.sampler import make_loader
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
 

@@ -11,7 +11,7 @@ from keep.data.packed import PackedClips, pack_clips
 from keep.data.sampler import make_loader
 from keep.data.video_io import probe, read_timeline
 from keep.degradation.noise import GaussianNoise
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def test_copied_clips_are_those_of_the_folder(clip_folder: Path, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keep.config.registry import DATASETS
 from keep.data.paired import PairedClips
 from keep.data.video_io import read_video, write_video
-from keep.errors import UserError
-from keep.registry import DATASETS
+from keep.utils.errors import UserError
 
 
 @pytest.fixture

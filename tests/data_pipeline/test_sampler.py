@@ -11,7 +11,7 @@ from keep.data.sampler import PositionSampler, make_loader
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.resize import Downsample
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import torch
 
 from keep.data.clips import ImageFolder
 from keep.data.stills import moving
-from keep.errors import UserError
 from keep.flow.dis import DIS
+from keep.utils.errors import UserError
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from keep.config.registry import DATASETS, schema
 from keep.data.vfhq import VFHQ, read_landmarks, read_meta_info
-from keep.errors import UserError
 from keep.faces.align import TEMPLATE_512, crop, similarity
 from keep.faces.smooth import smooth
-from keep.registry import DATASETS, schema
+from keep.utils.errors import UserError
 
 FRAMES, SIDE = 12, 64
 

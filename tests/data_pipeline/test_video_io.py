@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keep.data.video_io import iter_video, probe, read_video, write_video
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 ENCODINGS = {
     "h264_bframes.mp4": {"codec": "libx264", "g": "8", "bf": "3", "crf": "20"},

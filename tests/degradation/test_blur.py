@@ -7,7 +7,7 @@ from keep.degradation.blur import GaussianBlur, gaussian_kernel, rotated_kernel
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import stages
 from keep.degradation.resize import Downsample
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def impulse(size: int = 129) -> np.ndarray:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keep.config.registry import DEGRADATIONS
 from keep.data.video_io import probe, read_video
 from keep.degradation import codec as codec_module
 from keep.degradation.codec import FFmpeg, PyAV, VideoCodec, encoder_version, require_encoder
-from keep.errors import UserError
-from keep.registry import DEGRADATIONS
+from keep.utils.errors import UserError
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None or importlib.util.find_spec("ffmpeg") is None,

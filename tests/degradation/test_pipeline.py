@@ -6,14 +6,14 @@ import pytest
 import yaml
 
 import keep.degradation  # noqa: F401  (registers the steps)
+from keep.config.registry import DEGRADATIONS
 from keep.data.video_io import read_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
-from keep.errors import UserError
-from keep.registry import DEGRADATIONS
+from keep.utils.errors import UserError
 
 OPTIONS = Path(__file__).resolve().parents[2] / "options" / "degradation"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from keep.degradation.resize import Downsample, Upsample, bicubic_upsample, upsample
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def test_area_is_the_mean_of_each_block() -> None:

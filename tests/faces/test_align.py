@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from keep.errors import UserError
 from keep.faces.align import TEMPLATE_512, crop, invert, scale_of, similarity, transform
+from keep.utils.errors import UserError
 
 
 def moved(angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:

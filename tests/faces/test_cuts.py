@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keep.data.video_io import probe, write_video
-from keep.errors import UserError
 from keep.faces.cuts import shot_finder
+from keep.utils.errors import UserError
 
 
 def two_shots(path):

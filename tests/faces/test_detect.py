@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from keep.errors import UserError
+from keep.config.registry import DETECTORS
 from keep.faces import detect
 from keep.faces.detect import CenterFace, Detector, Face, RetinaFace, YuNet, default_detector, importable, largest_faces
-from keep.registry import DETECTORS
+from keep.utils.errors import UserError
 
 BOX = np.array([322, 45, 540, 345])  # of the first frame of `woman`, by eye
 POINTS = np.array([[371, 168], [458, 168], [417, 238], [386, 294], [458, 294]])  # of the first frame, by eye, roughly
@@ -123,7 +123,7 @@ def test_weights_of_another_network(shared):
 @pytest.fixture
 def nothing_here(monkeypatch, tmp_path):
     """A machine without weights, detector packages or network."""
-    from keep.downloads import NotAtHand
+    from keep.utils.downloads import NotAtHand
 
     def no_network(url, *_):
         raise NotAtHand(f"{url} could not be downloaded")

@@ -3,8 +3,8 @@ import re
 import pytest
 import torch
 
-from keep.errors import UserError
 from keep.faces import files
+from keep.utils.errors import UserError
 
 
 def test_every_published_file_has_a_whole_hash():

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from keep.errors import UserError
+from keep.config.registry import IDENTITIES
 from keep.faces import identity
 from keep.faces.detect import importable, largest_faces
 from keep.faces.identity import ARCFACE_112, ArcFace, Dlib, Identity, ONNXIdentity
-from keep.registry import IDENTITIES
+from keep.utils.errors import UserError
 
 
 @pytest.fixture

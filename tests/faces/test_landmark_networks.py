@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from keep.errors import UserError
+from keep.config.registry import LANDMARKS
 from keep.faces.detect import importable, largest_faces
 from keep.faces.landmarks import FAN, PFLD, Dlib68, Landmarks, peaks
-from keep.registry import LANDMARKS
+from keep.utils.errors import UserError
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from keep.errors import UserError
 from keep.faces.align import TEMPLATE_512, crop, invert, similarity, transform
 from keep.faces.parse import find_parser, soft_mask
 from keep.faces.paste import face_mask, feathered_mask, from_zoomed, match_colour, paste, zoomed
+from keep.utils.errors import UserError
 
 
 def picture(height: int = 240, width: int = 320) -> np.ndarray:

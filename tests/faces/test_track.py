@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from keep.errors import UserError
 from keep.faces.track import Tracker, assign, interpolated
+from keep.utils.errors import UserError
 
 
 def test_assignment_is_the_best_of_all():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from keep.config.registry import FLOWS
 from keep.flow.dis import DIS
-from keep.registry import FLOWS
 
 
 def shifted_pair(size: int, dx: int, dy: int) -> tuple[torch.Tensor, torch.Tensor]:

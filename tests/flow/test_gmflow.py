@@ -7,8 +7,8 @@ import pytest
 import torch
 from rule import weight
 
-from keep.errors import UserError
 from keep.flow.gmflow import GMFlow, shift_mask
+from keep.utils.errors import UserError
 
 DATA = Path(__file__).parents[1] / "data"
 

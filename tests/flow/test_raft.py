@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from keep.errors import UserError
+from keep.config.registry import FLOWS
 from keep.flow.raft import RAFT
-from keep.registry import FLOWS
+from keep.utils.errors import UserError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "../shared/data/weights/raft_small_torchvision.pth"
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torchvision
 
-from keep import downloads
-from keep.downloads import NotAtHand
-from keep.errors import UserError
 from keep.losses.perceptual import LPIPS, LPIPSDistance, VGGPerceptual
+from keep.utils import downloads
+from keep.utils.downloads import NotAtHand
+from keep.utils.errors import UserError
 
 SQUEEZE = Path(__file__).resolve().parents[2] / "../shared/data/weights/squeezenet1_1.pth"
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from keep.config.registry import LOSSES
 from keep.losses import pixel
-from keep.registry import LOSSES
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 2, 3, 4, 4), (7,)])

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics import Clip, Metric, build_metrics
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 
 class Red(Metric):

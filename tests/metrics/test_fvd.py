@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from keep.errors import UserError
 from keep.metrics import Clip, SetMetric
 from keep.metrics.fvd import FVD, frechet_distance
+from keep.utils.errors import UserError
 
 
 class Means(torch.nn.Module):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from keep.config.registry import METRICS
 from keep.data.video_io import read_video
-from keep.errors import UserError
 from keep.metrics import Clip, build_metrics
 from keep.metrics.identity import IDS, VIDD
 from keep.metrics.landmarks import AKD
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 ANSWERS = {0: [1, 0], 1: [2, 0], 2: [3, 4], 3: [0, 5], 4: [-1, 0]}
 

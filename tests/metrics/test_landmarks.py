@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
+from keep.config.registry import METRICS
 from keep.metrics import Clip
 from keep.metrics.landmarks import AKD
-from keep.registry import METRICS
 
 
 def test_akd_by_hand(table, reds, eyes):

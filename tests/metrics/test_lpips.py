@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from keep import downloads
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.lpips import LPIPS
-from keep.registry import METRICS
+from keep.utils import downloads
+from keep.utils.errors import UserError
 
 SQUEEZE = Path(__file__).resolve().parents[2] / "../shared/data/weights/squeezenet1_1.pth"
 

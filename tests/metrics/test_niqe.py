@@ -5,9 +5,9 @@ import pytest
 import skimage.data
 import torch
 
-from keep.errors import UserError
 from keep.metrics import niqe
 from keep.metrics.niqe import NIQE
+from keep.utils.errors import UserError
 
 
 @pytest.fixture

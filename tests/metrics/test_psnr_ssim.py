@@ -3,9 +3,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.psnr_ssim import PSNR, SSIM
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 
 @pytest.fixture

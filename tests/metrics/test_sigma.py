@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics.psnr_ssim import PSNR
 from keep.metrics.sigma import Sigma
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 
 def test_standard_deviation_by_hand(table, reds, eyes):

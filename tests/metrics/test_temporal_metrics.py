@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from keep.errors import UserError
+from keep.config.registry import METRICS
 from keep.metrics import Clip
 from keep.metrics.lpips import LPIPS, distances, steps
 from keep.metrics.temporal import TemporalLPIPS, WarpingError, flows, motion_boundary
-from keep.registry import METRICS
+from keep.utils.errors import UserError
 
 
 class Shift(torch.nn.Module):

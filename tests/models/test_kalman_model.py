@@ -8,10 +8,10 @@ import torch
 from keep.archs.keep import KEEP
 from keep.archs.public import to_public
 from keep.archs.vqgan import VQGAN
-from keep.errors import UserError
 from keep.losses.codebook import CodeCrossEntropy
 from keep.losses.pixel import MSE
 from keep.models.kalman_model import KalmanModel
+from keep.utils.errors import UserError
 
 SIZES = {
     "image_size": 32, "channels": 8, "ch_mult": (1, 2), "res_blocks": 1, "attn_resolutions": (16,), "latent_dim": 8,

@@ -4,10 +4,10 @@ import pytest
 import torch
 from models.test_kalman_model import ZeroFlow, net
 
-from keep.errors import UserError
 from keep.losses.pixel import L1
 from keep.losses.temporal import Temporal
 from keep.models.video_model import VideoModel
+from keep.utils.errors import UserError
 
 
 def test_the_ablation_without_memory_trains_cft_alone_on_first_frames() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from keep.data.mux.claim import claim
 from keep.data.mux.colours import Colours
 from keep.data.mux.source import TimedFrame
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 RATES = (0.01, 1000)  # frames a second

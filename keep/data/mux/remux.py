@@ -11,7 +11,7 @@ from keep.data.mux.claim import claim
 from keep.data.mux.copies import MP4, add_copies, container_options
 from keep.data.mux.source import VideoSource, open_video, video_stream
 from keep.data.video_io import whole
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg would write others that few players read
 

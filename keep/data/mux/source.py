@@ -15,7 +15,7 @@ import numpy as np
 from keep.data.mux.aspect import aspect_of
 from keep.data.mux.colours import Colours, to_rgb
 from keep.data.video_io import whole
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from keep.data.mux.folder import FrameFolder
 from keep.data.mux.source import TimedFrame, VideoSource
 from keep.data.video_io import whole
 from keep.degradation.codec import pad_to_even, require_encoder
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 Codec = Literal["h264", "h265", "ffv1"]
 ENCODERS: dict[str, tuple[str, str]] = {

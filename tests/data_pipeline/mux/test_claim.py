@@ -9,7 +9,7 @@ import pytest
 from videos import make
 
 from keep.data.mux import FrameWriter, VideoSource, VideoWriter, claim
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def test_nothing_is_left_when_the_work_fails(tmp_path, texture):
@@ -78,7 +78,7 @@ def test_a_full_disk(tmp_path, texture):
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 from keep.data.mux import VideoSource, VideoWriter
-from keep.errors import UserError
+from keep.utils.errors import UserError
 video = VideoSource({str(tmp_path / "in.mp4")!r})
 try:
     with VideoWriter({str(tmp_path / "out.mp4")!r}, video, (256, 256), crf=1) as writer:

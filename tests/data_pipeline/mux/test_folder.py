@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keep.data.mux import FrameFolder, FrameWriter, list_images
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def test_a_folder_of_frames(tmp_path, texture):

@@ -3,7 +3,7 @@ import pytest
 from videos import TIMES, images_of, make, packets_of, times_of
 
 from keep.data.mux import VideoSource, remux
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 @pytest.mark.parametrize("rotation", [0, 90])

@@ -9,7 +9,7 @@ import pytest
 from videos import copy, images_of, make, times_of
 
 from keep.data.mux import VideoSource, remux
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 def test_avi_has_no_time_stamps_but_all_its_frames(tmp_path, texture, encode):

@@ -11,7 +11,7 @@ from videos import TIMES, copy, images_of, make, times_of
 
 from keep.data.mux import FrameFolder, FrameWriter, VideoSource, VideoWriter
 from keep.data.video_io import read_video
-from keep.errors import UserError
+from keep.utils.errors import UserError
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "h264"), (".mkv", "h264"), (".mp4", "h265"), (".mkv", "ffv1")])

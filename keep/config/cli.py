@@ -1,0 +1,92 @@
+"""What the entry points share: the command line, and how a mistake is told."""
+
+import argparse
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from keep.config import reading
+from keep.config.explain import explain, json_schema
+from keep.config.registry import Registry
+from keep.config.schema import TestConfig, TrainConfig
+from keep.utils.errors import UserError
+
+Config = TypeVar("Config", TrainConfig, TestConfig)
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def network(registry: Registry, text: str) -> Any:
+    """The network that ``NAME`` or ``NAME=FILE`` names, FILE being its weights.
+
+    Raises:
+        UserError: no such name, a file where none is taken, or none where one is needed.
+    """
+    name, _, file = text.partition("=")
+    cls = registry[name]
+    weights = inspect.signature(cls).parameters.get("weights")
+    if file and weights is None:
+        raise UserError(f"{name} takes no file: name it alone, not {text}")
+    if not file and weights is not None and weights.default is weights.empty:
+        raise UserError(f"{name} needs its file: {name}=FILE")
+    return cls(**({"weights": Path(file)} if file else {}))
+
+
+def parser(program: str, description: str) -> Parser:
+    """``-opt``, ``--set``, ``--explain`` and ``--schema``."""
+    p = Parser(prog=program, description=description)
+    p.add_argument("-opt", "--opt", metavar="FILE", help="options file (YAML)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one option; repeatable")
+    p.add_argument("--explain", action="store_true", help="list every option with type, value and meaning, and stop")
+    p.add_argument("--schema", action="store_true", help="print the JSON schema of the options files, and stop")
+    return p
+
+
+def read_options(args: argparse.Namespace, schema: type[Config]) -> Config | None:
+    """The checked options, or None when the command line only asked for ``--explain`` or ``--schema``."""
+    if args.schema:
+        print(json.dumps(json_schema(), indent=1))
+        return None
+    if args.explain:
+        print(explain(schema, reading.load(args.opt, args.set, schema) if args.opt else None))
+        return None
+    if not args.opt:
+        raise UserError("name an options file: -opt options/….yml (or --explain to see what it can hold)")
+    return reading.load(args.opt, args.set, schema)
+
+
+def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Exit status of ``command``: 0, 2 after a user's mistake (told in a line, no traceback), 130 after Ctrl-C."""
+    try:
+        return command(argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:  # a full disk, a read-only folder, a file where a folder should be
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def check_output(folder: Path) -> None:
+    """Raise UserError unless ``folder`` is there, or can be made, and can be written into. Nothing is made yet."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f"{folder}: cannot be the output folder: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be the output folder: {there} cannot be written to")

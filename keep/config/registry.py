@@ -1,0 +1,270 @@
+"""Names to classes; and a class's ``__init__`` signature to the schema of its options.
+
+A registry is also a type annotation. A parameter annotated ``Annotated[Any, ARCHS]`` takes, in YAML,
+a mapping ``{type: NAME, option: value, …}`` (or just ``NAME``), which becomes a :class:`Spec`: checked at
+once, built later.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import torch.nn as nn
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from keep.utils.errors import UserError, nearest
+
+C = TypeVar("C", bound=type)
+
+INHERITED = "_inherited_"
+"""Key of a mapping whose ``type`` differs from its base's: the options that come from the base. Those that the new
+class does not have are left out, where in the file itself they would be a mistake."""
+
+
+class Options(BaseModel):
+    """Base of every option object: frozen, and an unknown key is an error that names the nearest right one."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            options = handler(data)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [_restate(e, cls.model_fields) for e in error.errors(include_url=False)]
+            ) from None
+        given = data if isinstance(data, Mapping) else {}
+        if wrong := [k for k, v in given.items() if isinstance(v, bool) and not isinstance(getattr(options, k), bool)]:
+            told = _told("bool_for_number", "expected a number, not true or false")  # pydantic takes true as 1
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=told, loc=(k,), input=given[k]) for k in wrong]
+            )
+        return options
+
+
+def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
+    """The same error with a message of our own where pydantic's would not help."""
+    kind, message, loc = error["type"], error["msg"], error["loc"]
+    if kind == "extra_forbidden" and len(loc) == 1:
+        known = ", ".join(fields) or "none"
+        kind, message = "unknown_option", "unknown option" + (nearest(loc[0], fields) or f"; known: {known}")
+    elif kind == "missing":
+        message = "this option is required"
+    elif kind == "model_type":
+        message = "expected a mapping of options"
+    elif kind == "tuple_type":
+        message = "expected a list, e.g. [1, 2]"
+    elif kind == "string_pattern_mismatch":
+        message = "expected letters, digits and . _ + -, a letter or digit first"
+    message = message.removeprefix("Value error, ")
+    return InitErrorDetails(type=_told(kind, message), loc=loc, input=error["input"])
+
+
+def _told(kind: str, message: str) -> PydanticCustomError:
+    # The text goes in as an argument: braces in it are not placeholders.
+    return PydanticCustomError(kind, "{text}", {"text": message})  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A registered class and its checked options: what a ``{type: …}`` mapping of the YAML becomes."""
+
+    type: str
+    cls: Any
+    options: Mapping[str, Any]
+
+    def build(self, **extra: Any) -> Any:
+        """The object itself; specs among its options are built first. ``extra`` overrides options."""
+        return self.cls(**{**{k: build(v) for k, v in self.options.items()}, **extra})
+
+    def dump(self) -> dict[str, Any]:
+        """Plain data that, read back, gives an equal spec."""
+        return {"type": self.type, **{k: dump(v) for k, v in self.options.items()}}
+
+
+def build(value: Any) -> Any:
+    """``value`` with every :class:`Spec` inside it built."""
+    if isinstance(value, Spec):
+        return value.build()
+    if isinstance(value, list | tuple):
+        return type(value)(build(v) for v in value)
+    if isinstance(value, Mapping):
+        return {k: build(v) for k, v in value.items()}
+    return value
+
+
+def dump(value: Any) -> Any:
+    """``value`` as plain YAML data: mappings, lists, strings, numbers, booleans, null."""
+    if isinstance(value, Spec):
+        return value.dump()
+    if isinstance(value, BaseModel):
+        return {k: dump(getattr(value, k)) for k in type(value).model_fields}
+    if isinstance(value, list | tuple):
+        return [dump(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): dump(v) for k, v in value.items()}
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+class Registry:
+    """A set of named classes of one kind.
+
+    Args:
+        kind: what the classes are, in words for messages, e.g. ``"arch"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str | None = None) -> Callable[[C], C]:
+        """Class decorator; the registered name is ``name`` or the class's own."""
+
+        def add(cls: C) -> C:
+            key = name or cls.__name__
+            if key in self._classes:
+                raise UserError(
+                    f"two {self.kind}s are named {key!r}: {self._classes[key].__module__} and {cls.__module__}; "
+                    "rename one of them"
+                )
+            self._classes[key] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        return sorted(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __getitem__(self, name: str) -> type:
+        if name not in self._classes:
+            raise UserError(self._unknown(name))
+        return self._classes[name]
+
+    def _unknown(self, name: object) -> str:
+        hint = nearest(name, self._classes) or f"; known: {', '.join(self.names()) or 'none'}"
+        return f"no {self.kind} is named {name!r}{hint}"
+
+    def spec(self, value: Any) -> Spec:
+        """``{type: NAME, **options}``, ``NAME`` or a :class:`Spec`, checked.
+
+        Raises:
+            pydantic.ValidationError: for an unknown name, and for all wrong options together.
+        """
+        if isinstance(value, Spec):
+            return value
+        if isinstance(value, str):
+            value = {"type": value}
+        if not isinstance(value, Mapping) or "type" not in value:
+            names = ", ".join(self.names())
+            raise _told("no_type", f"expected a {self.kind}, as a mapping with 'type: NAME'; known names: {names}")
+        name = value["type"]
+        if name not in self._classes:
+            raise ValidationError.from_exception_data(
+                self.kind,
+                [InitErrorDetails(type=_told("unknown_type", self._unknown(name)), loc=("type",), input=name)],
+            )
+        cls = self._classes[name]
+        dropped = {"type", INHERITED, *(k for k in value.get(INHERITED, ()) if k not in schema(cls).model_fields)}
+        options = schema(cls).model_validate({k: v for k, v in value.items() if k not in dropped})
+        return Spec(name, cls, {k: getattr(options, k) for k in type(options).model_fields})
+
+    # pydantic calls these two where a registry stands in an ``Annotated[…]``.
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.spec, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+        )
+
+    def __get_pydantic_json_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        return {"x-registry": self.kind}  # keep.config.reading.json_schema makes it a reference
+
+    def json_schema(self) -> dict[str, Any]:
+        """What a value of this kind may be: a name, a mapping for one of the classes, or, where a ``_base_`` file
+        names the class, a mapping without ``type``."""
+        typeless = {"type": "object", "not": {"required": ["type"]}}
+        return {"anyOf": [{"enum": self.names()}, *map(self._class_schema, self.names()), typeless]}
+
+    def _class_schema(self, name: str) -> dict[str, Any]:
+        cls = self._classes[name]
+        table = schema(cls).model_json_schema()
+        table["properties"] = {"type": {"const": name}, **table.get("properties", {})}
+        return {**table, "title": name, "description": summary(cls), "required": ["type"]}
+
+
+@cache
+def schema(cls: type) -> type[Options]:
+    """The option schema of a registered class: its ``__init__`` parameters, their types, defaults and meanings.
+
+    ``**options`` stands for the parameters of the class it inherits from, to which ``__init__`` passes them on.
+    """
+    if cls.__init__ in (object.__init__, nn.Module.__init__):  # the class has none of its own: no options
+        return create_model(cls.__name__, __base__=Options)
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    meanings = argument_docs(cls)
+    fields: dict[str, Any] = {}
+    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+        if parameter.kind == parameter.VAR_KEYWORD and cls.__base__ not in (None, object, nn.Module):
+            inherited = schema(cls.__base__).model_fields
+            fields |= {k: (field.rebuild_annotation(), field) for k, field in inherited.items() if k not in fields}
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name not in hints:
+            raise UserError(f"{cls.__name__}.__init__: parameter {name!r} needs a type (no *args or **kwargs)")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[name] = (hints[name], FieldInfo(default=default, description=meanings.get(name)))
+    return create_model(cls.__name__, __base__=Options, **fields)
+
+
+def argument_docs(cls: type) -> dict[str, str]:
+    """Parameter name → meaning, read from the ``Args:`` section of the docstring of the class or its ``__init__``."""
+    found: dict[str, str] = {}
+    for doc in (inspect.getdoc(cls.__init__), cls.__doc__ and inspect.cleandoc(cls.__doc__)):
+        match = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc or "", re.MULTILINE)
+        if match:
+            for name, text in re.findall(r"^ {4}(\w+): ((?:.+)(?:\n {5,}.+)*)", match[1], re.MULTILINE):
+                found[name] = " ".join(text.split())
+    return found
+
+
+def summary(cls: type) -> str:
+    """The first line of the class's docstring."""
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+ARCHS = Registry("arch")
+MODELS = Registry("model")
+DATASETS = Registry("dataset")
+DEGRADATIONS = Registry("degradation step")
+CODECS = Registry("codec")
+LOSSES = Registry("loss")
+METRICS = Registry("metric")
+FLOWS = Registry("flow estimator")
+SCHEDULES = Registry("schedule")
+BASELINES = Registry("baseline")
+DETECTORS = Registry("face detector")
+IDENTITIES = Registry("identity network")
+LANDMARKS = Registry("landmark network")
+REGISTRIES = (
+    MODELS, ARCHS, FLOWS, LOSSES, DATASETS, DEGRADATIONS, CODECS, METRICS, SCHEDULES, BASELINES,
+    DETECTORS, IDENTITIES, LANDMARKS,
+)  # fmt: skip
+
+# Any, as a network may be anybody's: what a recipe asks of it stands in the recipe.
+Arch = Annotated[Any, ARCHS]
+Flow = Annotated[Any, FLOWS]
+Loss = Annotated[Any, LOSSES]

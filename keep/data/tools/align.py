@@ -1,0 +1,128 @@
+"""Cut the largest face out of photographs and videos, upright and at one size, as training data.
+
+    python -m keep.data.tools.align portraits faces/images --size 256
+    python -m keep.data.tools.align videos faces/videos --size 256
+
+A photograph becomes a PNG, a video becomes videos: one a shot, its landmarks smoothed over time (eq. (10)). For long
+raw videos with several people see keep/data/tools/collect.py. Files without a usable face are named; the exit status
+is 1 if nothing was written.
+"""  # fmt: skip
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keep.config.cli import Parser, check_output, network, run
+from keep.config.registry import DETECTORS
+from keep.data.images import IMAGE_SUFFIXES, read_images
+from keep.data.video_io import VIDEO_SUFFIXES, iter_video, probe, write_video
+from keep.faces.align import crop, scale_of, similarity
+from keep.faces.detect import default_detector, largest_faces
+from keep.faces.shots import shot_cuts
+from keep.faces.smooth import fill_gaps, smooth
+from keep.utils.errors import UserError
+from keep.utils.visual import encode_image, write_file
+
+GAP = 10
+"""Frames without a found face that are bridged; a shot with a longer gap is left out."""
+
+
+def main(argv: Sequence[str] | None) -> int:
+    args = parse(argv)
+    detector = network(DETECTORS, args.detector) if args.detector else default_detector()
+    paths = [p for p in sorted(args.root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    if not paths:
+        raise UserError(f"{args.root}: no photographs and no videos in it or below it")
+    doubles = {p for p, n in Counter(p.with_suffix("") for p in paths).items() if n > 1}
+    left_out, written = [], 0
+    for path in tqdm(paths, desc="aligning faces", unit=" files", delay=2):
+        target = args.out / path.relative_to(args.root)
+        if path.with_suffix("") in doubles:  # a.jpg beside a.png
+            target = target.with_name(f"{path.stem}_{path.suffix[1:]}{path.suffix}")
+        try:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                write_file(target.with_suffix(".png"), encode_image(photograph(path, detector, args), "png"))
+                written += 1
+            else:
+                written += video(path, target, detector, args)
+        except UserError as error:
+            left_out.append(str(error))
+    print(f"{args.out}: {written} written, {len(left_out)} files left out")
+    for line in left_out:
+        print(f"  {line}")
+    return 0 if written else 1
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = Parser(prog="keep.data.tools.align", description="aligned faces from photographs and videos")
+    p.add_argument("root", type=Path, help="folder that is searched, with all below it")
+    p.add_argument("out", type=Path, help="folder to write, laid out alike")
+    p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best that is at hand")
+    p.add_argument("--size", type=int, default=512, help="side of the crops in pixels")
+    p.add_argument("--largest", type=float, default=2.0, help="leave out faces that would be enlarged more than this")
+    p.add_argument("--crf", type=int, default=12, help="H.264 quality of the videos, lower is better")
+    p.add_argument("--min-frames", type=int, default=30, help="leave out shorter shots")
+    args = p.parse_args(argv)
+    if not args.root.is_dir():
+        raise UserError(f"{args.root}: no such folder")
+    check_output(args.out)
+    return args
+
+
+def photograph(path: Path, detector, args: argparse.Namespace) -> np.ndarray:
+    """The aligned face, uint8 (size, size, 3) RGB."""
+    frame = read_images([path])[0]
+    faces = detector(frame)
+    if not faces:
+        raise UserError(f"{path}: no face found")
+    matrix = similarity(faces[0].points, args.size)
+    refuse_small(path, matrix, args)
+    return crop(frame, matrix, args.size, border="reflect")
+
+
+def video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
+    """Writes the aligned shots; how many."""
+    info = probe(path)
+    starts = [0, *shot_cuts(path), info.frames]
+    written = 0
+    for number, (start, end) in enumerate(pairwise(starts)):
+        if end - start < args.min_frames:
+            continue
+        _, points = largest_faces(detector, between(path, start, end))
+        points = smooth(fill_gaps(points, limit=GAP))
+        if np.isnan(points).any():
+            continue
+        matrices = [similarity(p, args.size) for p in points]
+        refuse_small(path, matrices[0], args)
+        crops = (
+            crop(frame, matrix, args.size, border="reflect")
+            for frame, matrix in zip(between(path, start, end), matrices, strict=True)
+        )
+        name = target.with_name(f"{target.stem}_{number}.mp4" if len(starts) > 2 else f"{target.stem}.mp4")
+        name.parent.mkdir(parents=True, exist_ok=True)
+        write_video(name, crops, info.fps, crf=args.crf)
+        written += 1
+    if not written:
+        raise UserError(f"{path}: no shot of {args.min_frames} frames that shows a face throughout")
+    return written
+
+
+def between(path: Path, start: int, end: int) -> Iterator[np.ndarray]:
+    return (frame for t, frame in enumerate(iter_video(path)) if start <= t < end)
+
+
+def refuse_small(path: Path, matrix: np.ndarray, args: argparse.Namespace) -> None:
+    if (scale := scale_of(matrix)) > args.largest:
+        raise UserError(f"{path}: the face is small: it would be enlarged {scale:.1f} times (--largest {args.largest})")
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(1)
+    sys.exit(run(main))

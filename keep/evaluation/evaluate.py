@@ -1,0 +1,310 @@
+"""The one evaluator: validation while training and ``keep.test`` both call it.
+
+A restorer is anything callable on one clip: LQ frames (T, 3, h, w) in [-1, 1] → frames (T, 3, H, W) in [-1, 1].
+Scores are taken on frames rounded to uint8, averaged over the frames of a clip, then over clips.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from keep.data.frames import to_float, to_uint8
+from keep.metrics.base import Clip, SetMetric
+from keep.utils.errors import UserError
+
+Restorer = Callable[[torch.Tensor], torch.Tensor]
+OnClip = Callable[[int, str, Mapping[str, torch.Tensor]], None]
+
+
+class Clock:
+    """Seconds of each part of a clip's evaluation, and the peak memory of each restorer.
+
+    Attributes:
+        seconds: part (``decode``, ``degrade``, ``restore NAME``, ``metric NAME``) → seconds.
+        memory: part → bytes: what PyTorch held on a GPU; on a CPU the resident memory of the process. Restorers only.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.memory: dict[str, int] = {}
+
+    @contextmanager
+    def part(self, name: str, memory: bool = False) -> Iterator[None]:
+        """Time the block; an exception in it is timed too."""
+        if memory:
+            _reset_peak(self.device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            if memory:
+                self.memory[name] = _peak(self.device)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be done, and why, in one line.
+
+    Attributes:
+        restorer: empty where the clip itself cannot be read.
+        metric: None where the restorer itself failed, and no metric has a value.
+        lasting: it is the clip's nature (no face in it), and to try again is of no use.
+    """
+
+    restorer: str
+    metric: str | None
+    message: str
+    lasting: bool = False
+
+
+@dataclass
+class ClipScore:
+    """One clip by one restorer.
+
+    Attributes:
+        index: the clip's number in its dataset.
+        frames: T.
+        per_frame: metric name → (T,) values; NaN for a frame that has none.
+        scores: metric name → the clip's score; NaN where no frame has a value.
+        missing: metric name → frames that should have a value and have none (no face).
+        samples: name of a metric of sets → its samples of (output, truth).
+        seconds: time of the restorer alone.
+        degradation: JSON of what was drawn for the clip.
+    """
+
+    clip: str
+    restorer: str
+    index: int
+    frames: int
+    per_frame: dict[str, np.ndarray]
+    scores: dict[str, float]
+    missing: dict[str, int]
+    samples: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    seconds: float = 0.0
+    degradation: str = ""
+
+
+@dataclass
+class Table:
+    """Scores of clips by restorers, in the dataset's order."""
+
+    scores: list[ClipScore] = field(default_factory=list)
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
+    """(clip name, what failed there)"""
+
+    @staticmethod
+    def merged(tables: Sequence["Table"]) -> "Table":
+        """One table of several that hold different clips of one dataset, such as those of the ranks."""
+        scores = sorted((s for t in tables for s in t.scores), key=lambda s: s.index)  # stable: restorers keep order
+        return Table(scores, [f for t in tables for f in t.failures])
+
+    def restorers(self) -> list[str]:
+        return list(dict.fromkeys(s.restorer for s in self.scores))
+
+    def column(self, restorer: str, metric: str) -> np.ndarray:
+        """The clips' scores, (clips,) in the order of the clips; NaN where there is none."""
+        there = {s.index: s.scores.get(metric, math.nan) for s in self.scores if s.restorer == restorer}
+        return np.array([there.get(i, math.nan) for i in sorted({s.index for s in self.scores})], dtype=np.float64)
+
+    def mean(self, restorer: str, metric: str) -> float:
+        """Mean of the clips' scores over the clips that have one; NaN where none has."""
+        values = self.column(restorer, metric)
+        values = values[~np.isnan(values)]
+        return float(np.mean(values)) if len(values) else math.nan
+
+    def pooled(self, restorer: str, metric: SetMetric) -> float:
+        """The value of a metric of sets over all clips that the restorer did."""
+        pairs = [
+            s.samples[metric.name] for s in self.scores if s.restorer == restorer and metric.name in s.samples
+        ]  # fmt: skip
+        return metric.value([output for output, _ in pairs], [truth for _, truth in pairs])
+
+
+@dataclass
+class ClipResult:
+    """All restorers on one clip.
+
+    Attributes:
+        panels: uint8 (T, 3, H, W): ``input`` (at its own size), one for each restorer that made it, ``truth``.
+        gains: restorer → its Kalman gains (T, h, w), where it has some.
+    """
+
+    index: int
+    name: str
+    scores: list[ClipScore]
+    failures: list[Failure]
+    panels: dict[str, torch.Tensor]
+    gains: dict[str, np.ndarray]
+
+
+@torch.no_grad()
+def score_clip(
+    sample: Mapping[str, Any],
+    index: int,
+    restorers: Mapping[str, Restorer],
+    metrics: Sequence[Any],
+    clock: Clock,
+    on_failure: Callable[[Failure, Exception], None] | None = None,
+) -> ClipResult:
+    """Restore one clip with every restorer and score the results; the truth's faces and flow are found once.
+
+    Args:
+        sample: of a dataset (:mod:`keep.data.clips`); without ``lq``, its ground truth is the input.
+        index: the clip's number.
+        restorers: name → restorer.
+        metrics: see :mod:`keep.metrics`.
+        clock: where the restorers run, and where times are added up.
+        on_failure: told of each failure, after which the rest goes on; None raises it.
+    """
+    truth = sample["gt"]
+    source = sample.get("lq", truth)
+    result = ClipResult(index, sample["name"], [], [], {"input": source}, {})
+
+    @contextmanager
+    def guarded(restorer: str, metric: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if on_failure is None:
+                raise
+            failure = Failure(
+                restorer, metric, told(error), lasting=metric is not None and isinstance(error, UserError)
+            )
+            result.failures.append(failure)
+            on_failure(failure, error)
+
+    target = Clip(truth.to(clock.device), "ground truth")
+    for name, restorer in restorers.items():
+        output = None
+        with guarded(name):
+            output = restore(restorer, name, source, truth, clock)
+        if output is None:
+            continue
+        score = ClipScore(sample["name"], name, index, len(truth), {}, {}, {})
+        score.seconds, score.degradation = clock.seconds[f"restore {name}"], sample.get("degradation", "")
+        clip = Clip(output, f"output of {name}")
+        for metric in metrics:
+            if not isinstance(metric, SetMetric):  # so that the columns of a failed metric are there, without values
+                score.per_frame[metric.name] = np.full(len(truth), np.nan)
+            with guarded(name, metric.name), clock.part(f"metric {metric.name}"):
+                if isinstance(metric, SetMetric):
+                    score.samples[metric.name] = (metric.samples(clip), metric.samples(target))
+                else:
+                    score.per_frame[metric.name] = metric(clip, target)
+        for metric in metrics:
+            if not isinstance(metric, SetMetric):
+                values = score.per_frame[metric.name]
+                score.scores[metric.name] = metric.score(values)
+                score.missing[metric.name] = metric.missing(values)
+        result.scores.append(score)
+        result.panels[name] = output.cpu()
+        gains = getattr(restorer, "gains", None)
+        if gains is not None:
+            result.gains[name] = torch.as_tensor(gains).float().cpu().numpy()
+    result.panels["truth"] = truth
+    return result
+
+
+def restore(
+    restorer: Restorer, name: str, source: torch.Tensor, truth: torch.Tensor, clock: Clock
+) -> torch.Tensor:  # fmt: skip
+    """The restorer's output for ``source``, uint8 on the clock's device, checked to have the shape of ``truth``."""
+    frames = to_float(source.to(clock.device))
+    with clock.part(f"restore {name}", memory=True):
+        output = to_uint8(restorer(frames))
+    if output.shape != truth.shape:
+        raise UserError(
+            f"gave {_shape(output)} for an input of {_shape(source)}, but the ground truth is {_shape(truth)}"
+        )
+    return output
+
+
+def evaluate(
+    restorers: Mapping[str, Restorer],
+    dataset: Any,
+    metrics: Sequence[Any],
+    device: torch.device,
+    seed: int = 0,
+    on_clip: OnClip | None = None,
+    title: str = "test",
+    *,
+    clips: Sequence[int] | None = None,
+) -> Table:
+    """Restore and score clips of ``dataset`` with every restorer.
+
+    Args:
+        restorers: column name → restorer.
+        dataset: see :mod:`keep.data.clips`; clip i is ``dataset[seed, i]``.
+        metrics: see :mod:`keep.metrics`.
+        device: where the restorers run.
+        seed: of the degradations.
+        on_clip: called with (index, clip name, panels) for each clip; see :class:`ClipResult` for the panels.
+        title: on the progress bar.
+        clips: numbers of the clips to do; None is all. Ranks share a dataset with ``range(rank, len(dataset), world)``
+            and :meth:`Table.merged`.
+
+    Raises:
+        UserError: the first thing that cannot be done, with the clip's name.
+    """
+    check_names(restorers)
+    table = Table()
+    numbers = range(len(dataset)) if clips is None else clips
+    for i in tqdm(numbers, desc=title, unit="clip", leave=False, delay=2):
+        sample = dataset[seed, i]
+        try:
+            result = score_clip(sample, i, restorers, metrics, Clock(device))
+        except UserError as error:
+            raise UserError(f"clip {sample['name']}: {error}") from error
+        table.scores += result.scores
+        if on_clip is not None:
+            on_clip(i, result.name, result.panels)
+    return table
+
+
+def check_names(restorers: Mapping[str, Any]) -> None:
+    """No restorer may have the name of another panel."""
+    if taken := {"input", "truth"} & restorers.keys():
+        raise UserError(f"restorers: {', '.join(taken)} is the name of a panel; choose another")
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in one line."""
+    message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(message.split())
+
+
+def _shape(frames: torch.Tensor) -> str:
+    if frames.ndim != 4:
+        return f"an array {tuple(frames.shape)}"
+    return f"{len(frames)} frames of {frames.shape[-1]}×{frames.shape[-2]}"
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from what is resident now
+
+
+def _peak(device: torch.device) -> int:
+    """Bytes; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    except (OSError, StopIteration):
+        return 0

@@ -1,0 +1,60 @@
+"""Where the time of a run went, and the memory: files of their own, since no two runs agree in them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keep.evaluation.report.records import Unit, write_json
+from keep.utils.logging import log
+from keep.utils.visual import console_table, markdown_table, write_file
+
+KINDS = {"decode": "data", "degrade": "data", "restore": "restorer", "metric": "metric", "pictures": "report"}
+COLUMNS = {"part": None, "kind": None, "seconds": None, "share %": None, "ms/frame": None, "peak GiB": None}
+
+
+def write_costs(folder: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
+    """``seconds/times.json``, ``.md`` and ``.js`` (which the page reads), summed over the clips; and the console."""
+    rows = time_table([u.place("seconds", ".json") for u in units])
+    write_json(folder / "seconds/times.json", rows)
+    write_file(folder / "seconds/times.md", markdown_table(rows, COLUMNS, digits=2).encode())
+    write_file(folder / "seconds/times.js", f"window.keepTimes = {json.dumps(rows)};\n".encode())
+    log.info("\nwhere the time went\n" + console_table(rows, COLUMNS, digits=2))
+    return rows
+
+
+def time_table(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """One row a part, in the order of the work: its seconds over all clips, share, milliseconds a frame, peak memory.
+
+    A restorer's own frames count for it alone; the last row is the sum.
+    """
+    seconds: dict[str, float] = {}
+    frames: dict[str, int] = {}
+    memory: dict[str, int] = {}
+    for file in files:
+        costs = _read(file)
+        for part, value in costs.get("seconds", {}).items():
+            seconds[part] = seconds.get(part, 0.0) + value
+            frames[part] = frames.get(part, 0) + costs["frames"]
+        for part, value in costs.get("memory", {}).items():
+            memory[part] = max(memory.get(part, 0), value)
+    total = sum(seconds.values())
+    rows = [
+        {
+            "part": part.partition(" ")[2] or part,
+            "kind": KINDS[part.partition(" ")[0]],
+            "seconds": value,
+            "share %": 100 * value / max(total, 1e-9),
+            "ms/frame": 1000 * value / max(frames[part], 1),
+            "peak GiB": memory[part] / 2**30 if memory.get(part) else None,
+        }
+        for part, value in sorted(seconds.items(), key=lambda item: list(KINDS).index(item[0].partition(" ")[0]))
+    ]
+    return [*rows, {"part": "all", "kind": "", "seconds": total, "share %": 100.0, "ms/frame": None, "peak GiB": None}]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # times alone are lost
+        return {}

@@ -1,0 +1,136 @@
+"""What is kept of a clip to look at: videos, x–t slices, gain maps, worst frames. Deterministic files, no clock."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from keep.data.video_io import write_video
+from keep.evaluation.report.records import file_name
+from keep.utils.visual import contact_sheet, encode_image, gain_figure, side_by_side, write_file
+
+KEY = 12  # frames from one key frame to the next: the page jumps to a frame without a wait
+WORST_TILE = 384  # px: the largest side of a panel of a worst frame
+ERROR_FULL = 64  # grey levels: the error that an error map shows as its brightest
+NO_GAIN = (128, 128, 128)  # of a frame that has no prediction
+
+
+@dataclass
+class Media:
+    """Files of a clip, relative to the results' folder.
+
+    Attributes:
+        videos: panel (``input``, restorers, ``truth``) → its video.
+        gains: restorer → video of its gain maps.
+        slices: panel → x–t slice: the row ``row`` of every frame, time downwards.
+        row: of the ground truth, in pixels.
+        worst: restorer → its worst frame: number, value, picture (input, output, ground truth, error).
+        more: other files: side by side, contact sheet, gain figures.
+    """
+
+    videos: dict[str, str] = field(default_factory=dict)
+    gains: dict[str, str] = field(default_factory=dict)
+    slices: dict[str, str] = field(default_factory=dict)
+    row: int = 0
+    worst: dict[str, dict[str, Any]] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def save_clip(
+    root: Path, folder: Path, clips: Mapping[str, np.ndarray], gains: Mapping[str, np.ndarray], fps: float, crf: int
+) -> Media:
+    """Videos, slices and gain maps of one clip.
+
+    Args:
+        root: the results' folder; the paths given back are relative to it.
+        folder: of this clip, below ``root``.
+        clips: panel → uint8 RGB (T, H, W, 3); ``input`` first, ``truth`` last.
+        gains: restorer → (T, h, w) in [0, 1], NaN where there is none.
+        fps: of the videos.
+        crf: their H.264 quality.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def at(name: str) -> tuple[Path, str]:
+        path = folder / file_name(name)
+        return path, path.relative_to(root).as_posix()
+
+    media = Media(row=busiest_row(clips["truth"]))
+    height = clips["truth"].shape[1]
+    for name, clip in clips.items():
+        path, media.videos[name] = at(f"{name}.mp4")
+        write_video(path, clip, fps=fps, crf=crf, keyint=KEY)
+        path, media.slices[name] = at(f"{name} xt.png")
+        write_file(path, encode_image(clip[:, media.row * clip.shape[1] // height], "png"))
+    for name, maps in gains.items():
+        path, media.gains[name] = at(f"{name} gain.mp4")
+        write_video(path, gain_frames(maps, clips["truth"].shape[1:3]), fps=fps, crf=crf, keyint=KEY)
+        path, media.more[f"{name} gain"] = at(f"{name} gain.png")
+        gain_figure(maps, clips["truth"], path)
+    path, media.more["side by side"] = at("side by side.mp4")
+    write_video(path, side_by_side(clips), fps=fps, crf=crf, keyint=KEY)
+    path, media.more["contact sheet"] = at("contact sheet.png")
+    contact_sheet(clips, path)
+    return media
+
+
+def save_worst(
+    root: Path, folder: Path, name: str, clips: Mapping[str, np.ndarray], values: np.ndarray, higher_is_better: bool
+) -> dict[str, Any] | None:
+    """The worst frame of the restorer ``name`` by ``values`` (T,): input, output, ground truth and error in a row.
+
+    Gives its number, value and picture's path; None where no frame has a value.
+    """
+    known = np.where(np.isnan(values), np.inf if higher_is_better else -np.inf, values)
+    if not np.isfinite(known).any():
+        return None
+    t = int(known.argmin() if higher_is_better else known.argmax())
+    source, output, truth = (clips[k][t] for k in ("input", name, "truth"))
+    error = error_map(output, truth)
+    size = np.array(truth.shape[1::-1]) * min(1.0, WORST_TILE / max(truth.shape[:2]))
+    width, height = (max(1, round(float(s))) for s in size)
+    tiles = [cv2.resize(source, (width, height), interpolation=cv2.INTER_NEAREST)]
+    tiles += [cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA) for x in (output, truth, error)]
+    path = folder / file_name(f"{name} worst.jpg")
+    write_file(path, encode_image(np.concatenate(tiles, axis=1), "jpg"))
+    return {"frame": t, "value": float(values[t]), "file": path.relative_to(root).as_posix()}
+
+
+def error_map(output: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Mean absolute error over the channels in colours, black (0) to yellow (``ERROR_FULL`` grey levels or more).
+
+    Both uint8 (H, W, 3) → uint8 (H, W, 3).
+    """
+    error = np.abs(output.astype(np.float32) - truth).mean(axis=-1) / ERROR_FULL
+    return colours("inferno")[np.rint(np.clip(error, 0, 1) * 255).astype(np.uint8)]
+
+
+def gain_frames(gains: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Gain maps (T, h, w) as frames, uint8 (T, height, width, 3): 0 dark blue, 1 yellow, grey where there is none."""
+    known = ~np.isnan(gains)
+    levels = np.rint(np.clip(np.where(known, gains, 0), 0, 1) * 255).astype(np.uint8)
+    maps = np.where(known[..., None], colours("viridis")[levels], np.array(NO_GAIN, np.uint8))
+    return np.stack([cv2.resize(m, size[::-1], interpolation=cv2.INTER_NEAREST) for m in maps])
+
+
+def busiest_row(truth: np.ndarray) -> int:
+    """The row of (T, H, W, 3) whose x–t slice shows most: eyes, mouth; of the middle half of the frame."""
+    height = truth.shape[1]
+    top, bottom = height // 4, max(height // 4 + 1, 3 * height // 4)
+    middle = truth[:: max(1, len(truth) // 16), top:bottom].astype(np.float32).mean(axis=-1)
+    return top + int(np.abs(np.diff(middle, axis=2)).mean(axis=(0, 2)).argmax())
+
+
+@cache
+def colours(name: str) -> np.ndarray:
+    """A colour map of matplotlib as uint8 (256, 3)."""
+    from matplotlib import colormaps
+
+    return np.rint(colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)

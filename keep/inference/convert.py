@@ -1,0 +1,61 @@
+"""Convert KEEP's weights between this project's layout and the two public ones.
+
+    python keep/inference/convert.py KEEP-b76feb75.pth keep.safetensors
+    python keep/inference/convert.py net_latest.pth keep_public.pth --layout public-v1.0.0 --params ema
+    python keep/inference/convert.py net_latest.pth half.safetensors --half    # float16: half the size
+
+What IN holds is recognised. OUT's suffix says its format: .pth or .safetensors.
+"""  # fmt: skip
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from keep.config import cli
+from keep.config.reading import read_yaml
+from keep.inference.weights import PUBLISHED, SHIPPED, build_arch, read, told_arch, write
+from keep.utils.errors import UserError
+from keep.utils.weight_files import fill
+
+
+def convert(argv: Sequence[str] | None) -> None:
+    args = parser().parse_args(argv)
+    out = Path(args.out)
+    if out.suffix not in (".pth", ".safetensors"):
+        raise UserError(f"{out}: the suffix must be .pth or .safetensors")
+    weights = read(args.input, args.params, args.cache)
+    print(f"found    {weights.describe()}")
+    if args.params == "online" and weights.params == "params_ema":
+        raise UserError(f"{weights.path} has averaged weights only: use --params ema")
+    arch = told_arch(weights) if args.net is None else read_yaml(args.net).data
+    fill(build_arch(arch, weights.path, weights.state), weights.state, weights.path)  # every name and shape fits
+    state = {k: v.half() if args.half and v.is_floating_point() else v for k, v in weights.state.items()}
+    write(out, state, arch, args.layout)
+    span = "the clip" if arch.get("temporal", "clip") == "clip" else "the past"
+    print(f"wrote    {out}: layout {args.layout}, gains over {span}")
+    if args.layout != "ours" and not any(k.startswith("flownet.") for k in weights.state):
+        print("note     no flow estimator is in it; the public code wants GMFlow's weights under flownet.model.")
+
+
+def parser() -> argparse.ArgumentParser:
+    assert __doc__
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("input", metavar="IN", help=f"weights file, or a name: {', '.join([*SHIPPED, *PUBLISHED])}")
+    p.add_argument("out", metavar="OUT", help="file to write")
+    p.add_argument("--layout", choices=("ours", "public-v1.0.0", "public-v0.1.0"), default="ours", help="names in OUT")
+    p.add_argument("--params", choices=("ema", "online"), default="ema", help="which weights, where IN has both")
+    p.add_argument("--half", action="store_true", help="write float16; networks are filled from it in float32")
+    p.add_argument(
+        "--net", metavar="FILE", type=Path, help="YAML with 'type: KEEP' and options, where IN does not tell"
+    )
+    p.add_argument("--cache", metavar="FOLDER", type=Path, help="where downloads go (default: $KEEP_HOME)")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(convert, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

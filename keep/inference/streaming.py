@@ -1,0 +1,183 @@
+"""Restoring a clip of any length: memory does not grow with it, and no state is dropped on the way.
+
+Frames pass in windows. E_L, flow and gains are computed for a window at once; the recurrence of Algorithm 1 goes
+frame by frame and is carried from window to window (the public code starts anew every 20 frames).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import torch
+from torch import Tensor
+
+from keep.archs.keep import KEEP, KalmanState
+from keep.utils.errors import UserError
+
+WINDOW = 8
+CONTEXT = 7  # eight frames with the current one, the clip length of the public training
+
+
+@dataclass
+class RestoredFrame:
+    """One frame: ``output`` ŷ_t (B, 3, S, S) in about [-1, 1], and ``gain`` K_t (B, 1, h, w), unused at t = 1."""
+
+    output: Tensor
+    gain: Tensor
+
+
+class Streamer:
+    """Restores a clip window by window, from its first frame on.
+
+    What is kept between windows: ŷ_{t-1} and CFA's features (:class:`KalmanState`), the last LQ frame for the flow,
+    z̃_1, and the last z̃: one in a ``causal`` network, ``context`` of them in a ``clip`` network.
+
+    A ``causal`` network gives what it gives for the whole clip. A ``clip`` network's gains depend on all frames of
+    the clip it is given; here that clip slides along: a frame's gain is the last one of z̃_1, the ``context`` frames
+    before it and itself. So there is no border at which the gains jump, and no result depends on how the frames are
+    split into windows; for the whole-clip gains, call the network itself.
+
+    Args:
+        net: the network, in evaluation mode.
+        context: earlier frames that the gains of a ``clip`` network look at.
+        w: fidelity weight of CFT, 0 to 1.
+        use_cft: apply CFT.
+        use_cfa: apply CFA.
+    """
+
+    def __init__(
+        self, net: KEEP, *, context: int = CONTEXT, w: float = 1.0, use_cft: bool = True, use_cfa: bool = True
+    ) -> None:
+        self.net, self.w, self.use_cft, self.use_cfa = net, w, use_cft, use_cfa
+        self.context = 1 if net.kalman_filter.temporal == "causal" else context
+        self.frames = 0
+        """Frames restored so far."""
+        self._state: KalmanState | None = None
+        self._last: Tensor | None = None  # LQ frame t - 1, (B, 1, 3, S, S)
+        self._first: Tensor | None = None  # z̃_1, (B, 1, C, h, w)
+        self._history: Tensor | None = None  # the last z̃, (B, ≤ context, C, h, w)
+
+    @torch.no_grad()
+    def push(self, lq: Tensor, flows: Tensor | None = None) -> list[RestoredFrame]:
+        """Restore the next frames of the clip.
+
+        Args:
+            lq: (B, n, 3, S, S) in [-1, 1], n ≥ 1, upsampled to the output's size.
+            flows: flow of each of these frames to the one before it, (B, n, 2, S, S) in pixels, the clip's first
+                frame having none: (B, n - 1, 2, S, S) at the first call. Estimated when None.
+
+        Raises:
+            UserError: frames or flows of another size, or no flows and no flow estimator.
+        """
+        net = self.net
+        start = int(self.frames == 0)  # the clip's first frame has no flow
+        self._check(lq, flows, start)
+        z, features = net.observe(lq.to(net.codebook.embedding.weight.dtype))
+        gains = self._gains(z)
+        if flows is None:
+            flows = net.estimate_flows(lq if self._last is None else torch.cat([self._last, lq], dim=1))
+        restored = []
+        for i in range(lq.shape[1]):
+            step, self._state = net.step(
+                z[:, i],
+                gains[:, i],
+                {scale: feature[:, i] for scale, feature in features.items()},
+                flow=flows[:, i - start] if self._state is not None else None,
+                state=self._state,
+                w=self.w,
+                use_cft=self.use_cft,
+                use_cfa=self.use_cfa,
+            )
+            restored.append(RestoredFrame(step.output, gains[:, i]))
+        self._last = lq[:, -1:].clone()  # a view would keep the whole window
+        self.frames += lq.shape[1]
+        return restored
+
+    def _gains(self, z: Tensor) -> Tensor:
+        """K of a window's frames (B, n, 1, h, w) from its z̃ (B, n, C, h, w) and what went before."""
+        if self._first is None or self._history is None:
+            self._first, self._history = z[:, :1].clone(), z[:, :0]
+        seen = torch.cat([self._history, z], dim=1)
+        if self.net.kalman_filter.temporal == "causal":
+            gains = self._causal_gains(z, seen)
+        else:
+            gains = self._sliding_gains(seen, z.shape[1])
+        self._history = seen[:, max(0, seen.shape[1] - self.context) :].clone()
+        return gains
+
+    def _causal_gains(self, z: Tensor, seen: Tensor) -> Tensor:
+        """φ(z̃_1, z̃_{t-1}, z̃_t) of all frames of ``z`` at once; at t = 1 all three are z̃_1."""
+        assert self._first is not None
+        previous = torch.cat([self._first, seen], dim=1)[:, -z.shape[1] - 1 : -1]
+        first = self._first.expand_as(z)
+        gains = self.net.kalman_filter.step(first.flatten(0, 1), previous.flatten(0, 1), z.flatten(0, 1))
+        return gains.unflatten(0, z.shape[:2])
+
+    def _sliding_gains(self, seen: Tensor, n: int) -> Tensor:
+        """Of each of the last ``n`` frames of ``seen``: the last gain of the clip [z̃_1, the context, the frame]."""
+        assert self._first is not None
+        length = seen.shape[1]
+        clips = []
+        for i in range(length - n, length):
+            start = max(0, i - self.context)
+            clip = seen[:, start : i + 1]
+            begins_at = self.frames - (length - n) + start
+            clips.append(clip if begins_at == 0 else torch.cat([self._first, clip], dim=1))
+        gains = []
+        for _, same in groupby(clips, key=lambda clip: clip.shape[1]):  # one batch; the clip's first frames have less
+            batch = list(same)
+            last = self.net.kalman_filter(torch.cat(batch))[:, -1:]
+            gains += last.chunk(len(batch))
+        return torch.cat(gains, dim=1)
+
+    def _check(self, lq: Tensor, flows: Tensor | None, start: int) -> None:
+        size = self.net.image_size
+        if lq.dim() != 5 or lq.shape[1] < 1 or lq.shape[2:] != (3, size, size):
+            raise UserError(f"KEEP restores frames (B, n, 3, {size}, {size}) with n ≥ 1; got {tuple(lq.shape)}")
+        b, n = lq.shape[:2]
+        if flows is not None and flows.shape != (b, n - start, 2, size, size):
+            raise UserError(
+                f"flows of these frames must be ({b}, {n - start}, 2, {size}, {size}); got {tuple(flows.shape)}"
+            )
+        if self._last is not None and b != self._last.shape[0]:
+            raise UserError(f"the clip was begun with {self._last.shape[0]} frames side by side; now there are {b}")
+
+
+def stream(
+    net: KEEP,
+    frames: Iterable[Tensor],
+    flows: Iterable[Tensor] | None = None,
+    *,
+    window: int = WINDOW,
+    context: int = CONTEXT,
+    w: float = 1.0,
+    use_cft: bool = True,
+    use_cfa: bool = True,
+) -> Iterator[RestoredFrame]:
+    """Restore a clip of any length, frame by frame; at most ``window`` frames are read ahead.
+
+    Args:
+        net: the network, in evaluation mode.
+        frames: LQ frames (B, 3, S, S) in [-1, 1], upsampled to the output's size.
+        flows: flow of every frame but the first to the one before it, (B, 2, S, S); estimated when None.
+        window: frames whose E_L, flow and gains are computed at once: more is faster and takes more memory.
+        context: see :class:`Streamer`.
+        w: fidelity weight of CFT.
+        use_cft: apply CFT.
+        use_cfa: apply CFA.
+
+    Yields:
+        a :class:`RestoredFrame` for every frame.
+    """
+    if window < 1 or context < 1:
+        raise UserError(f"window and context count frames, at least 1; got {window} and {context}")
+    streamer = Streamer(net, context=context, w=w, use_cft=use_cft, use_cfa=use_cfa)
+    source, flow_source = iter(frames), None if flows is None else iter(flows)
+    while batch := list(islice(source, window)):
+        given = None
+        if flow_source is not None:
+            given = list(islice(flow_source, len(batch) - int(streamer.frames == 0)))
+            given = (
+                torch.stack(given, dim=1) if given else batch[0].new_zeros(len(batch[0]), 0, 2, *batch[0].shape[-2:])
+            )
+        yield from streamer.push(torch.stack(batch, dim=1), given)

@@ -1,0 +1,197 @@
+"""Pass 2: frames stream through, faces are cut out, restored and pasted back.
+
+The network works in windows, so a frame waits until all its faces have come back: never more than one window of
+frames is held, whatever the length of the video and the number of its faces.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from keep.data.mux import TimedFrame
+from keep.faces.align import crop, scale_of
+from keep.faces.parse import Parser, soft_mask
+from keep.faces.paste import face_mask, from_zoomed, match_colour, paste
+from keep.inference.video.enhance import Enhancer
+from keep.inference.video.network import Network
+from keep.inference.video.scan import AlignedTrack
+from keep.utils.clock import Clock
+
+
+@dataclass
+class RestoredFace:
+    """A face of a frame on its way.
+
+    Attributes:
+        given: the crop of the input, uint8 (S, S, 3).
+        matrix: (2, 3), frame → crop; None where the frame is the face.
+        output: what the network made of it; None until then.
+    """
+
+    given: np.ndarray
+    matrix: np.ndarray | None
+    output: np.ndarray | None = None
+
+    @property
+    def restored(self) -> np.ndarray:
+        """``output``, which is there."""
+        assert self.output is not None
+        return self.output
+
+
+@dataclass
+class WaitingFrame:
+    """A frame and its faces, complete when all of them are restored."""
+
+    frame: TimedFrame
+    faces: list[RestoredFace] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return all(face.output is not None for face in self.faces)
+
+
+class Batch:
+    """Tracks that are in exactly the same frames: one recurrence each, computed side by side."""
+
+    def __init__(self, tracks: Sequence[AlignedTrack], network: Network) -> None:
+        self.tracks, self.network = tracks, network
+        self.frames = tracks[0].frames
+        self._restore = network.begin()
+        self._next = 0  # position in ``frames``
+        self._window: list[list[RestoredFace]] = []
+
+    @property
+    def done(self) -> bool:
+        return self._next == len(self.frames)
+
+    def add(self, waiting: WaitingFrame, clock: Clock) -> None:
+        """Cut this batch's faces out of a frame, and restore a window when it is full or its frames end."""
+        if self.done or self.frames[self._next] != waiting.frame.index:
+            return
+        with clock("crop"):
+            faces = [self._cut(track, waiting.frame.image) for track in self.tracks]
+        waiting.faces += faces
+        self._window.append(faces)
+        self._next += 1
+        gap = self.done or self.frames[self._next] != waiting.frame.index + 1
+        if gap or len(self._window) == self.network.window:
+            self.flush(clock)
+
+    def flush(self, clock: Clock) -> None:
+        """Restore what was cut out so far."""
+        if not self._window:
+            return
+        with clock("network"):
+            restored = self._restore(np.stack([np.stack([face.given for face in faces]) for faces in self._window]))
+        for faces, images in zip(self._window, restored, strict=True):
+            for face, image in zip(faces, images, strict=True):
+                face.output = image
+        self._window = []
+
+    def _cut(self, track: AlignedTrack, image: np.ndarray) -> RestoredFace:
+        size = self.network.size
+        if track.points is None:  # the frame is the face
+            how = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
+            return RestoredFace(cv2.resize(image, (size, size), interpolation=how), None)
+        matrix = track.matrix(self._next, size)
+        return RestoredFace(crop(image, matrix, size), matrix)
+
+
+def batches(tracks: Sequence[AlignedTrack], network: Network, size: int) -> list[Batch]:
+    """The tracks in batches of at most ``size``, sorted by their first frame."""
+    alike: dict[bytes, list[AlignedTrack]] = {}
+    for track in tracks:
+        alike.setdefault(track.frames.tobytes(), []).append(track)
+    groups = [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+    return [Batch(group, network) for group in sorted(groups, key=lambda group: int(group[0].frames[0]))]
+
+
+def restore_faces(
+    frames: Iterable[TimedFrame], tracks: Sequence[AlignedTrack], network: Network, clock: Clock, batch: int = 4
+) -> Iterator[WaitingFrame]:
+    """Every frame, in order, with its faces restored but not pasted.
+
+    Args:
+        frames: the frames that the tracks were found in, decoded again.
+        tracks: what pass 1 found.
+        network: restores the crops.
+        clock: the seconds of ``crop`` and ``network``.
+        batch: tracks of the same frames that are computed side by side, at most.
+    """
+    upcoming = deque(batches(tracks, network, batch))
+    active: list[Batch] = []
+    waiting: deque[WaitingFrame] = deque()
+    for frame in frames:
+        while upcoming and upcoming[0].frames[0] <= frame.index:
+            active.append(upcoming.popleft())
+        waiting.append(WaitingFrame(frame))
+        for one in active:
+            one.add(waiting[-1], clock)
+        active = [one for one in active if not one.done]
+        while waiting and waiting[0].complete:
+            yield waiting.popleft()
+    for one in active:  # the file gave fewer frames than the first time
+        one.flush(clock)
+    yield from waiting
+
+
+class Painter:
+    """Puts restored faces into their frame.
+
+    Args:
+        scale: size of the output's sides over the input's.
+        enhancer: enlarges the whole frame first; without one it is resized bicubically (not at all at scale 1).
+        parser: tells face from what covers it; without one the mask is a soft ellipse.
+        match_color: give the faces the coarse colours of the input.
+    """
+
+    def __init__(
+        self,
+        scale: float = 1,
+        enhancer: Enhancer | None = None,
+        parser: Parser | None = None,
+        match_color: bool = False,
+    ) -> None:
+        self.scale, self.enhancer, self.parser, self.match_color = scale, enhancer, parser, match_color
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Of the output, for frames of this size."""
+        return round(height * self.scale), round(width * self.scale)
+
+    def background(self, image: np.ndarray) -> np.ndarray:
+        """The whole frame as it is without its faces; a new array."""
+        size = self.size(*image.shape[:2])[::-1]
+        result = self.enhancer(image) if self.enhancer is not None else image
+        if result.shape[1::-1] != size:
+            shrinks = result.shape[0] > size[1]
+            result = cv2.resize(result, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        return result.copy() if result is image else result
+
+    def paint(self, waiting: WaitingFrame, clock: Clock) -> np.ndarray:
+        """uint8 RGB: the frame with its faces restored. Larger faces, which are nearer, go over smaller ones."""
+        whole = [face.restored for face in waiting.faces if face.matrix is None]
+        if whole:
+            return whole[0]
+        with clock("background"):
+            image = self.background(waiting.frame.image)
+        placed = [(scale_of(face.matrix), face) for face in waiting.faces if face.matrix is not None]
+        for _, face in sorted(placed, key=lambda pair: -pair[0]):
+            assert face.matrix is not None
+            restored = face.restored
+            with clock("mask"):
+                mask = self.mask(restored, face.given)
+            with clock("paste"):
+                if self.match_color:
+                    restored = match_colour(restored, face.given)
+                paste(image, restored, mask, from_zoomed(face.matrix, self.scale))
+        return image
+
+    def mask(self, restored: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """The pasting mask of one crop, float32 (S, S)."""
+        if self.parser is None:
+            return face_mask(restored.shape[0])
+        return soft_mask(*self.parser(np.stack([restored, given])))

@@ -1,0 +1,93 @@
+"""A run tried out: everything is built and one step of every phase runs; nothing is written."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from keep.config.registry import build
+from keep.config.schema import TrainConfig
+from keep.data.frames import to_uint8
+from keep.degradation.pipeline import Pipeline
+from keep.training.guards import out_of_memory
+from keep.training.prefetch import to_device
+from keep.training.run import build_run, check_data, describe
+from keep.training.trainer import train_step
+from keep.training.validation import Validation
+from keep.utils.errors import UserError
+from keep.utils.logging import log
+
+CPU_FRAMES = 2
+"""On a CPU a dry run takes one clip of so many frames: enough for every part of the recurrence."""
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Build everything and run one step of every phase; write nothing."""
+    run = build_run(config)
+    log.info(f"dry run of {config.name}: {describe(run)}")
+    data = build_or_warn(config.data.train, "data.train")
+    val_data = build_or_warn(config.data.val, "data.val")
+    check_data(run.recipe, data, val_data)
+    metrics = Validation.build(config, val_data).metrics
+    batches = [dry_batch(config, data, run.device)] * config.train.accumulate
+    try:
+        for phase, step in run.recipe.phases().items():
+            run.step = step
+            start = time.perf_counter()
+            report = train_step(run, batches)
+            terms = "  ".join(f"{k} {v.item():.4g}" for k, v in report.terms.items())
+            log.info(f"  {phase} (step {step}): {terms}  ({time.perf_counter() - start:.1f} s)")
+    except torch.OutOfMemoryError as error:
+        raise UserError(out_of_memory(run, error)) from error
+    start = time.perf_counter()
+    with torch.no_grad():
+        output = to_uint8(run.recipe.restore(batches[0].get("lq", batches[0]["gt"])[:1, :2]))[0]
+    scores = {m.name: float(m(output, to_uint8(batches[0]["gt"][0, :2])).mean()) for m in metrics}
+    terms = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+    log.info(f"  validation: {terms}  ({time.perf_counter() - start:.1f} s)")
+    log.info("dry run passed; nothing was written")
+
+
+def dry_batch(config: TrainConfig, data: Any, device: torch.device) -> dict[str, Any]:
+    """The run's first batch; without ``data``, noise of the same shapes."""
+    if data is None:
+        log.info("  the steps below run on made-up clips")
+        data = MadeUpClips(config.data.train.options)
+    count = config.data.batch_size if device.type != "cpu" else 1
+    batch = default_collate([data[config.seed, i] for i in range(count)])
+    if device.type == "cpu":
+        log.info(f"  on a CPU: one clip, of at most {CPU_FRAMES} frames")
+        batch = {k: v[:, :CPU_FRAMES] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return to_device(batch, device)
+
+
+def build_or_warn(spec: Any, where: str) -> Any:
+    """The dataset; None, and a warning line, where its root is not on this machine."""
+    root = spec.options.get("root") if spec is not None else None
+    if root is not None and not Path(root).expanduser().exists():
+        log.warning(f"warning: {where}.root: there is no {root}; a real run will not start")
+        return None
+    return build(spec)
+
+
+class MadeUpClips:
+    """Noise in the shape of a dataset's samples, through its real degradation.
+
+    Args:
+        options: the dataset's options (``size``, ``clip_length``, ``degradation``).
+    """
+
+    def __init__(self, options: Any) -> None:
+        self.size, self.length = options.get("size") or 512, options.get("clip_length") or CPU_FRAMES
+        self.steps = build(options.get("degradation") or ())
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        rng = np.random.default_rng(key)
+        clip = rng.integers(0, 256, (self.length, self.size, self.size, 3), dtype=np.uint8)
+        sample: dict[str, Any] = {"gt": torch.from_numpy(clip).permute(0, 3, 1, 2), "name": "made up"}
+        if self.steps:
+            sample["lq"] = torch.from_numpy(Pipeline(self.steps)(clip, rng)[0]).permute(0, 3, 1, 2)
+        return sample

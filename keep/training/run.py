@@ -1,0 +1,217 @@
+"""A training run put together: device, recipe, starting weights, optimizers, average."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+
+from keep.config.registry import build
+from keep.config.schema import OptimOptions, TrainConfig
+from keep.models.base import Recipe
+from keep.training import precision
+from keep.training.codebook import CodeUse
+from keep.training.distributed import Ranks
+from keep.training.ema import EMA
+from keep.training.profile import OFF, Profiler
+from keep.utils import weight_files
+from keep.utils.devices import prepare
+from keep.utils.downloads import sha256
+from keep.utils.errors import UserError, nearest
+from keep.utils.logging import log
+
+OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
+
+
+@dataclass
+class Run:
+    """What the training loop works with.
+
+    Attributes:
+        config: the checked options.
+        ranks: this process among the others.
+        device: where this process computes.
+        recipe: networks and losses; its trained networks are shared over the processes once the run has started.
+        optimizers: name → optimizer; ``net`` is the network's.
+        ema: average of the network's weights.
+        schedule: learning rate from the step.
+        scaler: of float16 losses.
+        files: sha256 of the files that ``pretrained`` named, by slot.
+        step: steps done.
+        position: clips seen, by all processes: the whole state of the data.
+        skipped: steps left out in a row, and in all, for a loss that was not finite.
+        scores: step → validation score of the metric that chooses the best weights.
+        profiler: times the parts of a step.
+        meters: use of the codes that the recipe reports.
+        bad_clips: line about a clip that the dataset passed over → how often, since the process started.
+    """
+
+    config: TrainConfig
+    ranks: Ranks
+    device: torch.device
+    recipe: Recipe
+    optimizers: dict[str, torch.optim.Optimizer]
+    ema: EMA | None
+    schedule: Any
+    scaler: torch.amp.GradScaler
+    files: dict[str, str]
+    step: int = 0
+    position: int = 0
+    skipped: tuple[int, int] = (0, 0)
+    scores: dict[int, float] = field(default_factory=dict)
+    profiler: Profiler = OFF
+    meters: dict[str, CodeUse] = field(default_factory=dict)
+    bad_clips: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def folder(self) -> Path:
+        return self.config.root / self.config.name
+
+    @property
+    def batch_size(self) -> int:
+        """Clips of one step, over all processes."""
+        return self.config.data.batch_size * self.config.train.accumulate * self.ranks.world
+
+    def due(self, interval: int) -> bool:
+        """Whether something done every ``interval`` steps, and at the end, is done after this step."""
+        return self.step % interval == 0 or self.step == self.config.train.iters
+
+    def options_of(self, optimizer: str) -> OptimOptions:
+        return self.config.train.optim if optimizer == "net" else self.config.train.optim_d
+
+
+def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -> Run:  # noqa: B008, it is frozen
+    """Networks, losses, optimizers; the same in every process, which then draw random numbers of their own.
+
+    Args:
+        config: the checked options.
+        ranks: this process among the others; the networks are not shared over them yet.
+        start: fill the recipe from ``pretrained``; a resumed run does not.
+    """
+    device = prepare(config.device, config.threads, config.seed, ranks.local)
+    recipe: Recipe = config.model.build()
+    files = load_pretrained(recipe, config) if start else {}
+    recipe.to(device)
+    precision.prepare_networks(recipe, config.train, device)
+    recipe.train()
+    recipe.mean = ranks.mean
+    ema = EMA(recipe.net, config.train.ema) if config.train.ema else None
+    schedule, scaler = build(config.train.schedule), precision.make_scaler(config.train, device)
+    run = Run(config, ranks, device, recipe, {}, ema, schedule, scaler, files)
+    run.optimizers |= {name: make_optimizer(run, name, own) for name, own in recipe.parameter_groups().items()}
+    seed_all(config.seed + ranks.rank)
+    return run
+
+
+def seed_all(seed: int) -> None:
+    """Every generator that a step could draw from: torch's, and those a user's recipe may use."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def make_optimizer(run: Run, name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    options = run.options_of(name)
+    groups = [{"params": parameters, "scale": 1.0}]
+    if name == "net":
+        groups = scaled_groups(run.recipe.net, run.config.train.lr_scale)
+    given = {"lr": options.lr, "betas": options.betas, "weight_decay": options.weight_decay}
+    return OPTIMIZERS[options.type](groups, **given, fused=options.fused or None)
+
+
+def scaled_groups(net: nn.Module, scales: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The network's trained parameters as optimizer groups: those named nowhere, then the parts in ``scales``."""
+    left = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    groups = []
+    for part, scale in scales.items():
+        own = [left.pop(name) for name in list(left) if name.split(".")[0] == part]
+        if not own:
+            parts = list(dict.fromkeys(name.split(".")[0] for name in left))
+            hint = nearest(part, parts) or f"; parts: {', '.join(parts)}"
+            raise UserError(f"train.lr_scale.{part}: no such part of the network trains in this stage{hint}")
+        groups.append({"params": own, "scale": scale, "name": part})
+    return [{"params": list(left.values()), "scale": 1.0, "name": ""}, *groups]
+
+
+def load_pretrained(recipe: Recipe, config: TrainConfig) -> dict[str, str]:
+    """Fill the recipe's slots from the files named in ``pretrained``, and say how much of each network they filled.
+
+    Returns:
+        Slot → sha256 of its file.
+
+    Raises:
+        UserError: an unknown slot, a required slot with no file, a file of another network.
+    """
+    slots = recipe.slots()
+    for name in config.pretrained:
+        if name not in slots:
+            hint = nearest(name, slots) or f"; known: {', '.join(slots) or 'none'}"
+            raise UserError(f"pretrained.{name}: {config.model.type} has no such part{hint}")
+    files: dict[str, str] = {}
+    for name, slot in slots.items():
+        path = config.pretrained.get(name)
+        if path is None and slot.required:
+            raise UserError(
+                f"{config.model.type} needs {slot.what}, and no file is named: set pretrained.{name} to its checkpoint"
+            )
+        if path is None:
+            continue
+        if not path.is_file():
+            raise UserError(
+                f"{config.model.type} needs {slot.what}, but there is no file {path}: "
+                f"train that stage first, or set pretrained.{name} to its checkpoint"
+            )
+        state, which = weight_files.network_state(weight_files.load(path), path)
+        before = versions(recipe)
+        slot.fill(state, path)
+        files[name] = sha256(path)
+        log.info(f"pretrained.{name}: {which} of {path}, sha256 {files[name]}")
+        for line in filled(recipe, before):
+            log.info(f"  {line}")
+    return files
+
+
+def versions(recipe: Recipe) -> dict[str, int]:
+    """How often each weight was written to; loading a file is one more time."""
+    return {k: v._version for k, v in recipe.state_dict(keep_vars=True).items()}
+
+
+def filled(recipe: Recipe, before: Mapping[str, int]) -> list[str]:
+    """A line for each network that got weights since ``before``: how many, and which parts got none."""
+    now = recipe.state_dict(keep_vars=True)
+    lines = []
+    for name, network in recipe.named_children():
+        own = {k: v for k, v in now.items() if k.startswith(f"{name}.")}
+        new = {k: v for k, v in own.items() if v._version != before[k]}
+        if not new:
+            continue
+        size, total = (sum(v.numel() for v in part.values()) / 1e6 for part in (new, own))
+        empty = {k.split(".")[1] for k in own} - {k.split(".")[1] for k in new}
+        rest = [k for k, _ in network.named_children() if k in empty]
+        lines.append(
+            f"filled {len(new)} of {len(own)} tensors of {name}, {size:.2f} of {total:.2f} M numbers"
+            + (f"; not {', '.join(rest)}" if rest else "")
+        )
+    return lines
+
+
+def check_data(recipe: Recipe, train: Any, val: Any) -> None:
+    """Raise UserError where a dataset cannot feed the recipe."""
+    if getattr(train, "clip_length", 1) is None:
+        raise UserError("data.train.clip_length: training needs the number of frames of a clip, e.g. 8")
+    for name, data in (("train", train), ("val", val)):
+        if data is not None and recipe.needs_lq and getattr(data, "pipeline", True) is None:
+            raise UserError(f"data.{name}.degradation: {type(recipe).__name__} needs degraded clips; name the steps")
+
+
+def describe(run: Run) -> str:
+    """The run in a few words, for the log."""
+    count = {k: sum(p.numel() for g in o.param_groups for p in g["params"]) for k, o in run.optimizers.items()}
+    trained = ", ".join(f"{v / 1e6:.2f} M {k} parameters train" for k, v in count.items())
+    several = f"{run.ranks.world} processes, " if run.ranks.world > 1 else ""
+    return f"{trained}, {run.batch_size} clips a step, {several}on {run.device}"

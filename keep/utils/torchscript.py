@@ -1,0 +1,27 @@
+"""Networks of others, exported as TorchScript."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from keep.utils.errors import UserError
+
+
+def load_torchscript(path: Path) -> Any:
+    """The network in the file, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"weights: there is no file {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # deprecated, but the format that networks are published in
+            return torch.jit.load(str(path), map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} cannot be read as TorchScript: {reason}") from None

@@ -1,0 +1,211 @@
+"""Checkpoints: written whole or not at all, read without running code, and filled in with nothing left over."""
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+import torch.nn as nn
+
+from keep.utils.errors import UserError
+
+State = Mapping[str, torch.Tensor]
+
+
+def save(path: Path, content: Any) -> None:
+    """``torch.save`` to a temporary name in the same folder, fsync, rename: a reader sees the old file or the new.
+
+    File and folder are both synced: after a power cut too, one of the two is there, whole.
+    """
+    _write(path, lambda file: torch.save(content, file))
+
+
+def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> None:
+    """The same as :func:`save` in the safetensors format: tensors, and text about them."""
+    import safetensors.torch
+
+    tensors: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for k, v in state.items():
+        v = v.detach().cpu().contiguous()
+        tensors[k] = v.clone() if v.data_ptr() in places else v  # the format refuses two names for one memory
+        places.add(v.data_ptr())
+    _write(path, lambda file: file.write(safetensors.torch.save(tensors, metadata=dict(metadata))))
+
+
+def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` last. Some network file systems cannot; there they last as they do."""
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process left half written in ``folder``."""
+    for path in folder.glob(".*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that :func:`save` wrote, ``""`` when it is whole: every byte is checked (CRC-32)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            return f"its part {broken} is damaged" if broken else ""
+    except Exception as error:  # damaged bytes make zipfile raise a dozen kinds
+        return str(error) or type(error).__name__
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load(path: Path | str) -> Any:
+    """The content of a checkpoint file, on the CPU. Only tensors and plain data are read (``weights_only``).
+
+    A ``.safetensors`` file reads as ``{"params": tensors, **metadata}``, with ``arch``, JSON there, as a mapping.
+
+    Raises:
+        UserError: the file is missing, is no checkpoint, is cut short, or holds code.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if any(sign in str(error) for sign in ("GLOBAL", "Unsupported global", "unrecognized function")):
+            raise UserError(f"{path} holds more than tensors and plain data; it is not loaded, for safety") from None
+        raise UserError(f"{path} is not a checkpoint, or is cut short: {_reason(path, error)}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
+        raise UserError(f"{path} is not a checkpoint, or is cut short: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file that ``torch.load`` refused; its own words for it are opcodes of pickle."""
+    with path.open("rb") as file:
+        start = file.read(24)
+    if not start:
+        return "it is empty"
+    if start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle: PyTorch's own formats
+        torchscript = "TorchScript" in str(error)
+        return "it is a TorchScript archive" if torchscript else "its data end too early, or are of another kind"
+    line = start.decode("latin-1").partition("\n")[0]
+    return f"it begins with {line!r}" if line.isprintable() and line.isascii() else "it does not begin as one does"
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about: dict[str, Any] = dict(file.metadata() or {})
+            if "arch" in about:
+                about["arch"] = json.loads(about["arch"])
+            return {**about, "params": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118, no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not a safetensors file, or is cut short ({first})") from None
+
+
+def network_state(content: Any, path: Path | str, prefer: str = "ema") -> tuple[State, str]:
+    """The weights in a checkpoint and their key there, or ``bare``.
+
+    Args:
+        content: what :func:`load` gave: a bare state dict, BasicSR's ``params`` / ``params_ema``, or another's.
+        path: for messages.
+        prefer: ``"ema"`` or ``"online"``, where the file has both.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a network")
+    order = ["params_ema", "params"] if prefer == "ema" else ["params", "params_ema"]
+    for key in (*order, "model", "state_dict"):
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and inner and all(isinstance(v, torch.Tensor) for v in inner.values()):
+            return inner, key
+    if content and all(isinstance(v, torch.Tensor) for v in content.values()):
+        return content, "bare"
+    raise UserError(f"{path} holds no network weights; its keys: {', '.join(map(str, list(content)[:5]))}")
+
+
+def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> None:
+    """Load ``state`` into ``module``; every name and shape must fit.
+
+    Args:
+        module: what is filled.
+        state: its weights.
+        path: where they are from, for messages.
+        what: the module in words, for messages; by default its class.
+
+    Raises:
+        UserError: a checkpoint of another network; names the first few differences.
+    """
+    check_fit(module.state_dict(), state, path, what or type(module).__name__)
+    module.load_state_dict(state)
+
+
+def check_fit(own: State, state: State, path: Path | str, what: str) -> None:
+    """Raise UserError, naming the first few differences, unless names and shapes of both are equal."""
+    rows = [f"{k} is missing" for k in own if k not in state]
+    rows += [f"{k} is unknown" for k in state if k not in own]
+    rows += [
+        f"{k} is {_size(state[k])}, not {_size(own[k])}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]  # fmt: skip
+    if rows:
+        more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
+        raise UserError(
+            f"{path} is a checkpoint of another network than the options' {what}: {'; '.join(rows[:3])}{more}"
+        )
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"
+
+
+def copy(source: Path, target: Path) -> None:
+    """``target`` becomes ``source`` in one step, as a hard link where the file system has them."""
+    if target.exists() and target.samefile(source):
+        return
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+    temporary.replace(target)
+    _sync_folder(target.parent)

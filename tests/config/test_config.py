@@ -1,0 +1,229 @@
+"""Options: includes, overrides, plugins, and all mistakes told at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from keep.config.explain import explain
+from keep.config.reading import check, load, merge, override, read_yaml, to_yaml
+from keep.config.registry import INHERITED
+from keep.config.schema import TestConfig, TrainConfig
+from keep.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN_FILES = sorted(p for d in ("train", "tiny") for p in (ROOT / "options" / d).glob("stage*.yml"))
+TEST_FILES = sorted([*(ROOT / "options/test").glob("vfhq*.yml"), ROOT / "options/tiny/test.yml"])
+
+
+@pytest.mark.parametrize("path", TRAIN_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_shipped_training_options_load_and_come_back_equal(path: Path, tmp_path: Path) -> None:
+    config = load(path, [], TrainConfig)
+    copy = tmp_path / "options.yml"
+    copy.write_text(to_yaml(config))
+    assert load(copy, [], TrainConfig) == config
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_shipped_test_options_load_and_come_back_equal(path: Path, tmp_path: Path) -> None:
+    config = load(path, [], TestConfig)
+    copy = tmp_path / "options.yml"
+    copy.write_text(to_yaml(config))
+    assert load(copy, [], TestConfig) == config
+
+
+def test_shipped_files_are_all_here() -> None:
+    assert len(TRAIN_FILES) == 6
+    assert len(TEST_FILES) == 5
+
+
+def test_the_paper_s_values_stand() -> None:
+    loss = load(ROOT / "options/train/stage3_video.yml", [], TrainConfig).model.options
+    weights = [loss[k].options["weight"] for k in ("pixel", "perceptual", "gan", "temporal")]
+    assert weights == [0.01, 1.0, 0.1, 0.1]  # supplement A.3
+    table = {
+        "mild": ((2, 5), (0, 5), (18, 25)),
+        "medium": ((5, 10), (5, 10), (25, 35)),
+        "heavy": ((5, 10), (5, 10), (35, 45)),
+    }
+    for split, ranges in table.items():  # table A1
+        steps = load(ROOT / f"options/test/vfhq_{split}.yml", [], TestConfig).data["test"].options["degradation"]
+        drawn = {s.type: s.options for s in steps}
+        found = (drawn["GaussianBlur"]["sigma"], drawn["GaussianNoise"]["sigma"], drawn["VideoCodec"]["crf"])
+        assert found == ranges
+
+
+def test_three_mistakes_are_told_together_with_line_and_right_name(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yml"
+    text = (ROOT / "options/tiny/stage1.yml").read_text()
+    text = text.replace("threads: 2", "thread: 2").replace("threads: 1", "thread: 1")
+    text = text.replace("type: VQGAN\n", "type: VQGANN\n").replace("lr: 2.0e-3", "lr: fast")
+    path.write_text(text)
+    with pytest.raises(UserError) as told:
+        load(path, [], TrainConfig)
+    first, *rows = str(told.value).splitlines()
+    assert first.endswith("has 3 mistakes:")
+    assert len(rows) == 3
+    for line, parts in {
+        "thread": ["thread: unknown option; did you mean 'threads'?"],
+        "VQGANN": ["model.net.type: no arch is named 'VQGANN'; did you mean 'VQGAN'?"],
+        "lr: fast": ["train.optim.lr:", "valid number", "'fast'"],
+    }.items():
+        number = next(i for i, row in enumerate(text.splitlines(), 1) if line in row)
+        row = next(r for r in rows if f"wrong.yml:{number} " in r)
+        assert all(p in row for p in parts), row
+
+
+def test_base_files_merge_beneath(tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text("a: {x: 1, y: 2}\nloss: {type: L1, weight: 3}\n")
+    (tmp_path / "top.yml").write_text("_base_: base.yml\na: {y: 5}\nloss: {type: MSE}\n")
+    source = read_yaml(tmp_path / "top.yml")
+    assert source.data == {"a": {"x": 1, "y": 5}, "loss": {"type": "MSE", "weight": 3, INHERITED: ["weight"]}}
+    assert source.where(("a", "x")).endswith("base.yml:1")
+    assert source.where(("a", "y")).endswith("top.yml:2")
+
+
+def test_a_new_type_keeps_the_options_it_shares_with_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "top.yml").write_text(
+        f"_base_: {ROOT / 'options/tiny/stage2.yml'}\n"
+        "data: {train: {type: FrameFolders, root: x}}\n"
+        "model: {feature: {type: Charbonnier}, cross_entropy: {type: L1}}\n"
+    )
+    config = load(tmp_path / "top.yml", ["train.schedule.type=Constant"], TrainConfig)
+    data = config.data.train
+    assert (data.type, data.options["root"], data.options["clip_length"]) == ("FrameFolders", "x", 3)
+    assert len(data.options["degradation"]) == 4
+    assert config.model.options["cross_entropy"].options == {"weight": 0.5}
+    assert config.train.schedule.type == "Constant"  # which has no eta_min: left out, not a mistake
+    (tmp_path / "more.yml").write_text("_base_: top.yml\nmodel: {cross_entropy: {delta: 1}}\n")
+    with pytest.raises(UserError, match=r"more\.yml:2  model\.cross_entropy\.delta: unknown option"):
+        load(tmp_path / "more.yml", [], TrainConfig)
+
+
+def test_plugins_add_up_and_same_file_names_do_not_clash(tmp_path: Path) -> None:
+    body = "from keep.config.registry import LOSSES\n@LOSSES.register()\nclass {}:\n    def __init__(self): pass\n"
+    for n in (1, 2):
+        (tmp_path / f"p{n}").mkdir()
+        (tmp_path / f"p{n}/mine.py").write_text(body.format(f"PluginLoss{n}"))
+    (tmp_path / "base.yml").write_text(f"_base_: {ROOT / 'options/tiny/stage1.yml'}\nplugins: [p1/mine.py]\n")
+    (tmp_path / "top.yml").write_text("_base_: base.yml\nplugins: p2/mine.py\nmodel: {pixel: {type: PluginLoss1}}\n")
+    config = load(tmp_path / "top.yml", ["model.codebook={type: PluginLoss2}"], TrainConfig)
+    assert [p.parent.name for p in config.plugins] == ["p1", "p2"]
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere/options.yml"
+    copy.write_text(to_yaml(config))
+    assert load(copy, [], TrainConfig) == config
+
+
+def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("_base_: b.yml\n")
+    (tmp_path / "b.yml").write_text("_base_: a.yml\n")
+    with pytest.raises(UserError, match="includes itself"):
+        read_yaml(tmp_path / "a.yml")
+
+
+def test_overrides_are_typed_by_the_schema() -> None:
+    path = ROOT / "options/tiny/stage2.yml"
+    config = load(
+        path, ["train.optim.lr=3e-4", "model.net.flow={type: dis, preset: fast}", "data.val=null"], TrainConfig
+    )
+    assert config.train.optim.lr == 3e-4
+    assert config.model.options["net"].options["flow"].options["preset"] == "fast"
+    config = load(path, ["model.net.flow.preset=fast", "data.train.degradation.0.sigma=[1, 2]"], TrainConfig)
+    assert config.model.options["net"].options["flow"].options["preset"] == "fast"
+    assert config.data.train.options["degradation"][0].options["sigma"] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "train.iters",
+        "=3",
+        "train.iters=[",
+        "train.itres=3",
+        "train.iters=-1",
+        "modle.x=1",
+        "plugins.7=a",
+    ],
+)
+def test_a_wrong_override_is_named(wrong: str) -> None:
+    with pytest.raises(UserError, match=r"--set"):
+        load(ROOT / "options/tiny/stage1.yml", [wrong], TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "expected a mapping"),
+        ("a: 1\na: 2\n", "given twice"),
+        ("name: {{ foo }}\n", "plain word"),
+        ("_base_: [5]\n", "_base_: expected a file name"),
+        ("a: 2024-99-99\n", "not valid YAML"),
+        ("a: \x00\n", "not valid YAML"),
+    ],
+)
+def test_unreadable_yaml_is_named_with_its_file(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=reason) as told:
+        load(path, [], TrainConfig)
+    assert "x.yml" in str(told.value)
+
+
+def test_a_missing_or_binary_options_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the options file .*nothing\.yml"):
+        load(tmp_path / "nothing.yml", [], TrainConfig)
+    (tmp_path / "x.yml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match="not a text file"):
+        load(tmp_path / "x.yml", [], TrainConfig)
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "x.yml").write_text("a: 3e-4\nb: -1E5\nc: 3\nd: 1e\n")
+    assert read_yaml(tmp_path / "x.yml").data == {"a": 3e-4, "b": -1e5, "c": 3, "d": "1e"}
+
+
+def test_options_are_frozen() -> None:
+    config = load(ROOT / "options/tiny/stage1.yml", [], TrainConfig)
+    with pytest.raises(Exception, match="frozen"):
+        config.seed = 3
+
+
+def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
+    # In a process of its own: other tests register plugins.
+    printed = subprocess.run(
+        [sys.executable, "-m", "keep.train", "--schema"], capture_output=True, cwd=ROOT, check=True
+    )
+    schema = json.loads(printed.stdout)
+    assert schema["$defs"]["model"]["anyOf"][0]["enum"] == ["KalmanModel", "VQGANModel", "VideoModel"]
+    shipped = json.loads((ROOT / "options/schema.json").read_text())
+    assert shipped == schema, "run: python -m keep.train --schema > options/schema.json"
+    jsonschema = pytest.importorskip("jsonschema")
+    for path in [*TRAIN_FILES, *TEST_FILES]:
+        jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+
+
+def test_explain_tells_type_value_and_meaning_of_every_option() -> None:
+    text = explain(TrainConfig, load(ROOT / "options/tiny/stage2.yml", [], TrainConfig))
+    assert "train.optim.lr  (float)  = 0.003\n      Learning rate before the schedule." in text
+    assert "data.train.degradation.0.sigma  ([float, float])  = [0.375, 1.875]" in text
+    general = explain(TrainConfig)
+    assert "loss L1:" in general
+    assert "arch KEEP:" in general
+    bare = [row for row, below in zip(general.splitlines(), [*general.splitlines()[1:], ""], strict=True)
+            if "  (" in row and "  (" in below and not below.startswith("      ")]  # fmt: skip
+    assert bare == [], f"options with no meaning: {bare}"
+
+
+def test_check_reports_where_a_merged_value_came_from(tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text((ROOT / "options/tiny/stage1.yml").read_text())
+    (tmp_path / "top.yml").write_text("_base_: base.yml\ntrain: {iters: many}\n")
+    source = override(merge(read_yaml(tmp_path / "top.yml"), read_yaml(tmp_path / "top.yml")), "seed=x")
+    with pytest.raises(UserError) as told:
+        check(source, TrainConfig, "top.yml")
+    assert "top.yml:2  train.iters" in str(told.value)
+    assert "--set seed  seed:" in str(told.value)

@@ -1,0 +1,59 @@
+"""scripts/train_stages.py: which commands it runs, and how it stops."""
+
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from keep.config import cli
+from keep.utils.errors import UserError
+from scripts import train_stages as script
+
+NANO = Path(__file__).resolve().parents[2] / "options" / "nano"
+FILES = [str(NANO / f"{name}.yml") for name in ("stage1", "stage2", "stage3")]
+
+
+def test_options_go_to_all_files_or_to_one() -> None:
+    args = script.parse([*FILES, "--set", "root=x", "--set", "stage3:name=a:b", "--processes", "2"])
+    for path in args.options:
+        line = script.command(args, path)
+        assert line[line.index("-opt") + 1] == str(path)
+        assert "--auto-resume" in line
+        assert line[line.index("--nproc-per-node") + 1] == "2"
+        given = [b for a, b in pairwise(line) if a == "--set"]
+        assert given == (["root=x", "name=a:b"] if path.stem == "stage3" else ["root=x"])
+    assert "torch.distributed.run" not in script.command(script.parse(FILES), args.options[0])
+
+
+def test_a_run_that_fails_or_stops_is_the_last(monkeypatch) -> None:
+    ran, statuses = [], [0, 75]
+
+    def train(line, end):
+        ran.append(line[line.index("-opt") + 1])
+        return statuses[len(ran) - 1]
+
+    monkeypatch.setattr(script, "train", train)
+    assert script.main(FILES) == 75
+    assert ran == FILES[:2]
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_the_status_is_that_of_the_run(status: int) -> None:
+    assert script.train([sys.executable, "-c", f"raise SystemExit({status})"], None) == status
+
+
+def test_after_the_minutes_the_run_is_asked_to_stop() -> None:
+    start = time.monotonic()
+    assert script.train([sys.executable, "-c", "import signal; signal.pause()"], start + 0.2) == 75
+    assert time.monotonic() - start < 30
+
+
+def test_wrong_command_lines(tmp_path: Path, capsys) -> None:
+    assert cli.run(script.main, [str(tmp_path)]) == 2
+    assert "no such file of options" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--processes must be at least 1"):
+        script.parse([*FILES, "--processes", "0"])
+    with pytest.raises(UserError, match="did you mean 'stage1'"):
+        script.parse([*FILES, "--set", "stag1:root=x"])

@@ -1,0 +1,139 @@
+"""Two processes: the same as one with twice the clips, one stop for both, one error for both, one score."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+from tiny_runs import options_and_start, same
+
+from keep.config.reading import load
+from keep.config.registry import build
+from keep.config.schema import TrainConfig
+from keep.training import checkpoint, trainer
+from keep.training import run as keep_run
+from keep.training.distributed import Ranks, processes
+from keep.training.records import RunLog
+from keep.training.validation import Validation, validate
+from keep.utils import weight_files
+from keep.utils.errors import UserError
+from keep.utils.signals import StopRequest
+
+SGD = ["train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.warmup=0", "train.schedule={type: Constant}"]
+# Batch norm takes each process's own statistics on a CPU; dead codes move to the first process's tokens.
+ALIKE = {
+    1: ["model.discriminator.norm=instance", "model.revive=0", "model.gan_start=1"],
+    2: [],
+    3: ["model.gan_start=1"],
+}
+STAGES = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any]:
+    """Everything that is asked of two processes, in one start of them; name → what came of it in either."""
+    folder = tmp_path_factory.mktemp("pair")
+    val = f"data.val={{type: VideoClips, root: {clips}, size: 32, max_frames: 3}}"
+    scored = [val, "val.metrics=[PSNR]", "val.interval=3"]
+    jobs: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, stage: int, *more: str, at: str, **job: Any) -> None:
+        path, overrides = options_and_start(stage, clips, folder / at)
+        jobs[name] = {"options": str(path), "overrides": [*overrides, "device=cpu", *more], **job}
+
+    for stage in STAGES:
+        add(f"alike {stage}", stage, *SGD, *ALIKE[stage], "train.iters=3", at=f"two{stage}", sgd=True)
+    add("whole", 1, "model.revive=2", *scored, at="whole")
+    add("stopped", 1, "model.revive=2", *scored, at="broken", stop_at=3)
+    add("resumed", 1, "model.revive=2", *scored, "data.workers=1", at="broken", resume="auto")
+    add("stopped in validation", 1, *scored, at="validation", stop_in_validation=True)
+    add("nan", 3, at="nan", nan_at=2)
+    add("skip", 1, "train.on_nonfinite=skip", "train.accumulate=2", "model.gan_start=0", at="skip", nan_at=2)
+    told = dict(zip(jobs, ranks.run_pair(list(jobs.values()), folder), strict=True))
+    return {"told": told, "folder": folder, "jobs": jobs}
+
+
+def final(folder: Path, step: int = 4) -> dict[str, Any]:
+    return weight_files.load(folder / f"training_states/{step}.state")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_do_what_one_does_with_twice_the_clips(pair, clips, tmp_path, stage, monkeypatch) -> None:
+    monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", ranks._sgd)
+    path, overrides = options_and_start(stage, clips, tmp_path)
+    more = [*overrides, "device=cpu", *SGD, *ALIKE[stage], "train.iters=3", "data.batch_size=2"]
+    one = final(trainer.train(load(path, more, TrainConfig)), 3)
+    two = final(pair["folder"] / f"two{stage}/stage{stage}", 3)
+    start = trainer.build_run(load(path, more, TrainConfig))
+    before = checkpoint.recipe_state(start.recipe)
+    moved = {k for k, v in one["recipe"].items() if not torch.equal(v, before[k])}
+    for part in {1: ("net.encoder", "discriminator"), 2: ("net.lq_", "net.code_"), 3: ("net.cft", "discriminator")}[
+        stage
+    ]:
+        assert any(k.startswith(part) for k in moved)
+    for key in moved:
+        if one["recipe"][key].is_floating_point():
+            torch.testing.assert_close(two["recipe"][key], one["recipe"][key], rtol=1e-4, atol=2e-6, msg=key)
+    assert two["position"] == one["position"] == 6
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(pair) -> None:
+    assert pair["told"]["stopped"][0].startswith("stopped saved at step 3")
+    assert pair["told"]["stopped"][1].startswith("stopped saved at step 3 after SIGTERM")
+
+
+def test_a_signal_to_one_process_in_validation_stops_both(pair) -> None:
+    told = pair["told"]["stopped in validation"]
+    assert told == ["stopped saved at step 3, before its validation, after a signal"] * 2
+
+
+def test_both_resume_to_the_weights_of_the_uninterrupted_run(pair) -> None:
+    assert all(t.startswith("done") for t in pair["told"]["resumed"])
+    whole, resumed = final(pair["folder"] / "whole/stage1"), final(pair["folder"] / "broken/stage1")
+    for key in ("recipe", "ema", "optimizers", "scores", "processes"):
+        assert same(whole[key], resumed[key]), key
+
+
+def test_validation_shared_over_processes_gives_the_numbers_of_one(pair, tmp_path) -> None:
+    job = pair["jobs"]["whole"]
+    config = load(job["options"], job["overrides"], TrainConfig)
+    run = trainer.build_run(config, start=False)
+    state = pair["folder"] / "whole/stage1/training_states/4.state"
+    with pytest.raises(UserError, match=r"clips a step .*: 2 → 1"):
+        checkpoint.restore(run, state)
+    checkpoint.restore(run, state, allow_changed=True)
+    records = RunLog(tmp_path)
+    scores = validate(run, Validation.build(config, build(config.data.val)), records, StopRequest())
+    records.close()
+    assert scores["PSNR"] == run.scores[4]
+    assert set(run.scores) == {3, 4}
+
+
+def test_a_nan_in_one_process_stops_both_with_its_term_and_clip(pair) -> None:
+    first, second = pair["told"]["nan"]
+    assert first == second
+    assert "step 2: not finite: loss term pixel of disc" in first
+    assert "in process 1" in first
+
+
+def test_a_step_with_a_nan_is_left_out_in_both_and_counted(pair) -> None:
+    assert all(t.startswith("error step 4") or t.startswith("done") for t in pair["told"]["skip"])
+    state = final(pair["folder"] / "skip/stage1", 4)
+    assert state["skipped"] == (3, 3)  # the loss stays NaN from step 2 on
+    records = [json.loads(line) for line in (pair["folder"] / "skip/stage1/log.jsonl").read_text().splitlines()]
+    assert records[-1]["skipped"] == 3
+    assert all(torch.isfinite(v).all() for v in state["recipe"].values() if v.is_floating_point())
+
+
+def test_a_launcher_s_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with processes("cpu") as alone:
+        assert alone == Ranks()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="must set RANK, WORLD_SIZE, LOCAL_RANK"), processes("cpu"):
+        pass
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(UserError, match="RANK 2 of WORLD_SIZE 2"), processes("cpu"):
+        pass

@@ -1,0 +1,267 @@
+"""A run stopped anywhere and resumed ends where the uninterrupted one ends; a checkpoint is whole, or not there."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import options_and_start, same
+
+from keep import train as keep_train
+from keep.config.reading import load
+from keep.config.schema import TrainConfig
+from keep.training import checkpoint, trainer, validation
+from keep.training.distributed import Ranks
+from keep.utils import weight_files
+from keep.utils.errors import UserError
+
+# What could be lost on the way: a phase that begins, revived codes, two batches a step, a rate that follows the step.
+MORE = {
+    1: ["model.revive=2", "train.accumulate=2", "model.discriminator.norm=batch"],
+    2: ["train.warmup=2"],
+    3: ["model.gan_start=2", "train.optim_d.type=AdamW"],
+}
+
+
+def config(stage: int, clips: Path, root: Path, *more: str) -> TrainConfig:
+    path, overrides = options_and_start(stage, clips, root, "device=cpu", "log.image_interval=100", *more)
+    return load(path, overrides, TrainConfig)
+
+
+def command(stage: int, clips: Path, root: Path, *more: str) -> list[str]:
+    path, overrides = options_and_start(stage, clips, root, "device=cpu", *more)
+    return ["-opt", str(path), *(word for o in overrides for word in ("--set", o))]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_resumed_at_any_step_with_any_workers_the_end_is_the_same_bit_for_bit(stage, clips, tmp_path) -> None:
+    lower = ", degradation: [{type: Downsample}]" if stage > 1 else ""
+    val = f"data.val={{type: VideoClips, root: {clips}, size: 32, max_frames: 1{lower}}}"
+    more = [
+        *MORE[stage], val, "val.metrics=[PSNR]", "val.interval=2", "log.save_interval=1", "log.keep_last=9",
+        "log.safetensors=false",
+    ]  # fmt: skip
+    folder = trainer.train(config(stage, clips, tmp_path, *more))
+    whole = weight_files.load(folder / "training_states/4.state")
+    for step, workers in ((3, 0), (1, 2), (2, 1)):
+        again = config(stage, clips, tmp_path, *more, f"data.workers={workers}")
+        trainer.train(again, str(folder / f"training_states/{step}.state"))
+        state = weight_files.load(folder / "training_states/4.state")
+        for key in whole.keys() - {"options"}:
+            assert same(whole[key], state[key]), (key, step, workers)
+    assert whole["position"] == 4 * (2 if stage == 1 else 1)
+
+
+def test_the_newest_whole_checkpoint_is_found_and_a_damaged_one_is_told(clips, tmp_path, caplog) -> None:
+    folder = trainer.train(config(1, clips, tmp_path, "log.save_interval=1"))
+    cut, flipped = folder / "training_states/4.state", folder / "training_states/3.state"
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    (folder / "training_states/.5.state.abc").write_bytes(b"half")  # of a process killed while it wrote
+    (folder / "models/net_5.pth").write_bytes(b"its weights, which no state goes with")
+    again = config(1, clips, tmp_path)
+    assert checkpoint.find(again, "auto", Ranks()) == folder / "training_states/2.state"
+    assert caplog.text.count("is not whole") == 2
+    trainer.train(again, "auto")
+    assert {p.name for p in (folder / "training_states").iterdir()} == {"2.state", "4.state"}
+    assert not (folder / "models/net_5.pth").exists()
+    (aside,) = folder.glob("left_*")
+    assert {"3.state", "4.state"} <= {p.name for p in aside.iterdir()}
+
+
+def test_auto_resume_starts_a_new_run_and_leaves_a_finished_one_as_it_is(clips, tmp_path, capsys) -> None:
+    arguments = [*command(1, clips, tmp_path, "train.iters=2"), "--auto-resume"]
+    assert keep_train.main(arguments) == 0
+    folder = tmp_path / "stage1"
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.state")}
+    assert keep_train.main(arguments) == 0
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.state")} == before
+    assert "done already" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["stage1"]
+
+
+def test_changed_options_that_shape_the_result_are_refused_by_name(clips, tmp_path) -> None:
+    folder = trainer.train(config(1, clips, tmp_path, "train.iters=2"))
+    state = folder / "training_states/2.state"
+
+    def resume(*more: str, allow: bool = False) -> trainer.Run:
+        run = trainer.build_run(config(1, clips, tmp_path, *more), start=False)
+        checkpoint.restore(run, state, allow)
+        return run
+
+    with pytest.raises(UserError) as refused:
+        resume("train.optim.lr=1e-5", "model.perceptual={type: L1}", "seed=3", "model.pixel.weight=2", "log.interval=7")
+    for told in ("seed: 0 → 3", "train.optim.lr: 0.002 → 1e-05", "model.perceptual: null → L1", "model.pixel.weight"):
+        assert told in str(refused.value)
+    assert "log.interval" not in str(refused.value)
+    assert resume("train.optim.lr=1e-5", allow=True).options_of("net").lr == 1e-5
+    free = ["train.iters=9", "train.schedule={type: Constant}", "log.save_interval=1", "val.interval=1", "name=other"]
+    assert resume(*free, "data.workers=3", "threads=2", "train.optim.fused=true").step == 2
+    # The clips of a step may be split otherwise, not be others.
+    assert trainer.train(config(1, clips, tmp_path, "train.iters=2", "data.batch_size=2"), None) == folder
+    assert resume("train.accumulate=2").position == 4
+    with pytest.raises(UserError, match=r"clips a step \(batch_size × accumulate × processes\): 2 → 1"):
+        resume()
+
+
+class Disk:
+    """A disk that fails at its n-th write from now, and counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails_at, self.writes = 0, 0
+        disk = self
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                disk.writes += 1
+                if disk.writes == disk.fails_at:
+                    raise OSError(28, "No space left on device")
+                return super().write(data)
+
+        monkeypatch.setattr(os, "fdopen", lambda handle, mode: File(handle, mode))
+
+    def fail_at(self, count: int) -> None:
+        self.fails_at, self.writes = count, 0
+
+
+def test_a_write_that_fails_at_any_call_leaves_the_older_file(tmp_path, monkeypatch) -> None:
+    disk, path = Disk(monkeypatch), tmp_path / "1.state"
+    weight_files.save(path, {"step": 1, "weight": torch.zeros(3)})
+    calls = disk.writes
+    assert calls > 5
+    for n in range(1, calls + 1):
+        disk.fail_at(n)
+        with pytest.raises((OSError, RuntimeError)):  # torch tells a failed write as the latter
+            weight_files.save(path, {"step": 2, "weight": torch.ones(3)})
+        assert weight_files.damage(path) == ""
+        assert weight_files.load(path)["step"] == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["1.state"]
+
+
+def test_a_checkpoint_that_fails_at_any_of_its_files_leaves_the_run_resumable(clips, tmp_path, monkeypatch) -> None:
+    options = config(1, clips, tmp_path, "train.iters=2", "log.keep_last=1")
+    folder = trainer.train(options)
+    run = trainer.build_run(options, start=False)
+    checkpoint.restore(run, folder / "training_states/2.state")
+    run.step = 3
+    disk = Disk(monkeypatch)
+    disk.fail_at(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "prune", lambda *_: None)
+        checkpoint.save(run)
+    calls = disk.writes
+    (folder / "training_states/3.state").unlink()
+    before = (folder / "training_states/2.state").read_bytes()
+    for n in [1, 2, *range(calls // 8, calls, calls // 8), calls]:  # weights, their export, the state
+        disk.fail_at(n)
+        with pytest.raises((OSError, RuntimeError)):
+            checkpoint.save(run)
+        assert checkpoint.find(options, "auto", Ranks()) == folder / "training_states/2.state"
+        assert (folder / "training_states/2.state").read_bytes() == before
+        assert not list(folder.rglob(".*.state.*"))
+    disk.fail_at(0)
+    checkpoint.save(run)
+    assert checkpoint.find(options, "auto", Ranks()) == folder / "training_states/3.state"
+    assert not (folder / "training_states/2.state").exists()  # keep_last=1, and only now
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_save_that_fails_after_its_writes_leaves_the_older_file(call, tmp_path, monkeypatch) -> None:
+    weight_files.save(tmp_path / "1.state", {"a": 1})
+
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), fail)
+        with pytest.raises(OSError, match="Input/output"):
+            weight_files.save(tmp_path / "1.state", {"a": 2})
+    assert weight_files.load(tmp_path / "1.state") == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["1.state"]
+
+
+def test_the_newest_and_the_best_weights_stay(clips, tmp_path, monkeypatch) -> None:
+    scores = iter([{"PSNR": 20.0}, {"PSNR": 25.0}, {"PSNR": 22.0}, {"PSNR": 21.0}, {"PSNR": 10.0}])
+    monkeypatch.setattr(validation, "validate", lambda *_: next(scores))
+    val = f"data.val={{type: VideoClips, root: {clips}, size: 32}}"
+    more = [val, "val.metrics=[PSNR]", "val.interval=1", "log.keep_last=1", "log.keep_best=2", "train.iters=5"]
+    folder = trainer.train(config(1, clips, tmp_path, *more))
+    assert set(checkpoint.weights(folder)) == {2, 3, 5}
+    assert set(checkpoint.states(folder)) == {5}
+    assert weight_files.load(folder / "models/net_best.pth")["step"] == 2
+    assert weight_files.load(folder / "models/net_latest.safetensors")["step"] == "5"
+    with pytest.raises(UserError, match=r"log.best_metric: 'LPIPS' is not among val.metrics: PSNR"):
+        trainer.train(config(1, clips, tmp_path, *more, "log.best_metric=LPIPS"))
+    assert checkpoint.best_steps({1: 3.0, 2: 1.0, 3: float("nan"), 4: 1.0}, False, 2) == [2, 4]
+
+
+def test_weights_say_where_they_come_from(clips, tmp_path, caplog) -> None:
+    with caplog.at_level("INFO", "keep"):
+        folder = trainer.train(config(2, clips, tmp_path, "train.iters=1"))
+    digest = weight_files.load(folder / "models/net_1.pth")["pretrained"]["vqgan"]
+    assert f"sha256 {digest}" in caplog.text
+    assert "tensors of net" in caplog.text
+    assert "; not kalman_filter, code_transformer, cft, cfa" in caplog.text
+    content = weight_files.load(folder / "models/net_1.pth")
+    assert content["options"]["train"]["iters"] == 1
+    exported = weight_files.load(folder / "models/net_1.safetensors")
+    assert exported["weights"] == "params_ema"
+    assert same(dict(content["params_ema"]), exported["params"])
+
+
+def test_layout_may_change_at_a_resume_with_fused_optimizers(clips, tmp_path) -> None:
+    more = ["train.optim.fused=true", "train.optim_d.fused=true", "log.safetensors=false", "log.save_interval=2"]
+    folder = trainer.train(config(1, clips, tmp_path, *more))
+    plain = weight_files.load(folder / "models/net_4.pth")["params"]
+    again = config(1, clips, tmp_path, *more, "train.channels_last=true")
+    trainer.train(again, str(folder / "training_states/2.state"))
+    other = weight_files.load(folder / "models/net_4.pth")["params"]
+    assert (
+        max((plain[k] - other[k]).abs().max().item() for k in plain) < 2e-4
+    )  # rounding; moments in another order: 1e-3
+
+
+def test_weights_without_their_states_are_never_deleted(clips, tmp_path) -> None:
+    folder = trainer.train(config(1, clips, tmp_path, "log.save_interval=1"))
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "training_states").rename(elsewhere)
+    trainer.train(config(1, clips, tmp_path, "train.iters=5"), str(elsewhere / "3.state"))
+    (aside,) = folder.glob("left_*")
+    assert (aside / "net_4.pth").exists()
+    assert set(checkpoint.weights(folder)) == {3, 4, 5}
+
+
+def test_any_damage_of_a_state_is_noticed_without_a_crash(tmp_path) -> None:
+    path = tmp_path / "1.state"
+    weight_files.save(path, {"a": torch.arange(3)})
+    whole = path.read_bytes()
+    for i in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[i] ^= 0xFF
+        path.write_bytes(content)
+        if not checkpoint.unreadable(path):  # a byte that says nothing of the content, e.g. a time
+            weight_files.load(path)
+
+
+def test_scores_of_another_metric_or_of_deleted_weights_choose_nothing(clips, tmp_path, monkeypatch) -> None:
+    val = f"data.val={{type: VideoClips, root: {clips}, size: 32}}"
+    more = [val, "val.metrics=[PSNR, SSIM]", "val.interval=1", "log.save_interval=1", "log.safetensors=false"]
+    values = {"PSNR": iter([30.0, 20.0, 25.0, 21.0, 21.0, 22.0]), "SSIM": iter([0.9, 0.1, 0.2, 0.3, 0.3, 0.4])}
+    monkeypatch.setattr(validation, "validate", lambda *_: {k: next(v) for k, v in values.items()})
+    folder = trainer.train(config(1, clips, tmp_path, *more, "log.best_metric=PSNR"))
+    assert weight_files.load(folder / "models/net_best.pth")["step"] == 1
+    again = config(1, clips, tmp_path, *more, "log.best_metric=SSIM", "train.iters=5")
+    trainer.train(again, "auto")
+    assert weight_files.load(folder / "training_states/5.state")["scores"] == {4: 0.3, 5: 0.4}  # step 4 was judged anew
+    assert weight_files.load(folder / "models/net_best.pth")["step"] == 5
+
+
+def test_other_parts_with_rates_of_their_own_are_told(clips, tmp_path) -> None:
+    folder = trainer.train(config(2, clips, tmp_path, "train.iters=1"))
+    again = config(2, clips, tmp_path, "train.iters=2", "train.lr_scale={lq_encoder: 0.5, kalman_filter: 0.1}")
+    with pytest.raises(UserError, match=r"train.lr_scale must name the same parts"):
+        trainer.train(again, str(folder / "training_states/1.state"), allow_changed=True)

@@ -1,0 +1,416 @@
+"""The training loop: three stages in a row, phases, resume, EMA, and runs that must not start."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_runs import KEEP_NET, NET, ROOT, options_and_start
+
+from keep import train as keep_train
+from keep.config.reading import load
+from keep.config.registry import build
+from keep.config.schema import TrainConfig
+from keep.losses.pixel import L1
+from keep.training import checkpoint, dry_run, trainer
+from keep.training import run as keep_run
+from keep.training.ema import EMA
+from keep.training.schedules import Constant, Cosine, MultiStep
+from keep.utils import weight_files
+from keep.utils.errors import UserError
+
+
+def config(tiny, stage: int, *more: str) -> TrainConfig:
+    path, overrides = tiny(stage, *more)
+    return load(path, overrides, TrainConfig)
+
+
+def run(tiny, stage: int, *more: str, resume: str | None = None) -> Path:
+    return trainer.train(config(tiny, stage, *more), resume)
+
+
+@pytest.fixture
+def stage1(tiny) -> Path:
+    return run(tiny, 1)
+
+
+@pytest.fixture
+def stage2(tiny, stage1: Path) -> Path:
+    return run(tiny, 2)
+
+
+def test_three_stages_train_one_after_another_and_touch_only_their_parts(tiny, stage1: Path, stage2: Path) -> None:
+    stage3 = run(tiny, 3)
+    state = {
+        n: weight_files.load(folder / "models/net_latest.pth")["params"]
+        for n, folder in ((1, stage1), (2, stage2), (3, stage3))
+    }
+    start = {
+        n: weight_files.load(folder / "models/net_latest.pth")["params_ema"] for n, folder in ((1, stage1), (2, stage2))
+    }
+
+    def changed(before: dict, after: dict) -> set[str]:
+        return {k.split(".")[0] for k in after if k in before and not torch.equal(before[k], after[k])}
+
+    vqgan = {k.replace("encoder.", "hq_encoder.", 1) if k.startswith("encoder.") else k: v for k, v in start[1].items()}
+    assert changed(vqgan, state[2]) == set()  # E_H, codebook, generator stay stage I's
+    assert changed({k.replace("hq_", "lq_", 1): v for k, v in vqgan.items()}, state[2]) == {"lq_encoder"}
+    assert changed(start[2], state[3]) == {"cft", "cfa"}
+
+
+def test_a_run_s_folder_holds_options_logs_and_checkpoints(stage1: Path) -> None:
+    names = {p.relative_to(stage1).as_posix() for p in stage1.rglob("*") if p.is_file()}
+    assert {"options.yml", "train.log", "log.jsonl", "models/net_latest.pth", "models/net_4.pth"} <= names
+    assert {"training_states/2.state", "training_states/4.state"} <= names
+    assert any(n.startswith("tb/events") for n in names)
+    records = [json.loads(line) for line in (stage1 / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert "loss/gan" not in records[1]
+    assert {"loss/gan", "loss/d"} <= records[2].keys()  # gan_start=2: the third step is the first with it
+    assert load(stage1 / "options.yml", [], TrainConfig).train.iters == 4
+
+
+def test_a_resumed_run_ends_in_the_same_weights(tiny) -> None:
+    stage1 = run(tiny, 1, "model.revive=1")
+    whole = weight_files.load(stage1 / "models/net_4.pth")
+    assert run(tiny, 1, "model.revive=1", resume=str(stage1 / "training_states/2.state")) == stage1
+    (aside,) = stage1.glob("left_*")  # the first way from step 2 on
+    assert {p.name for p in aside.iterdir()} == {"4.state", "net_4.pth", "net_4.safetensors"}
+    records = [json.loads(line)["step"] for line in (stage1 / "log.jsonl").read_text().splitlines()]
+    assert records == [1, 2, 3, 4]
+    again = weight_files.load(stage1 / "models/net_4.pth")
+    for key in ("params", "params_ema"):
+        assert all(torch.equal(whole[key][k], again[key][k]) for k in whole[key])
+
+
+def test_resume_of_a_finished_state_or_a_foreign_file_is_refused(tiny, stage1: Path) -> None:
+    with pytest.raises(UserError, match=r"is at step 4, and train.iters is 4"):
+        run(tiny, 1, resume=str(stage1 / "training_states/4.state"))
+    with pytest.raises(UserError, match="not a training state"):
+        run(tiny, 1, resume=str(stage1 / "models/net_4.pth"))
+    changed = trainer.build_run(config(tiny, 1, "model.discriminator=null", "model.gan=null"), start=False)
+    with pytest.raises(UserError, match=r"another network than the options' VQGANModel: discriminator"):
+        checkpoint.restore(changed, stage1 / "training_states/2.state", allow_changed=True)
+
+
+def test_pruning_keeps_the_newest_also_after_going_back(tiny) -> None:
+    folder = run(tiny, 1, "log.save_interval=1", "log.keep_last=2")
+    states = folder / "training_states"
+    assert {p.name for p in states.iterdir()} == {"3.state", "4.state"}
+    run(tiny, 1, "log.save_interval=1", "log.keep_last=1", "train.iters=5", resume=str(states / "3.state"))
+    assert {p.name for p in states.iterdir()} == {"5.state"}
+
+
+def test_an_average_switched_on_at_resume_starts_from_the_loaded_weights(tiny) -> None:
+    folder = run(tiny, 1, "train.ema=0")
+    path, overrides = tiny(1, "train.ema=0.9")
+    started = trainer.build_run(load(path, overrides, TrainConfig), start=False)
+    checkpoint.restore(started, folder / "training_states/2.state", allow_changed=True)
+    assert started.ema is not None
+    live = dict(started.recipe.net.named_parameters())
+    assert all(torch.equal(v, live[k]) for k, v in started.ema.state_dict().items() if isinstance(v, torch.Tensor))
+
+
+def test_an_older_run_of_the_same_name_is_moved_aside(tiny, stage1: Path) -> None:
+    run(tiny, 1)
+    aside = [p for p in stage1.parent.iterdir() if p.name.startswith("stage1_archived_")]
+    assert len(aside) == 1
+    assert (aside[0] / "models/net_4.pth").is_file()
+
+
+def test_a_frozen_part_without_weights_stops_the_run_before_it_writes(tiny, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs stage I's VQGAN, but there is no file .*set pretrained\.vqgan"):
+        run(tiny, 2)
+    path, overrides = tiny(3)
+    config = load(path, overrides, TrainConfig).model_copy(update={"pretrained": {}})
+    with pytest.raises(UserError, match=r"no file is named: set pretrained\.keep"):
+        trainer.train(config)
+    with pytest.raises(UserError, match="did you mean 'vqgan'"):
+        run(tiny, 2, "pretrained.vqgen=x.pth")
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_names(tiny, stage1: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"checkpoint of another network .*codebook\.embedding\.weight is 16×8, not 32×8"
+    ):
+        run(tiny, 2, "model.net.codebook_size=32")
+
+
+def test_dry_run_runs_every_phase_and_writes_nothing(tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, overrides = tiny(1)
+    with caplog.at_level("INFO", "keep"):
+        dry_run.dry_run(load(path, overrides, TrainConfig))
+    text = caplog.text
+    assert "start (step 0)" in text
+    assert "adversarial (step 2)" in text
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_dry_run_without_data_says_so_and_uses_made_up_clips(
+    tiny, stage1: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, overrides = tiny(2, "data.train.root=nowhere", "data.train.clip_length=5")
+    with caplog.at_level("INFO", "keep"):
+        dry_run.dry_run(load(path, overrides, TrainConfig))
+    assert "data.train.root: there is no nowhere" in caplog.text
+    assert "made-up clips" in caplog.text
+    assert "one clip, of at most 2 frames" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny) -> None:
+    with pytest.raises(UserError, match=r"step \d: not finite: loss term pixel of disc\d \(position \d\)"):
+        run(tiny, 1, "train.optim.lr=1e30", "train.warmup=0")
+
+
+def test_validation_is_logged_with_the_weights_it_used(tiny, clips: Path) -> None:
+    val = f"{{type: VideoClips, root: {clips}, size: 32, max_frames: 3}}"
+    folder = run(tiny, 1, f"data.val={val}", "val.metrics=[PSNR, SSIM]", "val.interval=2")
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    scores = [r for r in records if "val/PSNR (ema)" in r]
+    assert [r["step"] for r in scores] == [2, 4]
+    assert 0 < scores[-1]["val/PSNR (ema)"] < 60
+
+
+def test_bad_clips_that_the_data_passes_over_are_told_and_counted(tiny, tmp_path: Path, caplog) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), np.uint8)
+    for clip in ("a", "b"):
+        (tmp_path / "data" / clip).mkdir(parents=True)
+        for t, frame in enumerate(frames):
+            cv2.imwrite(str(tmp_path / f"data/{clip}/{t:05d}.png"), frame)
+    (tmp_path / "data/b/00001.png").write_text("no image")
+    options = ("data.train.type=FrameFolders", f"data.train.root={tmp_path / 'data'}", "data.train.clip_length=3")
+    with pytest.raises(UserError, match=r"00001\.png"):
+        run(tiny, 1, *options)
+    ended = run(tiny, 1, *options, "data.train.on_bad=skip")
+    assert caplog.text.count("passed over") == 1
+    records = [json.loads(line) for line in (ended / "log.jsonl").read_text().splitlines()]
+    assert max(r.get("data/skipped", 0) for r in records) == 2  # two epochs of two clips
+
+
+def test_revived_codes_stay_in_use(tiny) -> None:
+    folder = run(tiny, 1, "model.revive=2")
+    state = weight_files.load(folder / "training_states/4.state")
+    assert "chosen" in state["recipe"]
+
+
+def test_ema_moves_towards_the_weights_and_swaps_in_and_out() -> None:
+    net = torch.nn.Linear(2, 2)
+    before = net.weight.detach().clone()
+    ema = EMA(net, 0.9)
+    with torch.no_grad():
+        net.weight += 1
+    ema.update()  # the first update's decay is 1/10
+    with ema.applied():
+        torch.testing.assert_close(net.weight, before + 0.9)
+    torch.testing.assert_close(net.weight, before + 1)
+
+
+def test_a_part_learns_at_its_own_rate_and_a_wrong_part_is_named(tiny, stage1: Path) -> None:
+    path, overrides = tiny(2, "train.lr_scale={kalman_filter: 0, lq_encoder: 0.5}", "train.warmup=0")
+    started = trainer.build_run(load(path, overrides, TrainConfig))
+    before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
+    trainer.train_step(started, [dry_run.dry_batch(started.config, None, started.device)])
+    after = started.recipe.net.state_dict()
+    changed = {k.split(".")[0] for k in after if not torch.equal(after[k], before[k])}
+    assert changed == {"lq_encoder", "code_transformer"}
+    rates = [g["lr"] for g in started.optimizers["net"].param_groups]
+    assert rates == pytest.approx([3e-3, 0.0, 1.5e-3])
+    with pytest.raises(UserError, match=r"train\.lr_scale\.kalman: no such part .* did you mean 'kalman_filter'"):
+        run(tiny, 2, "train.lr_scale={kalman: 0.1}")
+
+
+def test_schedules() -> None:
+    assert Constant()(2.0, 7, 10) == 2.0
+    step = MultiStep((3, 6), 0.5)
+    assert [step(1.0, s, 9) for s in (0, 2, 3, 5, 6)] == [1, 1, 0.5, 0.5, 0.25]
+    cosine = Cosine(0.1)
+    assert cosine(1.0, 0, 11) == 1.0
+    assert cosine(1.0, 5, 11) == pytest.approx(0.55)
+    assert cosine(1.0, 10, 11) == pytest.approx(0.1)
+
+
+def test_learning_rate_warms_up_and_follows_the_schedule(tiny) -> None:
+    folder = run(tiny, 1, "train.warmup=1", "train.optim.lr=1e-3", "train.schedule={type: Constant}")
+    rates = [json.loads(line)["lr/net"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose(rates, [0.5e-3, 1e-3, 1e-3, 1e-3])
+
+
+def step_of(config: TrainConfig, count: int = 1) -> tuple[trainer.Run, trainer.StepReport]:
+    """A run that has made its first step, on its first clips."""
+    started = trainer.build_run(config)
+    batches = next(trainer.batches_of_steps(started, build(config.data.train)))
+    return started, trainer.train_step(started, batches)
+
+
+def sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr)
+
+
+def test_accumulated_batches_give_what_one_large_batch_gives(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", sgd)
+    states = []
+    for size, count in ((2, 1), (1, 2)):
+        more = [f"data.batch_size={size}", f"train.accumulate={count}", "model.gan_start=0", "train.grad_clip=1"]
+        # What looks at a whole batch, batch norm and the adaptive weight, looks at each accumulated one.
+        alike = ["model.discriminator.norm=instance", "model.adaptive=false", "train.optim.lr=0.1"]
+        path, overrides = options_and_start(1, clips, tmp_path, *more, *alike)
+        started, report = step_of(load(path, overrides, TrainConfig))
+        states.append(started.recipe.state_dict() | {f"term {k}": v for k, v in report.terms.items()})
+    start = trainer.build_run(load(path, overrides, TrainConfig)).recipe.state_dict()
+    assert not torch.equal(states[0]["net.encoder.blocks.0.weight"], start["net.encoder.blocks.0.weight"])
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["train.amp=bf16", "train.channels_last=true"],
+        ["train.amp=bf16", "model.checkpoint_decoder=true", "train.optim.fused=true"],
+        ["train.on_nonfinite=skip", "train.grad_clip=0.5"],
+    ],
+)
+def test_speed_options_train_to_about_the_same_loss(more: list[str], clips: Path, tmp_path: Path) -> None:
+    path, overrides = options_and_start(3, clips, tmp_path, "model.gan_start=0")
+    _, plain = step_of(load(path, overrides, TrainConfig))
+    started, report = step_of(load(path, [*overrides, *more], TrainConfig))
+    assert report.terms.keys() == plain.terms.keys() == {"pixel", "temporal", "gan", "d"}
+    for name, value in report.terms.items():
+        assert value.item() == pytest.approx(plain.terms[name].item(), rel=0.1, abs=0.02)
+    assert all(p.dtype == torch.float32 for p in started.recipe.parameters())
+
+
+def test_recomputed_decoder_gives_the_same_gradients(clips: Path, tmp_path: Path) -> None:
+    gradients = []
+    for more in ("model.checkpoint_decoder=false", "model.checkpoint_decoder=true"):
+        path, overrides = options_and_start(3, clips, tmp_path, more)
+        started, _ = step_of(load(path, overrides, TrainConfig))
+        gradients.append({k: p.grad for k, p in started.recipe.net.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(g, gradients[1][k]) for k, g in gradients[0].items())
+
+
+def test_what_does_not_train_has_no_gradient_and_stays_in_evaluation_mode(clips: Path, tmp_path: Path) -> None:
+    path, overrides = options_and_start(3, clips, tmp_path)
+    started, _ = step_of(load(path, overrides, TrainConfig))
+    net = started.recipe.net
+    assert not net.generator.training
+    assert not net.hq_encoder.training
+    assert net.cft.training
+    assert all(p.grad is None for k, p in net.named_parameters() if not k.startswith(("cft", "cfa")))
+    started.recipe.eval()
+    started.recipe.train()
+    assert not net.generator.training
+
+
+def test_a_network_to_compile_is_named_as_the_model_names_it(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    path, overrides = options_and_start(1, clips, tmp_path, "train.compile=[net.generator, discriminator]")
+    trainer.build_run(load(path, overrides, TrainConfig))
+    assert compiled == ["Generator", "PatchGAN"]
+    with pytest.raises(UserError, match=r"train.compile: .* no network 'net.generatr'; did you mean 'net.generator'"):
+        trainer.build_run(load(path, [*overrides, "train.compile=[net.generatr]"], TrainConfig))
+
+
+def test_steps_that_are_not_finite_are_left_out_up_to_the_limit(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    path, overrides = options_and_start(1, clips, tmp_path, "train.on_nonfinite=skip", "train.max_skipped=2")
+    started = trainer.build_run(load(path, overrides, TrainConfig))
+    batches = next(trainer.batches_of_steps(started, build(started.config.data.train)))
+    loss = L1.forward
+    before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
+    monkeypatch.setattr(L1, "forward", lambda *a: loss(*a) * float("inf"))
+    assert trainer.train_step(started, batches).skipped
+    assert trainer.train_step(started, batches).skipped
+    assert all(torch.equal(v, before[k]) for k, v in started.recipe.net.state_dict().items())
+    with pytest.raises(UserError, match=r"loss term pixel of .*3 steps in a row, and train.max_skipped is 2"):
+        trainer.train_step(started, batches)
+    monkeypatch.setattr(L1, "forward", loss)
+    assert not trainer.train_step(started, batches).skipped
+    assert started.skipped == (0, 2)
+
+
+def test_gradients_that_no_loss_scale_mends_end_the_run(clips: Path, tmp_path: Path) -> None:
+    path, overrides = options_and_start(1, clips, tmp_path, "train.ema=0.9")
+    started = trainer.build_run(load(path, overrides, TrainConfig))
+    started.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    batches = next(trainer.batches_of_steps(started, build(started.config.data.train)))
+    for p in started.recipe.net.parameters():
+        p.register_hook(lambda g: g * float("nan"))
+    for _ in range(3):  # 4, 2, 1: overflows are normal with float16
+        assert not trainer.train_step(started, batches).skipped
+    assert started.ema is not None
+    assert started.ema.updates == 0
+    with pytest.raises(UserError, match="not finite: the gradient of net"):
+        trainer.train_step(started, batches)
+
+
+def test_a_bad_clip_in_a_worker_ends_the_process(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    (tmp_path / "data/a").mkdir(parents=True)
+    for t, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"data/a/{t:05d}.png"), frame)
+    (tmp_path / "data/a/00001.png").write_bytes(b"no image")
+    path, overrides = options_and_start(
+        1, tmp_path / "data", tmp_path, "data.train.type=FrameFolders", "data.workers=1", "data.train.clip_length=2"
+    )
+    arguments = [word for o in overrides for word in ("--set", o)]
+    done = subprocess.run(
+        [sys.executable, "-m", "keep.train", "-opt", str(path), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "00001.png: not an image" in done.stderr
+
+
+def test_a_full_gpu_is_told_with_what_to_turn_down(tiny, monkeypatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has …")
+
+    monkeypatch.setattr(trainer, "train_step", full)
+    with pytest.raises(UserError) as told:
+        run(tiny, 1, "data.batch_size=4", "train.accumulate=3")
+    assert "step 1: the memory of cpu is full (CUDA out of memory)" in str(told.value)
+    assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(told.value)
+    assert "smaller frames than data.train.size 32" in str(told.value)
+
+
+def test_true_is_not_a_number(tiny) -> None:
+    with pytest.raises(UserError, match=r"train\.iters: expected a number, not true or false"):
+        config(tiny, 1, "train.iters=true")
+    with pytest.raises(UserError, match=r"model\.pixel\.weight: expected a number"):
+        config(tiny, 1, "model.pixel.weight=false")
+
+
+SHIPPED = sorted(p for f in ("train", "tiny") for p in (ROOT / f"options/{f}").glob("stage*.yml"))
+SMALL = {  # what makes the released sizes small; the rest is as shipped
+    1: [*NET, "model.discriminator.channels=8", "model.discriminator.layers=2"],
+    2: [*KEEP_NET, "model.net.kalman_blocks=1", "model.net.kalman_gain_blocks=1"],
+    3: [*KEEP_NET, "model.net.kalman_blocks=1", "model.net.kalman_gain_blocks=1", "model.discriminator.channels=4"],
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_shipped_training_file_builds_and_makes_a_step(path: Path, clips: Path, tmp_path: Path, capsys) -> None:
+    stage = int(path.stem[5])
+    _, ours = options_and_start(stage, clips, tmp_path)
+    start = [o for o in ours if o.startswith("pretrained.")]
+    more = [
+        *SMALL[stage], *start, f"root={tmp_path}", "device=cpu", "model.net.norm_groups=1", "model.net.res_blocks=1",
+        "data.train.type=VideoClips", f"data.train.root={clips}", "data.train.size=32", "data.train.interval=[1]",
+        *(["model.perceptual=null"] if stage != 2 else []),  # its weights are a download
+    ]  # fmt: skip
+    if stage == 3:
+        net = load(path, more, TrainConfig).model.options["net"].build()
+        torch.save({"params": net.state_dict()}, tmp_path / "stage2/models/net_latest.pth")
+    arguments = ["-opt", str(path), "--dry-run", *(word for o in more for word in ("--set", o))]
+    assert keep_train.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "start (step 0)" in told
+    assert "dry run passed" in told
