@@ -3,8 +3,8 @@
     python -m scripts.bench.streaming face.mp4 -w WEIGHTS --out borders.png
 
 The public code starts its recurrence anew every 20 frames; :mod:`keep.inference.streaming` carries the state on. The
-change between neighbouring frames, |ŷ_t − ŷ_{t−1}|, is compared at the borders and elsewhere, for the gains too. Then the
-clip's frames are streamed to and fro, 20 and 200 of them, and the highest memory of either is noted.
+change between neighbouring frames, |ŷ_t − ŷ_{t−1}|, is compared at the borders and elsewhere, for the gains too. Then
+the clip's frames are streamed to and fro, 20 and 200 of them, and the highest memory of either is noted.
 """  # fmt: skip
 
 import argparse
