@@ -6,7 +6,6 @@ Any launcher will do that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MAS
 process and nothing here communicates.
 """  # fmt: skip
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
 from keep.utils.errors import UserError
+from keep.utils.launch import launched_ranks
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def processes(device: str) -> Iterator[Ranks]:
     Raises:
         UserError: the launcher's variables are not whole, or name a rank that cannot be.
     """
-    ranks = _from_environment()
+    ranks = Ranks(*launched_ranks(complete=True))
     if ranks.world == 1:
         yield ranks
         return
@@ -111,20 +111,6 @@ def processes(device: str) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     yield ranks  # after an error the process ends as it is: the others may wait for it, and the launcher ends them
     dist.destroy_process_group()
-
-
-def _from_environment() -> Ranks:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    given = {n: os.environ[n] for n in names if n in os.environ}
-    if "WORLD_SIZE" not in given:
-        return Ranks()
-    try:
-        rank, world, local = (int(given[n]) for n in names)
-    except (KeyError, ValueError):
-        raise UserError(f"the launcher must set {', '.join(names)} to numbers; got {given}") from None
-    if not 0 <= rank < world:
-        raise UserError(f"RANK {rank} of WORLD_SIZE {world} cannot be")
-    return Ranks(rank, world, local)
 
 
 class Replicated(DistributedDataParallel):

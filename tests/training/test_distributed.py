@@ -135,5 +135,5 @@ def test_a_launcher_s_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(UserError, match="RANK 2 of WORLD_SIZE 2"), processes("cpu"):
+    with pytest.raises(UserError, match="RANK=2 must be at least 0 and less than WORLD_SIZE=2"), processes("cpu"):
         pass
