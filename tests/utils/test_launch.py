@@ -28,7 +28,7 @@ def test_a_job_array_need_not_set_the_local_rank(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert launched_ranks() == (1, 2, 0)
-    with pytest.raises(UserError, match="must set RANK, WORLD_SIZE, LOCAL_RANK to numbers; got {'RANK': '1'"):
+    with pytest.raises(UserError, match="must set RANK, WORLD_SIZE, LOCAL_RANK to numbers; got"):
         launched_ranks(complete=True)
 
 
