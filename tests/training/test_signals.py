@@ -103,7 +103,7 @@ class Slow:
 def test_a_second_signal_ends_the_process_unless_it_is_an_echo() -> None:
     script = (
         "import os, signal, sys\n"
-        "from keep import signals\n"
+        "from keep.utils import signals\n"
         "signals.ECHO = float(sys.argv[1])\n"
         "with signals.StopRequest() as request:\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGUSR1)\n"
