@@ -66,7 +66,7 @@ def demo(argv: object = None) -> None:
     old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
     clips = {"old": old, "restored": restored, "truth": truth}
     contact_sheet({name: enlarged(clip) for name, clip in clips.items()}, OUT / "before_after.png", columns=3)
-    command("keep.data.tools.align", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
+    command("keep.data.tools", "align", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
     command("keep.test", "-opt", "options/nano/demo.yml")
     gather(OUT / "results" / "test")
     print(

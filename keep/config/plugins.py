@@ -10,9 +10,9 @@ from keep.utils.errors import UserError
 
 
 def import_registered() -> None:
-    """Import the packages whose modules register names."""
+    """Import the packages and modules that register names."""
     for package in (
-        "archs", "flow", "losses", "metrics", "degradation", "data", "faces", "models", "baselines",
+        "archs", "flow", "losses", "metrics", "degradation", "data.datasets", "faces", "models", "baselines",
         "training.schedules",
     ):  # fmt: skip
         importlib.import_module(f"keep.{package}")

@@ -30,7 +30,7 @@ INDEX = "index.json"
 class PackedClips(ClipDataset):
     """Clips in one file, which ``root`` names, as :func:`pack_clips` writes it."""
 
-    expects = "expected a file written by pack_clips"
+    expects = "expected a file written by keep-data pack"
 
     def find(self) -> list[Clip]:
         if self.root.is_dir():

@@ -1,4 +1,4 @@
-"""Clips whose low-quality twins are on disk already: the splits of ``keep/data/tools/splits.py``, or anybody's."""
+"""Clips whose low-quality twins are on disk already: those of ``keep-data splits``, or anybody's."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ class PairedClips(Dataset[dict[str, Any]]):
     Args:
         gt: the ground truth, a dataset of whole clips without degradation, e.g. {type: VideoClips, root: GT}.
         lq: folder that holds for every clip a folder of frames, CLIP/00000.png …, or a video, CLIP.mp4, frame for
-            frame; as keep/data/tools/splits.py writes it.
+            frame; as ``keep-data splits`` writes it.
 
     Raises:
         UserError: a twin is missing; later, one that has fewer or more frames, or whose size is no whole fraction.

@@ -1,14 +1,13 @@
 """Convert KEEP's weights between this project's layout and the two public ones.
 
-    python keep/inference/convert.py KEEP-b76feb75.pth keep.safetensors
-    python keep/inference/convert.py net_latest.pth keep_public.pth --layout public-v1.0.0 --params ema
-    python keep/inference/convert.py net_latest.pth half.safetensors --half    # float16: half the size
+    keep-weights convert KEEP-b76feb75.pth keep.safetensors
+    keep-weights convert net_latest.pth keep_public.pth --layout public-v1.0.0 --params ema
+    keep-weights convert net_latest.pth half.safetensors --half    # float16: half the size
 
 What IN holds is recognised. OUT's suffix says its format: .pth or .safetensors.
 """  # fmt: skip
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def convert(argv: Sequence[str] | None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     assert __doc__
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = cli.Parser(prog="keep-weights convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("input", metavar="IN", help=f"weights file, or a name: {', '.join([*SHIPPED, *PUBLISHED])}")
     p.add_argument("out", metavar="OUT", help="file to write")
     p.add_argument("--layout", choices=("ours", "public-v1.0.0", "public-v0.1.0"), default="ours", help="names in OUT")
@@ -55,7 +54,3 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(convert, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

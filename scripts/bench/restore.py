@@ -1,8 +1,8 @@
 """What restoring a video costs: seconds a frame by part, and peak memory against length.
 
-    python scripts/bench/restore.py                                   # time, 720p, the released network's size
-    python scripts/bench/restore.py --memory                          # peak memory of 300 and 3,000 frames
-    python scripts/bench/restore.py --video clip.mp4 -w KEEP          # a video and weights of your own
+    python -m scripts.bench.restore                                 # time, 720p, the released network's size
+    python -m scripts.bench.restore --memory                          # peak memory of 300 and 3,000 frames
+    python -m scripts.bench.restore --video clip.mp4 -w KEEP          # a video and weights of your own
 
 The video is synthetic (a drawn face that moves before noise, 1280×720), the weights random: neither changes the cost.
 Each measurement of memory is a process of its own; all of one run are compared with its first.

@@ -1,15 +1,14 @@
 """Cut the largest face out of photographs and videos, upright and at one size, as training data.
 
-    python -m keep.data.tools.align portraits faces/images --size 256
-    python -m keep.data.tools.align videos faces/videos --size 256
+    keep-data align portraits faces/images --size 256
+    keep-data align videos faces/videos --size 256
 
 A photograph becomes a PNG, a video becomes videos: one a shot, its landmarks smoothed over time (eq. (10)). For long
-raw videos with several people see keep/data/tools/collect.py. Files without a usable face are named; the exit status
+raw videos with several people see ``keep-data collect``. Files without a usable face are named; the exit status
 is 1 if nothing was written.
 """  # fmt: skip
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -34,7 +33,7 @@ GAP = 10
 """Frames without a found face that are bridged; a shot with a longer gap is left out."""
 
 
-def main(argv: Sequence[str] | None) -> int:
+def align(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     detector = network(DETECTORS, args.detector) if args.detector else default_detector()
     paths = [p for p in sorted(args.root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep.data.tools.align", description="aligned faces from photographs and videos")
+    p = Parser(prog="keep-data align", description="aligned faces from photographs and videos")
     p.add_argument("root", type=Path, help="folder that is searched, with all below it")
     p.add_argument("out", type=Path, help="folder to write, laid out alike")
     p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best that is at hand")
@@ -123,6 +122,6 @@ def refuse_small(path: Path, matrix: np.ndarray, args: argparse.Namespace) -> No
         raise UserError(f"{path}: the face is small: it would be enlarged {scale:.1f} times (--largest {args.largest})")
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> int:
     cv2.setNumThreads(1)
-    sys.exit(run(main))
+    return run(align, argv)

@@ -1,8 +1,8 @@
 """Clips of one person each, aligned, from raw videos: as the test set of real faces was made (supplement A.4).
 
-    python -m keep.data.tools.collect raw_videos datasets/wild
-    python -m keep.data.tools.collect raw_videos datasets/mine --val 10 --min-face 256 --min-sharpness 60 --codec ffv1
-    python -m keep.data.tools.collect talk.mp4 out --detector YuNet=yunet.onnx --every 3 --identity Dlib
+    keep-data collect raw_videos datasets/wild
+    keep-data collect raw_videos datasets/mine --val 10 --min-face 256 --min-sharpness 60 --codec ffv1
+    keep-data collect talk.mp4 out --detector YuNet=yunet.onnx --every 3 --identity Dlib
 
 Each video is cut into shots; in each shot faces are found and joined into tracks; a track's landmarks are smoothed by
 eq. (10), and it becomes clips of 100 to 300 frames, cropped to 512×512 on the FFHQ template. Writes
@@ -42,7 +42,7 @@ from keep.faces.detect import default_detector
 from keep.utils.errors import UserError
 
 
-def collect(argv: Sequence[str] | None = None) -> int:
+def collect(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     import_registered()
     paths = find(args.raw)
@@ -92,7 +92,7 @@ def told_frames(path: Path) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep.data.tools.collect", description="aligned one-person clips from raw videos")
+    p = Parser(prog="keep-data collect", description="aligned one-person clips from raw videos")
     p.add_argument("raw", type=Path, help="a video, or a folder that is searched with all below it")
     p.add_argument("out", type=Path, help="folder to write")
     p.add_argument(
@@ -159,5 +159,5 @@ def flat_name(path: Path, raw: Path) -> str:
     return path.stem if path == raw else "__".join(path.relative_to(raw).with_suffix("").parts)
 
 
-if __name__ == "__main__":
-    sys.exit(run(collect))
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(collect, argv)

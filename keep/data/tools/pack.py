@@ -1,9 +1,9 @@
 """Pack folders of clips into one file, to move a small set to another machine.
 
-    python -m keep.data.tools.pack datasets/my_videos my_videos.zip               # the video files as they are
-    python -m keep.data.tools.pack datasets/my_videos my_videos.zip --codec libx264 --size 512   # key frames every 12
-    python -m keep.data.tools.pack datasets/VFHQ/train vfhq.zip --codec libx264 --crf 12
-    python -m keep.data.tools.pack faces/videos faces.zip --photographs faces/images --size 256 --codec libx264
+    keep-data pack datasets/my_videos my_videos.zip               # the video files as they are
+    keep-data pack datasets/my_videos my_videos.zip --codec libx264 --size 512   # key frames every 12
+    keep-data pack datasets/VFHQ/train vfhq.zip --codec libx264 --crf 12
+    keep-data pack faces/videos faces.zip --photographs faces/images --size 256 --codec libx264
 
 Encoded again, with many key frames, a clip is read several times faster than from a video of the web. A
 photograph becomes a clip of one frame, which ``move_stills`` makes longer ones of. Sizes for options/small and
@@ -12,7 +12,6 @@ Train on it where it is, nothing to unpack: ``--set data.train.type=PackedClips 
 """  # fmt: skip
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from keep.data.tools.splits import layout
 from keep.utils.errors import UserError
 
 
-def pack(argv: Sequence[str] | None = None) -> None:
+def pack(argv: Sequence[str] | None) -> None:
     args = parse(argv)
     import_registered()
     kinds = {root: args.type or layout(root) for root in args.roots} | dict.fromkeys(args.photographs, "ImageFolder")
@@ -41,7 +40,7 @@ def pack(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep.data.tools.pack", description="pack folders of clips into one file")
+    p = Parser(prog="keep-data pack", description="pack folders of clips into one file")
     p.add_argument("roots", type=Path, nargs="+", metavar="root", help="folders of videos, or of folders of frames")
     p.add_argument("out", type=Path, help="the file to write (.zip)")
     p.add_argument(
@@ -69,5 +68,5 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
-    sys.exit(run(pack))
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(pack, argv)

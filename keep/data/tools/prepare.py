@@ -1,7 +1,7 @@
 """Check a VFHQ or VFHQ-Test tree, list its clips for training, and make a smaller copy of it if asked.
 
-    python -m keep.data.tools.prepare VFHQ/frames --landmarks VFHQ/landmarks --index VFHQ/meta_info.txt
-    python -m keep.data.tools.prepare VFHQ-Test/GT --out VFHQ-Test/GT256 --size 256
+    keep-data prepare VFHQ/frames --landmarks VFHQ/landmarks --index VFHQ/meta_info.txt
+    keep-data prepare VFHQ-Test/GT --out VFHQ-Test/GT256 --size 256
 
 What is looked at, with the layout that is expected (as VFHQ's own extraction script and KEEP's public dataset code
 read it):
@@ -21,7 +21,6 @@ import argparse
 import os
 import re
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -64,7 +63,7 @@ class Clip:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(argv: Sequence[str] | None = None) -> int:
+def prepare(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     if not args.root.is_dir():
         raise UserError(f"{args.root}: no such folder")
@@ -99,7 +98,7 @@ def prepare(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep.data.tools.prepare", description="check, list and resize a VFHQ tree")
+    p = Parser(prog="keep-data prepare", description="check, list and resize a VFHQ tree")
     p.add_argument("root", type=Path, help="folder of the clips' folders")
     p.add_argument("--landmarks", type=Path, metavar="FOLDER", help="folder of landmark files, one a clip")
     p.add_argument("--meta-info", type=Path, metavar="FILE", help="text file of the clips that should be there")
@@ -350,5 +349,5 @@ def summary(clips: list[Clip], args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    sys.exit(run(prepare))
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(prepare, argv)

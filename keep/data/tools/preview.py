@@ -1,7 +1,7 @@
 """What the network will see: a contact sheet, a short clip, and what each step of making it costs.
 
-    python -m keep.data.tools.preview -opt options/train/stage2_kalman.yml
-    python -m keep.data.tools.preview -opt options/test/vfhq_heavy.yml --clips 3 --out look
+    keep-data preview -opt options/train/stage2_kalman.yml
+    keep-data preview -opt options/test/vfhq_heavy.yml --clips 3 --out look
 
 Takes the options file of a training or a test and writes into ``--out``
 
@@ -14,7 +14,6 @@ more than this machine has cores).
 
 import json
 import os
-import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -61,8 +60,8 @@ class Sample:
     side: int
 
 
-def preview(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser("keep.data.tools.preview", "Show what the network will see, and what making it costs.")
+def preview(argv: Sequence[str] | None) -> None:
+    parser = cli.parser("keep-data preview", "Show what the network will see, and what making it costs.")
     parser.add_argument("--part", help="which data: train or val, or a test's split (default: the first)")
     parser.add_argument("--clips", type=int, default=6, help="samples to show (6)")
     parser.add_argument("--first", type=int, default=0, help="position of the first of them (0)")
@@ -216,5 +215,5 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(preview))
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(preview, argv)

@@ -1,7 +1,7 @@
 """Degraded test splits on disk, from a folder of ground-truth clips.
 
-    python -m keep.data.tools.splits datasets/VFHQ-Test/GT datasets/VFHQ-Test/splits
-    python -m keep.data.tools.splits GT splits --levels heavy my_level.yml --format h264 --seed 1
+    keep-data splits datasets/VFHQ-Test/GT datasets/VFHQ-Test/splits
+    keep-data splits GT splits --levels heavy my_level.yml --format h264 --seed 1
 
 Writes ``OUT/mild``, ``OUT/medium`` and ``OUT/heavy``: the levels of table A1 as ``options/degradation/*.yml`` hold
 them, every clip as lossless frames or as the H.264 stream itself, and a ``manifest.json`` of what was drawn. They are
@@ -40,11 +40,11 @@ from keep.degradation.pipeline import Pipeline
 from keep.utils.errors import UserError
 from keep.utils.visual import console_table
 
-LEVELS = Path(__file__).resolve().parents[3] / "options" / "degradation"
+LEVELS = Path(__file__).with_name("levels")  # a link to options/degradation, whose files a wheel holds
 BASE_SIZE = 512  # px: the side of the frames that table A1's σ is meant for
 
 
-def make_splits(argv: Sequence[str] | None = None) -> int:
+def make_splits(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     import_registered()
     kind = args.type or layout(args.gt)
@@ -83,7 +83,7 @@ def make_splits(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep.data.tools.splits", description="degraded test splits on disk")
+    p = Parser(prog="keep-data splits", description="degraded test splits on disk")
     p.add_argument("gt", type=Path, help="folder of ground-truth clips: videos, or folders of frames")
     p.add_argument("out", type=Path, help="folder that will hold one folder a level")
     p.add_argument(
@@ -314,5 +314,5 @@ def sha256(parts: Iterable[bytes]) -> str:
     return sha.hexdigest()
 
 
-if __name__ == "__main__":
-    sys.exit(run(make_splits))
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(make_splits, argv)

@@ -45,7 +45,7 @@ def test_photographs_and_videos_become_aligned_crops(tmp_path: Path, capsys) -> 
     cv2.imwrite(str(source / "empty.png"), np.full((120, 160, 3), 90, np.uint8))
     write_video(source / "b/clip.mkv", np.stack([picture()] * 6), fps=25, codec="ffv1")
     arguments = [str(source), str(tmp_path / "out"), "--size", "64", "--min-frames", "5"]
-    assert cli.run(align_faces.main, arguments) == 0
+    assert cli.run(align_faces.align, arguments) == 0
     told = capsys.readouterr().out
     assert "3 written, 1 files left out" in told
     assert "empty.png: no face found" in told
@@ -60,24 +60,24 @@ def test_photographs_and_videos_become_aligned_crops(tmp_path: Path, capsys) -> 
 def test_small_faces_are_left_out(tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in/a.png"), picture())
-    assert cli.run(align_faces.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--size", "256"]) == 1
+    assert cli.run(align_faces.align, [str(tmp_path / "in"), str(tmp_path / "out"), "--size", "256"]) == 1
     assert "it would be enlarged 4.3 times" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
 def test_the_detector_can_be_named(tmp_path: Path, capsys) -> None:
     for text, told in (("YuNett", "no face detector"), ("YuNet=none.onnx", "no file none.onnx")):
-        assert cli.run(align_faces.main, [str(tmp_path), str(tmp_path / "out"), "--detector", text]) == 2
+        assert cli.run(align_faces.align, [str(tmp_path), str(tmp_path / "out"), "--detector", text]) == 2
         assert told in capsys.readouterr().err
 
 
 def test_an_output_folder_that_cannot_be_is_told(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.os, "access", lambda *_: False)
-    assert cli.run(align_faces.main, [str(tmp_path), str(tmp_path / "new/out")]) == 2
+    assert cli.run(align_faces.align, [str(tmp_path), str(tmp_path / "new/out")]) == 2
     told = capsys.readouterr().err
     assert told == f"error: {tmp_path}/new/out: cannot be the output folder: {tmp_path} cannot be written to\n"
 
 
 def test_an_empty_folder_is_told(tmp_path: Path, capsys) -> None:
-    assert cli.run(align_faces.main, [str(tmp_path), str(tmp_path / "out")]) == 2
+    assert cli.run(align_faces.align, [str(tmp_path), str(tmp_path / "out")]) == 2
     assert "no photographs and no videos" in capsys.readouterr().err

@@ -1,0 +1,16 @@
+"""``keep-weights TOOL …``, also ``python -m keep.inference TOOL …``: tools for weight files."""
+
+import sys
+from collections.abc import Sequence
+
+from keep.utils.subcommands import run_tool
+
+TOOLS = {"convert": ("keep.inference.convert", "convert weights between this project's layout and the public ones")}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_tool("keep-weights", "Work on files of KEEP's weights.", TOOLS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
