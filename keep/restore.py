@@ -21,6 +21,7 @@ from keep.config import cli
 from keep.data.mux import RATES, WRITTEN, Codec, list_images
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 from keep.utils.logging import log, to_console
 
 BROKEN = 3  # exit status: restored, but frames of the input were lost
@@ -164,10 +165,7 @@ def command(argv: Sequence[str] | None) -> int:
             old.unlink(missing_ok=True)
     problems = restore_all(pending, args, many)[1] if pending else []
     if problems:
-        output.mkdir(parents=True, exist_ok=True)
-        temporary = failures.with_name(f".{failures.name}")
-        temporary.write_text("".join(f"{line}\n" for line in problems), encoding="utf-8")
-        temporary.replace(failures)
+        write_file(failures, "".join(f"{line}\n" for line in problems))
         log.warning(f"rank {rank}: {len(problems)} of {len(pending)} videos failed or were broken, see {failures}")
     return 0
 

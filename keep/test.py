@@ -51,8 +51,8 @@ from keep.metrics.base import SetMetric, build_metrics
 from keep.metrics.faces import default_detector
 from keep.utils.devices import prepare
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 from keep.utils.logging import log, to_console
-from keep.utils.visual import write_file
 
 T = TypeVar("T")
 PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 
 FORMAT = 1
 
@@ -40,7 +40,7 @@ class LQCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                _write(path, json.dumps(wanted, indent=1).encode())
+                write_file(path, json.dumps(wanted, indent=1))
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"lq_cache: {path}: cannot be used: {error}") from None
@@ -67,8 +67,7 @@ class LQCache:
         strip = cv2.cvtColor(clip.reshape(-1, *clip.shape[2:]), cv2.COLOR_RGB2BGR)
         data = cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, data)
+            write_file(path, data)
         except OSError as error:
             raise UserError(f"lq_cache: {path}: cannot write: {error}") from None
 
@@ -100,9 +99,3 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
 def digest(value: Any) -> str:
     """A short hash of JSON data."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)

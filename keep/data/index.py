@@ -14,6 +14,7 @@ from typing import Any
 
 from keep.data.images import by_number
 from keep.utils.downloads import cache_folder
+from keep.utils.io import write_file
 
 FORMAT = 1
 FILE_NAME = ".keep_index.json"
@@ -80,11 +81,8 @@ class FolderIndex:
             return
         for place in self.places:
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
                 content = {**_read(place), "format": FORMAT, self.kind: self._used}
-                temporary = place.with_name(f"{place.name}.{os.getpid()}")
-                temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-                temporary.replace(place)
+                write_file(place, json.dumps(content, separators=(",", ":")))
                 return
             except OSError:
                 continue

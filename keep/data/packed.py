@@ -21,6 +21,7 @@ from keep.config.registry import DATASETS
 from keep.data.clips import Clip, ClipDataset, VideoClips
 from keep.data.video_io import Timeline, read_timeline, read_video, write_video
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite
 
 FORMAT = 1
 INDEX = "index.json"
@@ -105,11 +106,14 @@ def pack_clips(
             raise UserError(f"pack_clips: {what}; encode with libx264 or ffv1")
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot write: there is no folder {path.parent}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     entries: list[dict[str, Any]] = []
     pending = [(dataset, number) for dataset in sources for number in range(len(dataset.clips))]
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as scratch:
+        with (
+            AtomicWrite(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+            tempfile.TemporaryDirectory() as scratch,
+        ):
             for dataset, number in tqdm(pending, desc=f"packing {path}", unit=" clips", delay=2):
                 prefix = f"{dataset.root.name}/" if len(sources) > 1 else ""
                 for name, file, timeline in _files(dataset, number, codec, crf, keyint, piece, Path(scratch)):
@@ -121,11 +125,8 @@ def pack_clips(
             if times > 1:
                 raise UserError(f"pack_clips: {times} clips are named {double}; rename them, or their folders")
             archive.writestr(INDEX, json.dumps({"format": FORMAT, "clips": entries}))
-        temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _files(

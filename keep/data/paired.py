@@ -53,7 +53,9 @@ class PairedClips(Dataset[dict[str, Any]]):
             if (path := self.lq / f"{name}{suffix}").is_file():
                 return (path,)
         folder = self.lq / name
-        names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES] if folder.is_dir() else []
+        if not folder.is_dir():
+            return ()
+        names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
         return tuple(folder / n for n in sorted(names, key=by_number))
 
     def __len__(self) -> int:

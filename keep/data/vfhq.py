@@ -49,7 +49,7 @@ class VFHQ(FrameFolders):
         clips = super().find() if self.meta_info is None else self._listed(self.meta_info)
         if self.landmarks is None:
             return clips
-        files = {p.name: p.stat() for p in self.landmarks.iterdir() if p.suffix == ".txt"}
+        files = {p.name: p.stat() for p in self.landmarks.iterdir() if p.suffix == ".txt" and p.name[0] != "."}
         kept = []
         for clip in clips:
             file = files.get(f"{_last(clip.name)}.txt")

@@ -4,7 +4,6 @@ All frames are uint8 (H, W, 3) RGB. Decoding uses one thread, since loader worke
 """
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +19,7 @@ from av.stream import Disposition
 
 from keep.degradation.codec import pad_to_even, repeatable, require_encoder
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg"})
 BT601 = 6  # FFmpeg's number for the SMPTE 170M matrix
@@ -187,16 +187,13 @@ def write_video(
     require_encoder(codec)
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot write: there is no folder {path.parent}")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         options = {} if codec == "ffv1" else {"crf": str(crf)}
         options |= {} if keyint is None else {"g": str(keyint)}
-        _encode(temporary, frames, Fraction(fps).limit_denominator(100_000), codec, options, pix_fmt, name=path)
-        temporary.replace(path)
+        with AtomicWrite(path) as temporary:
+            _encode(temporary, frames, Fraction(fps).limit_denominator(100_000), codec, options, pix_fmt, name=path)
     except av.error.FFmpegError as error:
         raise UserError(f"{path}: cannot write it with {codec}, {pix_fmt}: {_reason(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_rgb(frame: Any) -> np.ndarray:

@@ -25,6 +25,7 @@ from keep.training.ema import EMA
 from keep.training.run import Run
 from keep.utils import weight_files
 from keep.utils.errors import UserError
+from keep.utils.io import link_or_copy, remove_hidden_files, write_file
 from keep.utils.logging import log
 
 MAY_CHANGE = (
@@ -74,7 +75,7 @@ def save_weights(run: Run) -> None:
             weights["params_ema"] = {k: v.clone() for k, v in run.recipe.net.state_dict().items()}
     path = weights_path(run.folder, run.step)
     weight_files.save(path, {**weights, **about})
-    weight_files.copy(path, path.with_name("net_latest.pth"))
+    link_or_copy(path, path.with_name("net_latest.pth"))
     if run.config.log.safetensors:
         which = list(weights)[-1]
         text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
@@ -82,7 +83,7 @@ def save_weights(run: Run) -> None:
         weight_files.save_safetensors(
             exported, weights[which], {"format": "pt", "layout": "ours", "weights": which, **text}
         )
-        weight_files.copy(exported, path.with_name("net_latest.safetensors"))
+        link_or_copy(exported, path.with_name("net_latest.safetensors"))
 
 
 def save_state(run: Run) -> None:
@@ -189,7 +190,7 @@ def link(path: Path, name: str) -> None:
     for source in (path, path.with_suffix(".safetensors")):
         target = path.with_name(name + source.suffix)
         if source.exists():
-            weight_files.copy(source, target)
+            link_or_copy(source, target)
         else:
             target.unlink(missing_ok=True)
 
@@ -333,11 +334,9 @@ def open_folder(run: Run, fresh: bool) -> None:
             log.info(f"{folder} was there already; it is now {aside}")
         folder.mkdir(parents=True, exist_ok=True)
         for part in ("models", "training_states"):
-            weight_files.remove_unfinished(folder / part)
+            remove_hidden_files(folder / part)
         leave_later_steps(folder, run.step, stamp)
-        temporary = folder / ".options.yml"
-        temporary.write_text(to_yaml(run.config), encoding="utf-8")
-        temporary.replace(folder / "options.yml")
+        write_file(folder / "options.yml", to_yaml(run.config))
     run.ranks.barrier()
 
 

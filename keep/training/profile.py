@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from keep.config.schema import ProfileOptions
+from keep.utils.io import AtomicWrite, write_file
 from keep.utils.logging import log
 
 NOTHING = nullcontext()
@@ -90,7 +91,7 @@ class Profiler:
 
     def _write_table(self) -> None:
         text = table(self.rows)
-        _replace(self.folder / "steps.md", text)
+        write_file(self.folder / "steps.md", text)
         log.info(f"profile of {len(self.rows)} steps:\n{text}")
 
     def _start_trace(self) -> None:
@@ -108,11 +109,10 @@ class Profiler:
 
     def _write_trace(self, trace: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / ".trace.json.gz"
-        trace.export_chrome_trace(str(temporary))
-        temporary.replace(self.folder / "trace.json.gz")
+        with AtomicWrite(self.folder / "trace.json.gz") as temporary:
+            trace.export_chrome_trace(str(temporary))
         order = f"self_{'cuda' if self.device.type == 'cuda' else 'cpu'}_time_total"
-        _replace(self.folder / "operators.txt", trace.key_averages().table(sort_by=order, row_limit=40))
+        write_file(self.folder / "operators.txt", trace.key_averages().table(sort_by=order, row_limit=40))
         log.info(f"wrote the trace {self.folder / 'trace.json.gz'}")
 
 
@@ -136,10 +136,3 @@ def table(rows: list[dict[str, float]]) -> str:
         mean, median = statistics.fmean(seconds), statistics.median(seconds)
         lines.append(f"| {name} | {mean:.4f} | {median:.4f} | {sum(seconds) / total:.1%} |")
     return "\n".join(lines) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

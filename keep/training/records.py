@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from keep.config.schema import WandbOptions
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -116,9 +117,7 @@ def cut_records(path: Path, step: int) -> None:
             continue
         if record["step"] <= step:
             kept.append(f"{line}\n")
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, "".join(kept))
 
 
 def open_board(folder: Path, last_step: int) -> Any:

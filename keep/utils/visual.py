@@ -5,7 +5,6 @@ temporary name in its folder and then renamed.
 """
 
 import math
-import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 
 MIN_PANEL = 256  # px: the narrowest panel whose caption is comfortably read
 GAP = 6  # px between panels
@@ -401,15 +401,3 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
         return cv2.imencode(f".{suffix}", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
     except cv2.error:
         raise UserError(f"no image format is named {suffix!r}; use .png or .jpg") from None
-
-
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all; its folder is made if need be."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

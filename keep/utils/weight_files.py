@@ -1,20 +1,17 @@
 """Checkpoints: written whole or not at all, read without running code, and filled in with nothing left over."""
 
-import contextlib
 import json
-import os
 import pickle
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 import torch.nn as nn
 
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite
 
 State = Mapping[str, torch.Tensor]
 
@@ -24,7 +21,9 @@ def save(path: Path, content: Any) -> None:
 
     File and folder are both synced: after a power cut too, one of the two is there, whole.
     """
-    _write(path, lambda file: torch.save(content, file))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
+        torch.save(content, file)
 
 
 def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> None:
@@ -37,38 +36,9 @@ def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> N
         v = v.detach().cpu().contiguous()
         tensors[k] = v.clone() if v.data_ptr() in places else v  # the format refuses two names for one memory
         places.add(v.data_ptr())
-    _write(path, lambda file: file.write(safetensors.torch.save(tensors, metadata=dict(metadata))))
-
-
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` last. Some network file systems cannot; there they last as they do."""
-    handle = os.open(folder, os.O_RDONLY)
-    with contextlib.suppress(OSError):
-        os.fsync(handle)
-    os.close(handle)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed process left half written in ``folder``."""
-    for path in folder.glob(".*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
+        file.write(safetensors.torch.save(tensors, metadata=dict(metadata)))
 
 
 def damage(path: Path) -> str:
@@ -79,12 +49,6 @@ def damage(path: Path) -> str:
             return f"its part {broken} is damaged" if broken else ""
     except Exception as error:  # damaged bytes make zipfile raise a dozen kinds
         return str(error) or type(error).__name__
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load(path: Path | str) -> Any:
@@ -193,19 +157,3 @@ def check_fit(own: State, state: State, path: Path | str, what: str) -> None:
 
 def _size(tensor: torch.Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "scalar"
-
-
-def copy(source: Path, target: Path) -> None:
-    """``target`` becomes ``source`` in one step, as a hard link where the file system has them."""
-    if target.exists() and target.samefile(source):
-        return
-    temporary = target.with_name(f".{target.name}.new")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-    temporary.replace(target)
-    _sync_folder(target.parent)

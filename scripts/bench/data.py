@@ -43,7 +43,8 @@ from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
 from keep.utils.errors import UserError
-from keep.utils.visual import markdown_table, write_file
+from keep.utils.io import write_file
+from keep.utils.visual import markdown_table
 
 SIZE, LENGTH = 512, 8
 Clock = dict[str, float]

@@ -33,7 +33,8 @@ from keep.flow.gmflow import GMFlow
 from keep.inference.fast import accelerate, keep_freed_memory
 from keep.utils.devices import prepare
 from keep.utils.errors import UserError
-from keep.utils.visual import markdown_table, write_file
+from keep.utils.io import write_file
+from keep.utils.visual import markdown_table
 
 SEED = 0
 SMALL: dict[str, Any] = {

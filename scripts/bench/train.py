@@ -40,6 +40,7 @@ from keep.training.trainer import train, train_step
 from keep.utils import weight_files
 from keep.utils.devices import pick_device, prepare
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 from keep.utils.logging import to_console
 from keep.utils.visual import markdown_table
 from scripts.bench.inference import Clock, machine, moving_clip, peak_of_memory, say, start_of_memory
@@ -118,8 +119,10 @@ def bench(argv: Sequence[str] | None = None) -> None:
     text = "\n".join([head, *tables])
     print(text, end="")
     if args.out:
-        replace(args.out, text)
-        replace(args.out.with_suffix(".json"), json.dumps({"machine": head.strip(), "rows": results}, indent=1) + "\n")
+        write_file(args.out, text)
+        write_file(
+            args.out.with_suffix(".json"), json.dumps({"machine": head.strip(), "rows": results}, indent=1) + "\n"
+        )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -366,12 +369,6 @@ def made_up_videos(folder: Path, size: int) -> list[str]:
         frames = ((moving_clip(1, 64, size)[0].roll(n * 7, -2) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
         write_video(folder / f"{n}.mp4", frames, fps=25)
     return ["data.train.type=VideoClips", f"data.train.root={folder}"]
-
-
-def replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

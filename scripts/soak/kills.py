@@ -35,6 +35,7 @@ from keep.config.cli import run
 from keep.data.video_io import write_video
 from keep.utils import weight_files
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 from keep.utils.visual import console_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,14 +249,15 @@ def resumed_at(said: str) -> int | None:
 def look(folder: Path) -> tuple[int, str]:
     """The newest training state in the folder (0: none yet), and what is wrong with any checkpoint there."""
     newest = 0
-    for path in [*(folder / "training_states").glob("*.state"), *(folder / "models").glob("*.pth")]:
+    # Hidden names are files that a kill left unfinished.
+    for path in [*(folder / "training_states").glob("[!.]*.state"), *(folder / "models").glob("[!.]*.pth")]:
         try:
             torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever torch says of a file that is not whole
             return newest, f"{path.name} is not whole: {error}"
         if path.suffix == ".state":
             newest = max(newest, int(path.stem))
-    for path in (folder / "models").glob("*.safetensors"):
+    for path in (folder / "models").glob("[!.]*.safetensors"):
         try:
             weight_files.load(path)
         except UserError as error:
@@ -351,9 +353,7 @@ def report(args: argparse.Namespace, kills: list[Kill], mistakes: list[str], who
             "passed": not mistakes, "mistakes": mistakes, "seed": args.seed, "iters": args.iters,
             "save_every": SAVE_EVERY, "table": rows, "kills": [asdict(k) for k in kills],
         }  # fmt: skip
-        temporary = args.out.with_name(args.out.name + ".tmp")
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(args.out)
+        write_file(args.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

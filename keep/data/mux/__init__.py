@@ -6,7 +6,6 @@ colour tags, pixel shape, audio, subtitles, chapters and metadata of the source 
 cannot is counted.
 """
 
-from keep.data.mux.claim import claim
 from keep.data.mux.colours import Colours
 from keep.data.mux.folder import RATES, FrameFolder, FrameWriter, list_images
 from keep.data.mux.remux import remux
@@ -15,5 +14,5 @@ from keep.data.mux.writer import WRITTEN, Codec, Source, VideoWriter
 
 __all__ = [
     "RATES", "WRITTEN", "Codec", "Colours", "FrameFolder", "FrameWriter", "Source", "TimedFrame", "VideoSource",
-    "VideoWriter", "claim", "list_images", "remux",
+    "VideoWriter", "list_images", "remux",
 ]  # fmt: skip

@@ -9,10 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep.data.mux.claim import claim
 from keep.data.mux.colours import Colours
 from keep.data.mux.source import TimedFrame
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite, remove_leftovers
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 RATES = (0.01, 1000)  # frames a second
@@ -75,19 +75,20 @@ class FrameWriter:
         self.path = Path(path)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{path}: is there already; name a new or an empty folder for the frames")
-        self._temporary = claim(self.path)
-        self._temporary.mkdir(parents=True)
+        remove_leftovers(self.path)
+        self._folder = AtomicWrite(self.path)
+        self._folder.temporary.mkdir(parents=True)
 
     def check(self) -> None:
         """As :meth:`VideoWriter.check`: what can be known is known by now."""
-        self._temporary.rmdir()
+        self._folder.discard()
 
     def __enter__(self) -> "FrameWriter":
         return self
 
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
         """Write ``image``, uint8 (H, W, 3) RGB, under the name of ``frame``, or its number."""
-        file = self._temporary / f"{frame.name or f'{frame.index:06d}'}.png"
+        file = self._folder.temporary / f"{frame.name or f'{frame.index:06d}'}.png"
         try:
             file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
         except OSError as error:
@@ -98,12 +99,9 @@ class FrameWriter:
             if kind is None:
                 if self.path.is_dir():
                     self.path.rmdir()
-                self._temporary.replace(self.path)
+                self._folder.commit()
         finally:
-            if self._temporary.is_dir():
-                for file in self._temporary.iterdir():
-                    file.unlink()
-                self._temporary.rmdir()
+            self._folder.discard()
 
 
 def list_images(folder: Path) -> list[Path]:

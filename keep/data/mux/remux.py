@@ -7,11 +7,11 @@ from typing import Any
 import av
 import av.error
 
-from keep.data.mux.claim import claim
 from keep.data.mux.copies import MP4, add_copies, container_options
 from keep.data.mux.source import VideoSource, open_video, video_stream
 from keep.data.video_io import whole
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite, remove_leftovers
 
 IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg would write others that few players read
 
@@ -26,11 +26,12 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
         UserError: the container does not take the pictures as they are.
     """
     path, left_out = Path(path), []
-    temporary = claim(path)
+    unfinished = AtomicWrite(path)
+    remove_leftovers(path)
     try:
         with (
             open_video(source.path) as inputs,
-            av.open(whole(temporary), "w", options=container_options(path.suffix)) as output,
+            av.open(whole(unfinished.temporary), "w", options=container_options(path.suffix)) as output,
         ):
             video = video_stream(inputs, source.path)
             codec = video.codec_context.codec.canonical_name
@@ -49,15 +50,15 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
                 packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
                 packet.stream = copied[packet.stream_index]
                 output.mux(packet)
-        twin = VideoSource(temporary)
+        twin = VideoSource(unfinished.temporary)
         kept = (twin.height, twin.width, twin.rotation, twin.pixel_aspect or 1)
         if kept != (source.height, source.width, source.rotation, source.pixel_aspect or 1):
             raise ValueError("the pictures' shape or rotation would be lost")
-        temporary.replace(path)
+        unfinished.commit()
     except (UserError, ValueError, av.error.FFmpegError) as error:
         raise UserError(f"{path}: does not take the pictures of {source.path} as they are: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.discard()
     return left_out
 
 

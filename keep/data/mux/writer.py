@@ -8,7 +8,6 @@ import av.error
 import numpy as np
 
 from keep.data.mux.aspect import with_aspect
-from keep.data.mux.claim import claim
 from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
 from keep.data.mux.copies import MP4, Copies, container_options
 from keep.data.mux.folder import FrameFolder
@@ -16,6 +15,7 @@ from keep.data.mux.source import TimedFrame, VideoSource
 from keep.data.video_io import whole
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite, remove_leftovers
 
 Codec = Literal["h264", "h265", "ffv1"]
 ENCODERS: dict[str, tuple[str, str]] = {
@@ -65,14 +65,15 @@ class VideoWriter:
             raise UserError(f"{self.path}: few players read ffv1 in {suffix}; name an .mkv file")
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path}: cannot write: there is no folder {self.path.parent}")
-        self._temporary = claim(self.path)
+        remove_leftovers(self.path)
+        self._file = AtomicWrite(self.path)
         self._turns = round(source.rotation / 90) % 4
         self._first_dts = self._last_end = None
         self._start = 0
         self._durations: dict[int, int] = {}
         self._copies: Copies | None = None
         try:
-            self._output = av.open(whole(self._temporary), "w", options=container_options(self.path.suffix))
+            self._output = av.open(whole(self._file.temporary), "w", options=container_options(self.path.suffix))
             self._stream = self._add_video(size, crf, preset)
             if isinstance(source, VideoSource):
                 self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.left_out)
@@ -147,7 +148,7 @@ class VideoWriter:
             if self._copies:
                 self._copies.until(float("inf"))
             self._output.close()
-            self._temporary.replace(self.path)
+            self._file.commit()
         except av.error.FFmpegError as error:
             raise self._failed(error) from error
         finally:
@@ -199,4 +200,4 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError, ValueError):
             pass  # the disk may be full: the file goes anyway
         finally:
-            self._temporary.unlink(missing_ok=True)
+            self._file.discard()

@@ -27,7 +27,8 @@ from keep.faces.detect import default_detector, largest_faces
 from keep.faces.shots import shot_cuts
 from keep.faces.smooth import fill_gaps, smooth
 from keep.utils.errors import UserError
-from keep.utils.visual import encode_image, write_file
+from keep.utils.io import write_file
+from keep.utils.visual import encode_image
 
 GAP = 10
 """Frames without a found face that are bridged; a shot with a longer gap is left out."""

@@ -38,7 +38,8 @@ from keep.config.cli import Parser, check_output, run
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.vfhq import read_landmarks, read_meta_info
 from keep.utils.errors import UserError
-from keep.utils.visual import encode_image, write_file
+from keep.utils.io import AtomicWrite, remove_leftovers, write_file
+from keep.utils.visual import encode_image
 
 T = TypeVar("T")
 SHOWN = 5  # items of a list that a message names
@@ -296,22 +297,22 @@ def copy_clip(root: Path, landmarks: Path | None, out: Path, size: int, name: st
     if target.is_dir() and len(list(target.iterdir())) == len(paths):
         return
     shutil.rmtree(target, ignore_errors=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    height, width = 0, 0
-    for path in paths:
-        frame = read_images([path])[0]
-        height, width = frame.shape[:2]
-        write_file(unfinished / f"{path.stem}.png", encode_image(resized(frame, size), "png"))
-    if landmarks is not None:
-        points = read_landmarks(landmarks / f"{target.name}.txt", [p.name for p in paths], (height, width))
-        scale = np.array(fitted(height, width, size)[::-1]) / (width, height)
-        # Pixel centres lie at whole numbers.
-        points = (points + 0.5) * scale - 0.5
-        rows = [f"{p.stem}.png {' '.join(f'{v:.3f}' for v in q.ravel())}" for p, q in zip(paths, points, strict=True)]
-        write_file(out / "landmarks" / f"{target.name}.txt", ("\n".join(rows) + "\n").encode())
-    unfinished.replace(target)
+    remove_leftovers(target)
+    with AtomicWrite(target) as unfinished:
+        unfinished.mkdir(parents=True)
+        height, width = 0, 0
+        for path in paths:
+            frame = read_images([path])[0]
+            height, width = frame.shape[:2]
+            write_file(unfinished / f"{path.stem}.png", encode_image(resized(frame, size), "png"))
+        if landmarks is not None:
+            points = read_landmarks(landmarks / f"{target.name}.txt", [p.name for p in paths], (height, width))
+            scale = np.array(fitted(height, width, size)[::-1]) / (width, height)
+            # Pixel centres lie at whole numbers.
+            points = (points + 0.5) * scale - 0.5
+            rows = (" ".join(f"{v:.3f}" for v in face.ravel()) for face in points)
+            lines = [f"{path.stem}.png {row}\n" for path, row in zip(paths, rows, strict=True)]
+            write_file(out / "landmarks" / f"{target.name}.txt", "".join(lines))
 
 
 def resized(frame: np.ndarray, size: int) -> np.ndarray:

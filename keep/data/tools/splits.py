@@ -38,6 +38,7 @@ from keep.data.video_io import VIDEO_SUFFIXES, read_video
 from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 from keep.utils.visual import console_table
 
 LEVELS = Path(__file__).with_name("levels")  # a link to options/degradation, whose files a wheel holds
@@ -77,7 +78,7 @@ def make_splits(argv: Sequence[str] | None) -> int:
         split.finish()
     print(console_table([split.summary() for split in splits], ["split", "clips", "frames", "MB", "made"], digits=1))
     options = args.out / "test.yml"
-    put(options, test_options(splits, kind, args).encode())
+    write_file(options, test_options(splits, kind, args).encode())
     print(f"test on them: python -m keep.test -opt {options}  (name your restorers in it)")
     return 0
 
@@ -250,12 +251,12 @@ class Split:
         paths = self.files(name, len(gt), self.place)
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         if self.format == "h264":
-            put(paths[0], self.pipeline.stream(gt, drawn))
+            write_file(paths[0], self.pipeline.stream(gt, drawn))
             lq = read_video(paths[0])  # hashed as it will be read
         else:
             lq = self.pipeline.replay(gt, drawn)
             for path, frame in zip(paths, lq, strict=True):
-                put(path, cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1].tobytes())
+                write_file(path, cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1].tobytes())
         self.manifest["clips"][name] = {
             "position": position,
             "frames": len(lq),
@@ -265,14 +266,14 @@ class Split:
             "pixels_sha256": sha256(frame.tobytes() for frame in lq),
             "files_sha256": sha256(path.read_bytes() for path in paths),
         }
-        put(self.place / "manifest.json", json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
+        write_file(self.place / "manifest.json", json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
 
     def finish(self) -> None:
         """Give the split its name."""
         if not self.finished:
             clips = dict(sorted(self.manifest["clips"].items(), key=lambda c: c[1]["position"]))
             self.manifest["clips"] = clips  # the same file whether or not the work was interrupted
-            put(self.place / "manifest.json", json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
+            write_file(self.place / "manifest.json", json.dumps(self.manifest, indent=1, ensure_ascii=False).encode())
             self.place.replace(self.folder)
 
     def summary(self) -> dict[str, Any]:
@@ -299,12 +300,6 @@ def read_steps(path: Path) -> tuple[Spec, ...]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def put(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def sha256(parts: Iterable[bytes]) -> str:

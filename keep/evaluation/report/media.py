@@ -11,7 +11,8 @@ import numpy as np
 
 from keep.data.video_io import write_video
 from keep.evaluation.report.records import file_name
-from keep.utils.visual import contact_sheet, encode_image, gain_figure, side_by_side, write_file
+from keep.utils.io import write_file
+from keep.utils.visual import contact_sheet, encode_image, gain_figure, side_by_side
 
 KEY = 12  # frames from one key frame to the next: the page jumps to a frame without a wait
 WORST_TILE = 384  # px: the largest side of a panel of a worst frame

@@ -21,7 +21,7 @@ import numpy as np
 
 from keep.evaluation.evaluate import ClipResult, ClipScore, Failure, Table
 from keep.evaluation.report.origin import launch
-from keep.utils.visual import write_file
+from keep.utils.io import write_file
 
 
 def file_name(name: str) -> str:

@@ -9,8 +9,8 @@ from keep.config.schema import TestConfig
 from keep.evaluation.report import paper, tables
 from keep.evaluation.report.html import page
 from keep.evaluation.report.records import Unit, table_of, write_json
+from keep.utils.io import write_file
 from keep.utils.logging import log
-from keep.utils.visual import write_file
 
 
 def write_report(

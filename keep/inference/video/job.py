@@ -19,7 +19,6 @@ from keep.data.mux import (
     TimedFrame,
     VideoSource,
     VideoWriter,
-    claim,
     remux,
 )
 from keep.data.video_io import VIDEO_SUFFIXES
@@ -32,6 +31,7 @@ from keep.inference.video.plots import landmark_figure
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, scan, scan_aligned, whole_aspect
 from keep.utils.clock import Clock, peak_memory
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite, remove_leftovers
 
 DIVIDER = 4  # px between the halves of a comparison
 
@@ -393,14 +393,12 @@ def _copy(video: VideoSource, output: Path, summary: Summary) -> str:
         except UserError:
             return ""
         return "its streams are copied"
-    temporary = claim(output)
+    remove_leftovers(output)
     try:
-        shutil.copyfile(video.path, temporary)
-        temporary.replace(output)
+        with AtomicWrite(output) as temporary:
+            shutil.copyfile(video.path, temporary)
     except OSError as error:  # it would name the input
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return "the file is copied"
 
 

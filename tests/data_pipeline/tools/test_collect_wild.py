@@ -246,7 +246,7 @@ def test_an_interrupted_video_leaves_nothing_under_its_name(raw, tmp_path, monke
     monkeypatch.setattr(video, "sheet", stop)
     with pytest.raises(KeyboardInterrupt):
         run(raw / "talk.mkv", tmp_path / "out")
-    assert [p.name for p in (tmp_path / "out/clips").iterdir()] == [".talk.unfinished"]
+    assert [p.name for p in (tmp_path / "out/clips").iterdir()] == []
     monkeypatch.undo()
     monkeypatch.setattr(collect_wild, "default_detector", Squares)
     monkeypatch.setattr(video, "sheet", lambda *_: None)

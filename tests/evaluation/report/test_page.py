@@ -12,7 +12,7 @@ import pytest
 from keep.evaluation.evaluate import ClipScore, Table
 from keep.evaluation.report import html, media, tables
 from keep.metrics.base import Metric
-from keep.utils.visual import write_file
+from keep.utils.io import write_file
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from keep.data.tools.wild.source import Source
-from keep.utils.visual import console_table, write_file
+from keep.utils.io import write_file
+from keep.utils.visual import console_table
 
 ADVICE = {
     "no face": ("", max, "no face was found in {n}: try another --detector, or a larger --longest-side"),

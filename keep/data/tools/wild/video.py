@@ -13,6 +13,7 @@ from keep.data.video_io import VideoInfo, iter_video, probe
 from keep.faces.detect import Detector, Face
 from keep.faces.track import Track, Tracker, interpolated
 from keep.utils.errors import UserError
+from keep.utils.io import AtomicWrite, remove_leftovers
 
 
 def one_source(
@@ -37,31 +38,29 @@ def one_source(
         if known["made_with"] == made_with:
             keys = ("clips", "rejects", "problem", "shots", "tracks", "frames")
             return Source(source.path, source.name, **{k: known[k] for k in keys})
-    unfinished = args.out / "clips" / f".{source.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    old = [args.out / p / source.name for p in ("val", "clips") if (args.out / p / source.name).is_dir()]
+    folder = old[0] if old else args.out / place / source.name
+    remove_leftovers(folder)
+    unfinished = AtomicWrite(folder)
+    unfinished.temporary.mkdir(parents=True)
     try:
         info = probe(source.path)
         tracks = tracks_of(source, info, args, detector, new_shots, bar)
         for track in tracks:
             for number, piece in enumerate(pieces(source, track, info, args)):
-                piece.write(unfinished, number, source, info, args, identity)
+                piece.write(unfinished.temporary, number, source, info, args, identity)
         if source.clips:
-            sheet(source, unfinished, args)
+            sheet(source, unfinished.temporary, args)
+        for path in old:
+            shutil.rmtree(path)
+        if source.clips:
+            unfinished.commit()
     except UserError as error:
         source.problem = str(error)
         source.clips.clear()
-        shutil.rmtree(unfinished)
         return source  # not recorded: the next run looks at it again
-    old = [args.out / p / source.name for p in ("val", "clips") if (args.out / p / source.name).is_dir()]
-    folder = old[0] if old else args.out / place / source.name
-    for path in old:
-        shutil.rmtree(path)
-    if source.clips:
-        folder.parent.mkdir(exist_ok=True)
-        unfinished.replace(folder)
-    else:
-        unfinished.rmdir()
+    finally:
+        unfinished.discard()
     write_json(
         record,
         {

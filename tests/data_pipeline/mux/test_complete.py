@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from videos import make
 
-from keep.data.mux import FrameWriter, VideoSource, VideoWriter, claim
+from keep.data.mux import FrameWriter, VideoSource, VideoWriter
 from keep.utils.errors import UserError
+from keep.utils.io import remove_leftovers
 
 
 def test_nothing_is_left_when_the_work_fails(tmp_path, texture):
@@ -37,14 +38,17 @@ def test_nothing_is_left_when_the_work_fails(tmp_path, texture):
 def test_what_a_killed_run_left_is_removed(tmp_path):
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     dead, alive = int(done.stdout), os.getppid()
-    stale, foreign = tmp_path / f".out.{dead}.mp4", [tmp_path / f".out.{alive}.mp4", tmp_path / f".other.{dead}.mp4"]
+    stale, foreign = (
+        tmp_path / f".out.{dead}-1a.mp4",
+        [tmp_path / f".out.{alive}-1a.mp4", tmp_path / f".other.{dead}-1a.mp4"],
+    )
     for file in (stale, *foreign):
         file.touch()
-    folder = tmp_path / f".frames.{dead}"
+    folder = tmp_path / f".frames.{dead}-1a"
     folder.mkdir()
     (folder / "0.png").touch()
-    claim(tmp_path / "out.mp4")
-    claim(tmp_path / "frames")
+    remove_leftovers(tmp_path / "out.mp4")
+    remove_leftovers(tmp_path / "frames")
     assert not stale.exists()
     assert not folder.exists()
     assert all(file.exists() for file in foreign)
@@ -67,7 +71,7 @@ with VideoWriter({str(tmp_path / "out.mp4")!r}, video, (48, 64), preset="ultrafa
     left = [p.name for p in tmp_path.iterdir() if p.name != "in.mp4"]
     assert len(left) == 1
     assert left[0].startswith(".out.")
-    claim(tmp_path / "out.mp4")
+    remove_leftovers(tmp_path / "out.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
@@ -79,6 +83,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 from keep.data.mux import VideoSource, VideoWriter
 from keep.utils.errors import UserError
+from keep.utils.io import remove_leftovers
 video = VideoSource({str(tmp_path / "in.mp4")!r})
 try:
     with VideoWriter({str(tmp_path / "out.mp4")!r}, video, (256, 256), crf=1) as writer:
