@@ -39,7 +39,8 @@ def convert(argv: Sequence[str] | None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     assert __doc__
-    p = cli.Parser(prog="keep-weights convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    p = cli.Parser(prog="keep-weights convert", description=__doc__, formatter_class=form)
     p.add_argument("input", metavar="IN", help=f"weights file, or a name: {', '.join([*SHIPPED, *PUBLISHED])}")
     p.add_argument("out", metavar="OUT", help="file to write")
     p.add_argument("--layout", choices=("ours", "public-v1.0.0", "public-v0.1.0"), default="ours", help="names in OUT")
