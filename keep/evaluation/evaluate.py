@@ -180,7 +180,7 @@ def score_clip(
             if on_failure is None:
                 raise
             failure = Failure(
-                restorer, metric, told(error), lasting=metric is not None and isinstance(error, UserError)
+                restorer, metric, one_line(error), lasting=metric is not None and isinstance(error, UserError)
             )
             result.failures.append(failure)
             on_failure(failure, error)
@@ -279,7 +279,7 @@ def check_names(restorers: Mapping[str, Any]) -> None:
         raise UserError(f"restorers: {', '.join(taken)} is the name of a panel; choose another")
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What went wrong, in one line."""
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(message.split())

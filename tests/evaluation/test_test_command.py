@@ -1,4 +1,4 @@
-"""``keep.test`` as a command: what it leaves behind, how it goes on, how it shares out, what it says when it cannot."""
+"""``keep.test`` as a command: what it writes, how it resumes, how ranks share the clips, how it reports failures."""
 
 import csv
 import json
@@ -18,6 +18,7 @@ from keep import train as keep_train
 from keep.config.registry import DEGRADATIONS, build
 from keep.data.clips import VideoClips
 from keep.data.video_io import probe, write_video
+from keep.evaluation import benchmark
 from keep.utils.errors import UserError
 
 PLUGIN = """
@@ -188,10 +189,10 @@ def test_the_same_again_does_nothing_anew(options, here, monkeypatch, capsys):
     arguments = options()
     assert keep_test.main(arguments) == 0
     first = files(folder)
-    monkeypatch.setattr(keep_test, "do", lambda *_: pytest.fail("a clip was done again"))
+    monkeypatch.setattr(benchmark, "score_unit", lambda *_: pytest.fail("a clip was done again"))
     capsys.readouterr()
     assert keep_test.main(arguments) == 0
-    assert "4 are there already" in capsys.readouterr().out
+    assert "4 already scored" in capsys.readouterr().out
     assert files(folder) == first
 
 
@@ -221,15 +222,15 @@ def test_killed_between_its_clips_it_goes_on_with_the_rest(options, here, monkey
     whole = files(folder)
 
     folder = here("stopped")
-    do, calls = keep_test.do, []
+    score_unit, calls = benchmark.score_unit, []
 
     def stop_at_the_third(*arguments):
         calls.append(arguments[0].clip)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        do(*arguments)
+        score_unit(*arguments)
 
-    monkeypatch.setattr(keep_test, "do", stop_at_the_third)
+    monkeypatch.setattr(benchmark, "score_unit", stop_at_the_third)
     assert keep_test.main(options(save=LOOK)) == 130
     assert "report.html" not in files(folder)
     assert keep_test.main(options(save=LOOK)) == 0
@@ -266,7 +267,7 @@ def test_an_early_rank_waits_for_what_another_is_to_try_again(options, here, mon
     monkeypatch.setenv("RANK", "0")
     assert keep_test.main(arguments) == 0
     assert not (folder / "report.html").exists()
-    assert "1 clips are still with other ranks" in capsys.readouterr().out
+    assert "other ranks still score 1 clips" in capsys.readouterr().out
     monkeypatch.setenv("RANK", "1")
     assert keep_test.main(arguments) == 0
     assert (folder / "report.html").exists()
@@ -330,13 +331,13 @@ def test_other_options_are_not_mixed_with_old_records(options, here):
 
 
 def count_calls(monkeypatch) -> list[tuple[str, list[str]]]:
-    do, calls = keep_test.do, []
+    score_unit, calls = benchmark.score_unit, []
 
     def counted(unit, config, dataset, restorers, *more):
         calls.append((f"{unit.split}/{unit.clip}", list(restorers)))
-        do(unit, config, dataset, restorers, *more)
+        score_unit(unit, config, dataset, restorers, *more)
 
-    monkeypatch.setattr(keep_test, "do", counted)
+    monkeypatch.setattr(benchmark, "score_unit", counted)
     return calls
 
 
@@ -380,7 +381,7 @@ class Opens(SSIM):
     default.write_bytes(b"another")
     assert keep_test.main(arguments) == 0
     assert len(calls) == 8
-    monkeypatch.setattr(keep_test, "code", lambda: "edited")
+    monkeypatch.setattr(benchmark, "code", lambda: "edited")
     assert keep_test.main(arguments) == 0
     assert len(calls) == 12
 
@@ -458,7 +459,9 @@ def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, he
     assert result["splits"][0]["rows"][0]["cells"]["IDS (test)"]["mean"] is None
     assert result["splits"][0]["rows"][0]["cells"]["PSNR"]["clips"] == 2
     assert "mild: disc0 and 1 more clips: bicubic: IDS (test): no face in any frame" in "\n".join(result["problems"])
-    monkeypatch.setattr(keep_test, "do", lambda *_: pytest.fail("there is still no face, and it was looked for"))
+    monkeypatch.setattr(
+        benchmark, "score_unit", lambda *_: pytest.fail("there is still no face, and it was looked for")
+    )
     assert keep_test.main(options(metrics=[{"type": "Face", "none": True}, "PSNR"])) == 1
 
 
@@ -468,7 +471,7 @@ def test_a_missing_weight_leaves_out_its_row_or_column(options, here, capsys):
     metrics = ["PSNR", {"type": "LPIPS", "net": "squeeze", "weights": "nothing.pth"}]
     assert keep_test.main(options(restorers=restorers, metrics=metrics)) == 1
     told = capsys.readouterr().out
-    assert "error: restorer KEEP: there is no checkpoint nowhere.pth; left out" in told
+    assert "error: restorer KEEP: there is no checkpoint nowhere.pth; skipped" in told
     assert "nothing.pth" in told
     assert told.count("nothing.pth") == 2  # at once, and at the end
     result = json.loads((folder / "results.json").read_text())
@@ -518,9 +521,9 @@ def test_a_damaged_clip_is_told_and_the_rest_goes_on(options, here, clips, monke
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"restorers": {"KEEP": {"type": "KEEP", "weights": "nowhere.pth"}}}, "no restorer can be had"),
+        ({"restorers": {"KEEP": {"type": "KEEP", "weights": "nowhere.pth"}}}, "no restorer can be built"),
         ({"restorers": {"truth": "Bicubic"}}, "truth is the name of a panel"),
-        ({"paper": {"test": "mild"}}, "paper: test is no split"),
+        ({"paper": {"test": "mild"}}, "paper: test: no such split"),
         ({"data": {}}, "data"),
         ({"data": {"mild": {"type": "VideoClips", "root": "nowhere"}}}, "nowhere: no such folder"),
         ({"metrics": ["PSNR", "PSNR"]}, "PSNR is there twice"),

@@ -16,7 +16,7 @@ COLUMNS = {"part": None, "kind": None, "seconds": None, "share %": None, "ms/fra
 
 def write_costs(folder: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
     """``seconds/times.json``, ``.md`` and ``.js`` (which the page reads), summed over the clips; and the console."""
-    rows = time_table([u.place("seconds", ".json") for u in units])
+    rows = time_table([u.path("seconds", ".json") for u in units])
     write_json(folder / "seconds/times.json", rows)
     write_file(folder / "seconds/times.md", markdown_table(rows, COLUMNS, digits=2).encode())
     write_file(folder / "seconds/times.js", f"window.keepTimes = {json.dumps(rows)};\n".encode())

@@ -47,14 +47,14 @@ class Unit:
     folder: Path
     keys: Mapping[str, str] = field(default_factory=dict)
 
-    def place(self, kind: str, suffix: str = "") -> Path:
+    def path(self, kind: str, suffix: str = "") -> Path:
         """``clips/SPLIT/CLIP.json`` and the like."""
         return self.folder / kind / file_name(self.split) / (file_name(self.clip) + suffix)
 
     def read(self) -> dict[str, Any] | None:
         """What of the record has this unit's keys; None where there is none."""
         try:
-            record = json.loads(self.place("clips", ".json").read_text(encoding="utf-8"))
+            record = json.loads(self.path("clips", ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         if not isinstance(record, dict) or record.get("key") != self.key:
@@ -69,7 +69,7 @@ class Unit:
     def samples(self) -> dict[str, np.ndarray]:
         """The samples for metrics of sets."""
         try:
-            with np.load(self.place("clips", ".npz")) as arrays:
+            with np.load(self.path("clips", ".npz")) as arrays:
                 return {k: arrays[k] for k in arrays.files}
         except OSError:
             return {}
@@ -79,8 +79,8 @@ class Unit:
         if samples:
             buffer = BytesIO()
             np.savez(buffer, allow_pickle=False, **samples)
-            write_file(self.place("clips", ".npz"), buffer.getvalue())
-        write_json(self.place("clips", ".json"), {"key": self.key, **record})
+            write_file(self.path("clips", ".npz"), buffer.getvalue())
+        write_json(self.path("clips", ".json"), {"key": self.key, **record})
 
 
 def record_of(
@@ -133,7 +133,9 @@ def _launch(failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {} if all(f["lasting"] for f in failures) else {"launch": launch()}
 
 
-def left(record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]) -> list[str]:
+def pending_restorers(
+    record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]
+) -> list[str]:
     """The restorers that are still to be run on a clip. What has failed is tried again, but for what always will."""
     if record is None or record["media"] is None or record["media"]["wanted"] != wanted:
         return list(restorers)
@@ -144,7 +146,7 @@ def left(record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers:
 
 def settled(record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]) -> bool:
     """Whether nobody is still to work on a clip: it is done, or it was tried in this launch."""
-    return not left(record, wanted, restorers) or (record is not None and record.get("launch") == launch())
+    return not pending_restorers(record, wanted, restorers) or (record is not None and record.get("launch") == launch())
 
 
 def samples_of(result: ClipResult) -> dict[str, np.ndarray]:

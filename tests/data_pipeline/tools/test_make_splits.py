@@ -111,7 +111,7 @@ def test_the_stream_decodes_to_the_frames(split) -> None:
 def test_keep_test_gives_the_same_scores_from_disk(clips: Path, level: Path, split, kind: str, tmp_path: Path) -> None:
     from keep.config.reading import load
     from keep.config.schema import TestConfig
-    from keep.test import test
+    from keep.evaluation.benchmark import run_benchmark
 
     _, folder = split("out", "--format", kind)
     common = [f"root={tmp_path / 'results'}", "save.clips=0", "save.worst=0", "restorers.bicubic.scale=2"]
@@ -123,7 +123,7 @@ def test_keep_test_gives_the_same_scores_from_disk(clips: Path, level: Path, spl
     tables = []
     for path in (folder.parent / "test.yml", tmp_path / "read.yml"):
         config = load(path, common, TestConfig)
-        assert test(config, None) == 0
+        assert run_benchmark(config) == 0
         tables.append((config.root / config.name / "frames.csv").read_text())
     assert tables[0] == tables[1]
     assert "disc1" in tables[0]

@@ -31,7 +31,7 @@ def test_a_record_reads_back_as_it_was(tmp_path):
     one.write(records.record_of(one, SAMPLE, result(), {"wanted": {}}), records.samples_of(result()))
     record = one.read()
     assert record is not None
-    assert json.loads(one.place("clips", ".json").read_text())["restorers"]["r/1"]["gain"] == [None, 0.25, 0.5]
+    assert json.loads(one.path("clips", ".json").read_text())["restorers"]["r/1"]["gain"] == [None, 0.25, 0.5]
     table = records.table_of([(one, record)], ["r/1", "x"])
     (score,) = table.scores
     expected = result().scores[0]
@@ -48,7 +48,7 @@ def test_a_record_with_another_key_or_cut_short_is_none(tmp_path):
     one.write({"failures": []}, {})
     assert one.read() == {"key": "k", "restorers": {}, "failures": []}
     assert unit(tmp_path, key="other").read() is None
-    path = one.place("clips", ".json")
+    path = one.path("clips", ".json")
     path.write_bytes(path.read_bytes()[:-5])
     assert one.read() is None
 
@@ -60,7 +60,7 @@ def test_the_bytes_do_not_depend_on_the_clock(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: now + 1e6)
     two.write(records.record_of(two, SAMPLE, result(), None), records.samples_of(result()))
     for suffix in (".json", ".npz"):
-        assert one.place("clips", suffix).read_bytes() == two.place("clips", suffix).read_bytes()
+        assert one.path("clips", suffix).read_bytes() == two.path("clips", suffix).read_bytes()
 
 
 @pytest.mark.parametrize("names", [("a/b", "a%2Fb", "a_b"), ("..", ".", "a.", "%2E"), ("ü", "u", "U ")])
@@ -109,5 +109,5 @@ def record(*failures: tuple[str, bool], launch: str | None = None, restorers: st
 )
 def test_who_is_left_to_do_and_who_is_waited_for(monkeypatch, found, videos, left, settled):
     monkeypatch.setenv("KEEP_LAUNCH", "now")
-    assert records.left(found, {"videos": list(videos)}, ["a", "b"]) == left
+    assert records.pending_restorers(found, {"videos": list(videos)}, ["a", "b"]) == left
     assert records.settled(found, {"videos": list(videos)}, ["a", "b"]) == settled

@@ -1,0 +1,189 @@
+"""The benchmark behind ``keep.test``: restorers and metrics on splits of clips, resumable, shared by ranks.
+
+Each clip is one :class:`Unit` with a record on disk. A unit whose record is complete is skipped; ranks never
+communicate: each scores its own units, and the last one to finish finds every record and writes the report.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from keep.config.reading import to_yaml
+from keep.config.registry import build, dump
+from keep.config.schema import TestConfig
+from keep.data.clips import damaged_clips_stay
+from keep.evaluation.evaluate import Clock, check_names
+from keep.evaluation.report.costs import write_costs
+from keep.evaluation.report.origin import code, file_hashes, opened, versions
+from keep.evaluation.report.records import Unit, clips_of, key_of, pending_restorers, settled
+from keep.evaluation.report.write import describe, write_report
+from keep.evaluation.unit import score_unit, wanted_media
+from keep.metrics.base import build_metrics
+from keep.metrics.faces import default_detector
+from keep.utils.devices import prepare
+from keep.utils.errors import UserError
+from keep.utils.io import write_file
+from keep.utils.launch import launched_ranks
+from keep.utils.logging import log
+
+T = TypeVar("T")
+
+
+@dataclass
+class Parts:
+    """The built restorers and metrics of a run.
+
+    Attributes:
+        restorers: name → restorer, on the device.
+        metrics: see :mod:`keep.metrics`.
+        keys: restorer → hash of everything its scores depend on, apart from the clip.
+        hashes: weight file → sha256.
+        problems: one line for each restorer or metric that cannot be built and is skipped.
+    """
+
+    restorers: dict[str, Any]
+    metrics: list[Any]
+    keys: dict[str, str]
+    hashes: dict[str, str]
+    problems: list[str]
+
+
+def run_benchmark(config: TestConfig, num: int | None = None) -> int:
+    """Score every pending clip of this rank, then write the report if all ranks are done.
+
+    Args:
+        config: the options.
+        num: score only the first clips of each split, with results in ``root/name_num``; None scores all.
+
+    Returns:
+        Exit status of ``keep.test``: 0, or 1 if something failed.
+    """
+    rank, world, local = launched_ranks()
+    device = prepare(config.device, config.threads, config.seed, local)
+    check_names(config.restorers)
+    if unknown := config.paper.keys() - config.data.keys():
+        raise UserError(f"paper: {', '.join(unknown)}: no such split in data; its splits are {', '.join(config.data)}")
+    folder = config.root / (config.name if num is None else f"{config.name}_{num}")
+    with damaged_clips_stay():
+        datasets = {split: build(spec) for split, spec in config.data.items()}
+    parts = build_parts(config, device)
+    about = {"versions": versions(), "code": code(), "device": device.type}
+    units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], parts.keys, num)
+
+    mine = units[rank::world]
+    pending = [(unit, names) for unit in mine if (names := _pending(unit, config, parts))]
+    log.info(
+        f"{config.name}: {len(units)} clips, {', '.join(parts.restorers)}, on {device}"
+        + (f"; {len(mine) - len(pending)} already scored" if len(pending) < len(mine) else "")
+        + (f"; rank {rank} of {world} scores {len(pending)}" if world > 1 else "")
+    )
+    bar = tqdm(pending, desc=config.name, unit="clip", delay=2, leave=False, disable=None if rank == 0 else True)
+    for unit, names in bar:
+        chosen = {name: parts.restorers[name] for name in names}
+        score_unit(unit, config, datasets[unit.split], chosen, parts.metrics, Clock(device))
+
+    records = [(unit, unit.read()) for unit in units]
+    missing = sum(not settled(r, wanted_media(u, config), list(parts.keys)) for u, r in records)
+    if missing:
+        log.info(f"rank {rank} is done; other ranks still score {missing} clips, and the last one writes the report")
+        return 0
+    return _report(config, folder, about, parts, [(u, r) for u, r in records if r])
+
+
+def _pending(unit: Unit, config: TestConfig, parts: Parts) -> list[str]:
+    return pending_restorers(unit.read(), wanted_media(unit, config), list(parts.keys))
+
+
+def _report(
+    config: TestConfig,
+    folder: Path,
+    about: Mapping[str, Any],
+    parts: Parts,
+    records: Sequence[tuple[Unit, Mapping[str, Any]]],
+) -> int:
+    """Write options, tables, page and costs; return the exit status."""
+    about = {**about, "files": dict(sorted(parts.hashes.items()))}
+    write_file(folder / "options.yml", to_yaml(config).encode())
+    content = write_report(folder, config, about, parts.restorers, parts.metrics, records, parts.problems)
+    write_costs(folder, [unit for unit, _ in records])
+    for line in content["problems"]:
+        log.warning(f"warning: {line}")
+    log.info(f"written to {folder}: report.html, table.md, table.tex, frames.csv, clips.csv, results.json")
+    return 1 if content["problems"] else 0
+
+
+# --- restorers and metrics --------------------------------------------------------------------------------------
+
+
+def build_parts(config: TestConfig, device: torch.device) -> Parts:
+    """Build metrics and restorers; those that cannot be built are skipped with an error line.
+
+    Raises:
+        UserError: no restorer can be built.
+    """
+    problems: list[str] = []
+    default_detector.cache_clear()  # so that its file is seen to be opened
+    with opened() as files:
+        metrics = _build_metrics(config, problems)
+    measured = [dump(config.metrics), [[m.name, m.describe()] for m in metrics], file_hashes(config.metrics, files)]
+    hashes = {**file_hashes(config.plugins), **measured[-1]}
+    restorers, keys = {}, {}
+    for name, spec in config.restorers.items():
+        with opened() as files:
+            restorer = _attempt(f"restorer {name}", spec.build, problems)
+        if restorer is not None:
+            own = file_hashes(spec, files)
+            restorers[name], keys[name] = restorer.to(device), key_of(dump(spec), describe(restorer), own, measured)
+            hashes |= own
+    for line in problems:
+        log.error(f"error: {line}; skipped")
+    if not restorers:
+        raise UserError("no restorer can be built: " + "; ".join(problems))
+    return Parts(restorers, metrics, keys, hashes, problems)
+
+
+def _build_metrics(config: TestConfig, problems: list[str]) -> list[Any]:
+    """All metrics except those whose network or file is missing."""
+    try:
+        return build_metrics(config.metrics)
+    except UserError:  # find out which one
+        good = [s for s in config.metrics if _attempt(f"metric {s.type}", s.build, problems) is not None]
+        return build_metrics(good)
+
+
+def _attempt(where: str, make: Callable[[], T], problems: list[str]) -> T | None:
+    """``make()``; after a UserError None, with a line added to ``problems``."""
+    try:
+        return make()
+    except UserError as error:
+        problems.append(f"{where}: {error}")
+        return None
+
+
+# --- clips ------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    config: TestConfig,
+    folder: Path,
+    datasets: Mapping[str, Any],
+    about: Any,
+    keys: Mapping[str, str],
+    num: int | None,
+) -> list[Unit]:
+    """The first ``num`` clips (None: all) of every split, with the keys their records must have to be reused.
+
+    Args:
+        about: what all numbers depend on: versions, code, device, plugins.
+        keys: those of the restorers.
+    """
+    units = []
+    for split, dataset in datasets.items():
+        for number, (clip, source) in list(enumerate(clips_of(dataset)))[:num]:
+            key = key_of(about, config.seed, dump(config.data[split]), split, clip, number, source)
+            units.append(Unit(split, number, clip, key, folder, keys))
+    return units

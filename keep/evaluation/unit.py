@@ -1,0 +1,157 @@
+"""One clip of a benchmark: restore and score it, save what is shown of it, and write its record."""
+
+import json
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partialmethod
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from keep.config.schema import TestConfig
+from keep.evaluation.evaluate import ClipResult, Clock, Failure, one_line, score_clip
+from keep.evaluation.report.media import Media, save_clip, save_worst
+from keep.evaluation.report.records import Unit, failed_record, record_of, restorer_of, samples_of, write_json
+from keep.metrics.base import SetMetric
+from keep.utils.errors import UserError
+from keep.utils.logging import log
+
+
+def score_unit(
+    unit: Unit, config: TestConfig, dataset: Any, restorers: Mapping[str, Any], metrics: Sequence[Any], clock: Clock
+) -> None:
+    """Restore and score one clip and write its files: pictures first, the record last.
+
+    A failure is logged and recorded, and the rest goes on.
+
+    Args:
+        restorers: those to run; the scores of the others stay in the record.
+    """
+    kept = _kept_record(unit, restorers)
+    if kept is None:
+        shutil.rmtree(unit.path("media"), ignore_errors=True)  # a killed run leaves incomplete videos
+
+    def report(failure: Failure, error: Exception) -> None:
+        where = ": ".join(x for x in (f"{unit.split}/{unit.clip}", failure.restorer, failure.metric) if x)
+        log.error(f"error: {where}: {failure.message}")
+        if not isinstance(error, UserError):  # not the user's mistake: show where it happened
+            log.error("".join(traceback.format_exception(error)))
+
+    try:
+        sample = read_sample(dataset, config.seed, unit.number, clock)
+        with no_inner_bars():
+            result = score_clip(sample, unit.number, restorers, metrics, clock, report)
+    except Exception as error:
+        failure = Failure("", None, one_line(error))
+        report(failure, error)
+        unit.write(failed_record(unit, failure.message), {})
+        return
+    with clock.part("pictures"):
+        media = _save_media(unit, config, result, float(sample.get("fps", 25)), metrics)
+    samples, seconds = samples_of(result), clock.seconds
+    if kept is not None:
+        worst = {**kept["media"]["worst"], **media["worst"]}
+        media["worst"] = {name: worst[name] for name in unit.keys if name in worst}
+        samples = {**{k: v for k, v in unit.samples().items() if restorer_of(k) in kept["restorers"]}, **samples}
+        seconds = _sum_seconds(seconds, unit)
+    unit.write(record_of(unit, sample, result, media, kept), samples)
+    costs = {"frames": len(sample["gt"]), "seconds": seconds, "memory": clock.memory}
+    write_json(unit.path("seconds", ".json"), costs)
+
+
+def _kept_record(unit: Unit, restorers: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record without the restorers that run again; None when all of them run."""
+    record = unit.read()
+    if record is None or all(name in restorers for name in unit.keys):
+        return None
+    return {**record, "restorers": {k: v for k, v in record["restorers"].items() if k not in restorers}}
+
+
+def _sum_seconds(seconds: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    """``seconds`` plus those of earlier runs on this clip."""
+    try:
+        before = json.loads(unit.path("seconds", ".json").read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError):
+        before = {}
+    return {part: before.get(part, 0.0) + seconds.get(part, 0.0) for part in {**before, **seconds}}
+
+
+@contextmanager
+def no_inner_bars() -> Iterator[None]:
+    """Within, no progress bar is shown: there is one for the clips already."""
+    show = tqdm.__init__
+    tqdm.__init__ = partialmethod(show, disable=True)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        tqdm.__init__ = show  # type: ignore[method-assign]
+
+
+def read_sample(dataset: Any, seed: int, number: int, clock: Clock) -> Mapping[str, Any]:
+    """One sample; the time it takes is split into reading and degrading where the dataset has a pipeline."""
+    pipeline = getattr(dataset, "pipeline", None)
+    if pipeline is not None:
+        dataset.pipeline = Timed(pipeline, clock, "degrade")
+    try:
+        with clock.part("decode"):
+            return dataset[seed, number]
+    finally:
+        if pipeline is not None:
+            dataset.pipeline = pipeline
+            clock.seconds["decode"] -= clock.seconds.get("degrade", 0.0)
+
+
+class Timed:
+    """``inner``, whose methods are timed."""
+
+    def __init__(self, inner: Any, clock: Clock, part: str) -> None:
+        self._inner, self._clock, self._part = inner, clock, part
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._timed(self._inner)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        return self._timed(value) if callable(value) else value
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._clock.part(self._part):
+                return function(*args, **kwargs)
+
+        return call
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def wanted_media(unit: Unit, config: TestConfig) -> dict[str, Any]:
+    """Which pictures and videos of this clip are saved, as plain data for its record."""
+    videos = list(unit.keys) if unit.number < config.save.clips else []
+    return {"videos": videos, "crf": config.save.crf, "worst": config.save.worst > 0}
+
+
+def _save_media(
+    unit: Unit, config: TestConfig, result: ClipResult, fps: float, metrics: Sequence[Any]
+) -> dict[str, Any]:
+    """Save the clip's videos and worst frames; the fields of :class:`Media`, and what was wanted.
+
+    The first metric that has a value for every frame decides which frame is worst.
+    """
+    wanted = wanted_media(unit, config)
+    folder = unit.path("media")
+    media = Media()
+    clips = {k: np.ascontiguousarray(v.permute(0, 2, 3, 1).numpy()) for k, v in result.panels.items()}
+    if wanted["videos"]:
+        media = save_clip(unit.folder, folder, clips, result.gains, fps, config.save.crf)
+    judge = next((m for m in metrics if not isinstance(m, SetMetric) and m.per_frame), None)
+    if wanted["worst"] and judge is not None:
+        for score in result.scores:
+            values = score.per_frame[judge.name]
+            worst = save_worst(unit.folder, folder, score.restorer, clips, values, judge.higher_is_better)
+            if worst is not None:
+                media.worst[score.restorer] = {**worst, "metric": judge.name}
+    return {"wanted": wanted, **media.plain()}
