@@ -18,6 +18,7 @@ from keep.models.base import Batch
 from keep.training import checkpoint
 from keep.training.codebook import CodeUse
 from keep.training.distributed import no_sync, processes, wrap
+from keep.training.folder import find_state, open_folder
 from keep.training.guards import is_nonfinite, note_bad_clips, out_of_memory
 from keep.training.precision import autocast
 from keep.training.prefetch import on_device
@@ -46,7 +47,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
     with StopRequest() as request, processes(config.device) as ranks:
         if not ranks.first:
             log.setLevel(logging.ERROR)  # the first process tells what happens to all
-        state = checkpoint.find(config, resume, ranks)
+        state = find_state(config, resume, ranks)
         run = build_run(config, ranks, start=state is None)
         data, val_data = build(config.data.train), build(config.data.val)
         check_data(run.recipe, data, val_data)
@@ -56,7 +57,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
             if run.step >= config.train.iters and resume != "auto":
                 raise UserError(f"--resume: {state} is at step {run.step}, and train.iters is {config.train.iters}")
         wrap(run.recipe, ranks, run.device)
-        checkpoint.open_folder(run, fresh=state is None)
+        open_folder(run, fresh=state is None)
         run.profiler = Profiler(config.log.profile, run.folder, run.device, ranks.first)
         told = to_yaml(config)
         records = RunLog(run.folder, run.step, enabled=ranks.first, wandb=config.log.wandb, options=told)

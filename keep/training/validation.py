@@ -14,6 +14,7 @@ from keep.data.frames import to_uint8
 from keep.evaluation.evaluate import Table, evaluate
 from keep.models.base import Batch
 from keep.training import checkpoint
+from keep.training.folder import prune
 from keep.training.records import RunLog
 from keep.training.run import Run
 from keep.utils.errors import UserError
@@ -80,7 +81,7 @@ def validate_if_due(run: Run, validation: Validation, records: RunLog, request: 
     run.scores[run.step] = scores[validation.chooser.name] if validation.chooser else float("nan")
     checkpoint.save_state(run)
     if run.ranks.first:
-        checkpoint.prune(run, validation.better)
+        prune(run, validation.better)
     run.ranks.barrier()
 
 

@@ -14,6 +14,7 @@ from keep.config.reading import load
 from keep.config.schema import TrainConfig
 from keep.training import checkpoint, trainer, validation
 from keep.training.distributed import Ranks
+from keep.training.folder import best_steps, find_state, list_states, list_weights, state_damage
 from keep.utils import weight_files
 from keep.utils.errors import UserError
 
@@ -64,8 +65,8 @@ def test_the_newest_whole_checkpoint_is_found_and_a_damaged_one_is_told(clips, t
     (folder / "training_states/.5.state.abc").write_bytes(b"half")  # of a process killed while it wrote
     (folder / "models/net_5.pth").write_bytes(b"its weights, which no state goes with")
     again = config(1, clips, tmp_path)
-    assert checkpoint.find(again, "auto", Ranks()) == folder / "training_states/2.state"
-    assert caplog.text.count("is not whole") == 2
+    assert find_state(again, "auto", Ranks()) == folder / "training_states/2.state"
+    assert caplog.text.count("skipped the damaged checkpoint") == 2
     trainer.train(again, "auto")
     assert {p.name for p in (folder / "training_states").iterdir()} == {"2.state", "4.state"}
     assert not (folder / "models/net_5.pth").exists()
@@ -164,12 +165,12 @@ def test_a_checkpoint_that_fails_at_any_of_its_files_leaves_the_run_resumable(cl
         disk.fail_at(n)
         with pytest.raises((OSError, RuntimeError)):
             checkpoint.save(run)
-        assert checkpoint.find(options, "auto", Ranks()) == folder / "training_states/2.state"
+        assert find_state(options, "auto", Ranks()) == folder / "training_states/2.state"
         assert (folder / "training_states/2.state").read_bytes() == before
         assert not list(folder.rglob(".*.state"))
     disk.fail_at(0)
     checkpoint.save(run)
-    assert checkpoint.find(options, "auto", Ranks()) == folder / "training_states/3.state"
+    assert find_state(options, "auto", Ranks()) == folder / "training_states/3.state"
     assert not (folder / "training_states/2.state").exists()  # keep_last=1, and only now
 
 
@@ -194,13 +195,13 @@ def test_the_newest_and_the_best_weights_stay(clips, tmp_path, monkeypatch) -> N
     val = f"data.val={{type: VideoClips, root: {clips}, size: 32}}"
     more = [val, "val.metrics=[PSNR]", "val.interval=1", "log.keep_last=1", "log.keep_best=2", "train.iters=5"]
     folder = trainer.train(config(1, clips, tmp_path, *more))
-    assert set(checkpoint.weights(folder)) == {2, 3, 5}
-    assert set(checkpoint.states(folder)) == {5}
+    assert set(list_weights(folder)) == {2, 3, 5}
+    assert set(list_states(folder)) == {5}
     assert weight_files.load(folder / "models/net_best.pth")["step"] == 2
     assert weight_files.load(folder / "models/net_latest.safetensors")["step"] == "5"
     with pytest.raises(UserError, match=r"log.best_metric: 'LPIPS' is not among val.metrics: PSNR"):
         trainer.train(config(1, clips, tmp_path, *more, "log.best_metric=LPIPS"))
-    assert checkpoint.best_steps({1: 3.0, 2: 1.0, 3: float("nan"), 4: 1.0}, False, 2) == [2, 4]
+    assert best_steps({1: 3.0, 2: 1.0, 3: float("nan"), 4: 1.0}, False, 2) == [2, 4]
 
 
 def test_weights_say_where_they_come_from(clips, tmp_path, caplog) -> None:
@@ -236,7 +237,7 @@ def test_weights_without_their_states_are_never_deleted(clips, tmp_path) -> None
     trainer.train(config(1, clips, tmp_path, "train.iters=5"), str(elsewhere / "3.state"))
     (aside,) = folder.glob("left_*")
     assert (aside / "net_4.pth").exists()
-    assert set(checkpoint.weights(folder)) == {3, 4, 5}
+    assert set(list_weights(folder)) == {3, 4, 5}
 
 
 def test_any_damage_of_a_state_is_noticed_without_a_crash(tmp_path) -> None:
@@ -247,7 +248,7 @@ def test_any_damage_of_a_state_is_noticed_without_a_crash(tmp_path) -> None:
         content = bytearray(whole)
         content[i] ^= 0xFF
         path.write_bytes(content)
-        if not checkpoint.unreadable(path):  # a byte that says nothing of the content, e.g. a time
+        if not state_damage(path):  # a byte that says nothing of the content, e.g. a time
             weight_files.load(path)
 
 

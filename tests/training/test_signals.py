@@ -17,7 +17,8 @@ from keep import train as keep_train
 from keep.config.reading import load
 from keep.config.schema import TrainConfig
 from keep.data.sampler import make_loader
-from keep.training import checkpoint, trainer, validation
+from keep.training import trainer, validation
+from keep.training.folder import list_states
 from keep.utils import signals, weight_files
 
 
@@ -54,7 +55,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_and_asks_to_be_started_again(
         assert keep_train.main(command(clips, tmp_path / "a", *more)) == signals.REQUEUE == 75
     told = capsys.readouterr().err
     assert f"saved at step 3 after {signal.Signals(number).name}" in told
-    assert list(checkpoint.states(tmp_path / "a/stage1")) == [3]
+    assert list(list_states(tmp_path / "a/stage1")) == [3]
     assert signal.getsignal(number) is before
     assert keep_train.main(command(clips, tmp_path / "a", *more)) == 0
     path, overrides = overrides_of(clips, tmp_path / "b", *more)
@@ -125,7 +126,7 @@ def test_a_crash_exits_with_its_traceback_and_not_as_done(clips, tmp_path, monke
     monkeypatch.setattr(trainer, "train_step", crash)
     with pytest.raises(ZeroDivisionError):  # the interpreter exits with 1
         keep_train.main(command(clips, tmp_path))
-    assert not checkpoint.states(tmp_path / "stage1")
+    assert not list_states(tmp_path / "stage1")
 
 
 def test_outside_the_main_thread_no_signal_is_taken() -> None:
