@@ -19,16 +19,16 @@ class Copies:
         output: the container to write.
         picture: its video stream.
         suffix: of the written file.
-        left_out: gets what does not fit.
+        skipped: gets what does not fit.
     """
 
-    def __init__(self, source: VideoSource, output: Any, picture: Any, suffix: str, left_out: list[str]) -> None:
+    def __init__(self, source: VideoSource, output: Any, picture: Any, suffix: str, skipped: list[str]) -> None:
         self._start, self._output = source.start, output
         self._pending: Any = None  # the next packet to copy
         self._inputs = inputs = open_video(source.path)
         try:
             video = video_stream(inputs, source.path)
-            self._streams = add_copies(output, picture, inputs, video, suffix, left_out)
+            self._streams = add_copies(output, picture, inputs, video, suffix, skipped)
         except BaseException:
             inputs.close()
             raise
@@ -68,7 +68,7 @@ class Copies:
         self._inputs.close()
 
 
-def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, left_out: list[str]) -> dict[int, Any]:
+def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, skipped: list[str]) -> dict[int, Any]:
     """Add all that is not picture: tags, chapters, sound and subtitles.
 
     Args:
@@ -77,7 +77,7 @@ def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, 
         inputs: the container to copy from.
         video: its video stream.
         suffix: of the written file.
-        left_out: gets what does not fit.
+        skipped: gets what does not fit.
 
     Returns:
         The new streams by the index of those that they copy.
@@ -97,7 +97,7 @@ def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, 
                 raise ValueError
             copy = output.add_stream_from_template(stream)
         except (ValueError, av.error.FFmpegError):
-            left_out.append(f"{what} does not fit into {suffix}")
+            skipped.append(f"{what} does not fit into {suffix}")
             continue
         copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
         copy.disposition = stream.disposition

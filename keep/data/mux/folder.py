@@ -69,7 +69,7 @@ class FrameWriter:
         UserError: the folder holds something, or cannot be made.
     """
 
-    left_out: Sequence[str] = ()
+    skipped: Sequence[str] = ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

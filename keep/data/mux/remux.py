@@ -25,7 +25,7 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
     Raises:
         UserError: the container does not take the pictures as they are.
     """
-    path, left_out = Path(path), []
+    path, skipped = Path(path), []
     unfinished = AtomicWrite(path)
     remove_leftovers(path)
     try:
@@ -43,7 +43,7 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
                 picture.set_display_rotation(source.rotation)
             if codec == "hevc" and path.suffix.lower() in MP4:
                 picture.codec_context.codec_tag = "hvc1"
-            copied = add_copies(output, picture, inputs, video, path.suffix, left_out)
+            copied = add_copies(output, picture, inputs, video, path.suffix, skipped)
             copied[video.index] = picture
             for packet in _with_times(inputs.demux([inputs.streams[i] for i in copied]), video):
                 shift = round(source.start / packet.time_base)
@@ -59,7 +59,7 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
         raise UserError(f"{path}: does not take the pictures of {source.path} as they are: {error}") from error
     finally:
         unfinished.discard()
-    return left_out
+    return skipped
 
 
 def _with_times(packets: Iterator[Any], video: Any) -> Iterator[Any]:

@@ -39,7 +39,7 @@ class VideoWriter:
         preset: speed against size of H.264 and H.265.
 
     Attributes:
-        left_out: what of the source does not fit into this container, in words.
+        skipped: what of the source does not fit into this container, in words.
 
     Raises:
         UserError: an encoder that is not there, or a container that does not take it.
@@ -55,7 +55,7 @@ class VideoWriter:
         preset: str = "medium",
     ) -> None:
         self.path, self.source = Path(path), source
-        self.left_out: list[str] = []
+        self.skipped: list[str] = []
         self._encoder, self._pix_fmt = ENCODERS[codec]
         require_encoder(self._encoder)
         suffix = self.path.suffix.lower()
@@ -76,7 +76,7 @@ class VideoWriter:
             self._output = av.open(whole(self._file.temporary), "w", options=container_options(self.path.suffix))
             self._stream = self._add_video(size, crf, preset)
             if isinstance(source, VideoSource):
-                self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.left_out)
+                self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.skipped)
         except (ValueError, av.error.FFmpegError) as error:
             self._discard()
             raise UserError(f"{self.path}: cannot write {codec} into a {self.path.suffix} file: {error}") from error

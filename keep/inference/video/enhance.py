@@ -1,4 +1,4 @@
-"""The whole frame through a super-resolution network that spandrel reads (ESRGAN, SPAN, SwinIR, DAT, …)."""
+"""Enlarges full frames by a super-resolution network that spandrel can load (ESRGAN, SPAN, SwinIR, DAT, …)."""
 
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ class Enhancer:
     """A super-resolution model for single images.
 
     Attributes:
-        scale: how many times larger its output is.
+        scale: output size over input size.
 
     Args:
         path: the model's file.
-        device: where it runs.
-        half: compute in float16 where the network can (CUDA only).
+        device: where the model runs.
+        half: compute in float16 if the model supports it (CUDA only).
 
     Raises:
-        UserError: spandrel is not installed, or the file is no model that it knows.
+        UserError: spandrel is not installed, or cannot load the file.
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu", half: bool = True) -> None:
@@ -34,15 +34,13 @@ class Enhancer:
         except ImportError as error:
             raise UserError("a background model needs spandrel: pip install keep-vfsr[background]") from error
         if not Path(path).is_file():
-            raise UserError(f"background model: there is no file {path}")
+            raise UserError(f"background model: no such file: {path}")
         try:
             model: Any = ModelLoader(device="cpu").load_from_file(str(path))
-        except Exception as error:  # spandrel raises its own kinds, torch.load a dozen more
-            raise UserError(f"{path}: not a super-resolution model that spandrel reads: {error}") from error
+        except Exception as error:  # spandrel and torch.load raise many types
+            raise UserError(f"{path}: not a super-resolution model that spandrel can load: {error}") from error
         if not isinstance(model, ImageModelDescriptor) or model.input_channels != 3 or model.output_channels != 3:
-            raise UserError(
-                f"{path}: holds a model of another kind than RGB super-resolution: {model.architecture.name}"
-            )
+            raise UserError(f"{path}: contains {model.architecture.name}, which is not RGB super-resolution")
         self.device = torch.device(device)
         self.scale: int = model.scale
         self._minimum = max(1, model.size_requirements.multiple_of or 1)
@@ -51,7 +49,7 @@ class Enhancer:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) RGB → uint8 (scale·H, scale·W, 3), in tiles, so that memory does not grow with the frame."""
+        """uint8 (H, W, 3) RGB → uint8 (scale·H, scale·W, 3). Works in tiles: memory does not grow with the frame."""
         height, width = image.shape[:2]
         result = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
         for y in range(0, height, TILE):

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a network: recurrences over aligned crops."""
+"""The interface between the pipeline and a network: recurrences over aligned crops."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +11,7 @@ from keep.inference.api import Restorer
 from keep.inference.streaming import WINDOW, Streamer
 
 Recurrence = Callable[[np.ndarray], np.ndarray]
-"""Restores the next frames of B clips side by side: uint8 (n, B, S, S, 3) RGB → the same shape. It keeps its state."""
+"""Restores the next n frames of B clips: uint8 (n, B, S, S, 3) RGB → the same shape. Keeps state between calls."""
 
 
 class Network(Protocol):
@@ -19,14 +19,14 @@ class Network(Protocol):
 
     Attributes:
         size: side S of its crops, in pixels.
-        window: frames that it is best given at once.
+        window: best number of frames for one call.
     """
 
     size: int
     window: int
 
     def begin(self) -> Recurrence:
-        """A recurrence of its own, with no state yet."""
+        """A new recurrence without state."""
         ...
 
 
@@ -40,7 +40,7 @@ class KeepNetwork:
         self.window = self.options.pop("window", WINDOW)
 
     def with_fidelity(self, w: float) -> "KeepNetwork":
-        """The same network with another weight w of CFT."""
+        """The same network with a different weight w of CFT."""
         return KeepNetwork(Restorer(self.net, **{**self.options, "window": self.window, "w": w}))
 
     def begin(self) -> Recurrence:

@@ -1,7 +1,7 @@
-"""Pass 2: frames stream through, faces are cut out, restored and pasted back.
+"""Pass 2: streams the frames; cuts faces out, restores them, and pastes them back.
 
-The network works in windows, so a frame waits until all its faces have come back: never more than one window of
-frames is held, whatever the length of the video and the number of its faces.
+The network works in windows, so a frame waits until all its faces are restored. At most one window of frames is in
+memory, for any length of the video and any number of faces.
 """
 
 from collections import deque
@@ -23,12 +23,12 @@ from keep.utils.clock import Clock
 
 @dataclass
 class RestoredFace:
-    """A face of a frame on its way.
+    """A face of one frame.
 
     Attributes:
         given: the crop of the input, uint8 (S, S, 3).
-        matrix: (2, 3), frame → crop; None where the frame is the face.
-        output: what the network made of it; None until then.
+        matrix: (2, 3), frame → crop; None if the frame itself is the aligned face.
+        output: the restored crop; None until it is computed.
     """
 
     given: np.ndarray
@@ -37,14 +37,14 @@ class RestoredFace:
 
     @property
     def restored(self) -> np.ndarray:
-        """``output``, which is there."""
+        """``output``, once it is computed."""
         assert self.output is not None
         return self.output
 
 
 @dataclass
 class WaitingFrame:
-    """A frame and its faces, complete when all of them are restored."""
+    """A frame and its faces; complete when all faces are restored."""
 
     frame: TimedFrame
     faces: list[RestoredFace] = field(default_factory=list)
@@ -55,7 +55,7 @@ class WaitingFrame:
 
 
 class Batch:
-    """Tracks that are in exactly the same frames: one recurrence each, computed side by side."""
+    """Tracks of exactly the same frames: one recurrence each, computed together."""
 
     def __init__(self, tracks: Sequence[AlignedTrack], network: Network) -> None:
         self.tracks, self.network = tracks, network
@@ -69,7 +69,7 @@ class Batch:
         return self._next == len(self.frames)
 
     def add(self, waiting: WaitingFrame, clock: Clock) -> None:
-        """Cut this batch's faces out of a frame, and restore a window when it is full or its frames end."""
+        """Cut this batch's faces out of a frame. Restore the window when it is full or the frames have a gap."""
         if self.done or self.frames[self._next] != waiting.frame.index:
             return
         with clock("crop"):
@@ -82,7 +82,7 @@ class Batch:
             self.flush(clock)
 
     def flush(self, clock: Clock) -> None:
-        """Restore what was cut out so far."""
+        """Restore the crops collected so far."""
         if not self._window:
             return
         with clock("network"):
@@ -94,7 +94,7 @@ class Batch:
 
     def _cut(self, track: AlignedTrack, image: np.ndarray) -> RestoredFace:
         size = self.network.size
-        if track.points is None:  # the frame is the face
+        if track.points is None:  # the frame itself is the aligned face
             how = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
             return RestoredFace(cv2.resize(image, (size, size), interpolation=how), None)
         matrix = track.matrix(self._next, size)
@@ -102,11 +102,11 @@ class Batch:
 
 
 def batches(tracks: Sequence[AlignedTrack], network: Network, size: int) -> list[Batch]:
-    """The tracks in batches of at most ``size``, sorted by their first frame."""
-    alike: dict[bytes, list[AlignedTrack]] = {}
+    """The tracks in batches of at most ``size``, sorted by first frame."""
+    by_frames: dict[bytes, list[AlignedTrack]] = {}
     for track in tracks:
-        alike.setdefault(track.frames.tobytes(), []).append(track)
-    groups = [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+        by_frames.setdefault(track.frames.tobytes(), []).append(track)
+    groups = [group[i : i + size] for group in by_frames.values() for i in range(0, len(group), size)]
     return [Batch(group, network) for group in sorted(groups, key=lambda group: int(group[0].frames[0]))]
 
 
@@ -116,11 +116,11 @@ def restore_faces(
     """Every frame, in order, with its faces restored but not pasted.
 
     Args:
-        frames: the frames that the tracks were found in, decoded again.
-        tracks: what pass 1 found.
+        frames: the frames of pass 1, decoded again.
+        tracks: the tracks found by pass 1.
         network: restores the crops.
-        clock: the seconds of ``crop`` and ``network``.
-        batch: tracks of the same frames that are computed side by side, at most.
+        clock: measures ``crop`` and ``network``.
+        batch: largest number of tracks of the same frames that are computed together.
     """
     upcoming = deque(batches(tracks, network, batch))
     active: list[Batch] = []
@@ -129,24 +129,24 @@ def restore_faces(
         while upcoming and upcoming[0].frames[0] <= frame.index:
             active.append(upcoming.popleft())
         waiting.append(WaitingFrame(frame))
-        for one in active:
-            one.add(waiting[-1], clock)
-        active = [one for one in active if not one.done]
+        for group in active:
+            group.add(waiting[-1], clock)
+        active = [group for group in active if not group.done]
         while waiting and waiting[0].complete:
             yield waiting.popleft()
-    for one in active:  # the file gave fewer frames than the first time
-        one.flush(clock)
+    for group in active:  # pass 2 decoded fewer frames than pass 1
+        group.flush(clock)
     yield from waiting
 
 
 class Painter:
-    """Puts restored faces into their frame.
+    """Pastes restored faces into their frames.
 
     Args:
-        scale: size of the output's sides over the input's.
-        enhancer: enlarges the whole frame first; without one it is resized bicubically (not at all at scale 1).
-        parser: tells face from what covers it; without one the mask is a soft ellipse.
-        match_color: give the faces the coarse colours of the input.
+        scale: output size over input size.
+        enhancer: enlarges the full frame first; without one, the frame is resized bicubically.
+        parser: separates the face from what covers it; without one, the mask is a soft ellipse.
+        match_color: give restored faces the coarse colours of the input.
     """
 
     def __init__(
@@ -159,11 +159,11 @@ class Painter:
         self.scale, self.enhancer, self.parser, self.match_color = scale, enhancer, parser, match_color
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Of the output, for frames of this size."""
+        """(height, width) of the output for frames of this size."""
         return round(height * self.scale), round(width * self.scale)
 
     def background(self, image: np.ndarray) -> np.ndarray:
-        """The whole frame as it is without its faces; a new array."""
+        """The resized frame without restored faces; a new array."""
         size = self.size(*image.shape[:2])[::-1]
         result = self.enhancer(image) if self.enhancer is not None else image
         if result.shape[1::-1] != size:
@@ -172,10 +172,10 @@ class Painter:
         return result.copy() if result is image else result
 
     def paint(self, waiting: WaitingFrame, clock: Clock) -> np.ndarray:
-        """uint8 RGB: the frame with its faces restored. Larger faces, which are nearer, go over smaller ones."""
-        whole = [face.restored for face in waiting.faces if face.matrix is None]
-        if whole:
-            return whole[0]
+        """The frame with its faces restored, uint8 RGB. Larger faces are nearer, so they are pasted last."""
+        aligned = [face.restored for face in waiting.faces if face.matrix is None]
+        if aligned:
+            return aligned[0]
         with clock("background"):
             image = self.background(waiting.frame.image)
         placed = [(scale_of(face.matrix), face) for face in waiting.faces if face.matrix is not None]

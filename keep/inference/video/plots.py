@@ -1,4 +1,4 @@
-"""The landmarks of a track before and after smoothing, as the supplement's figure A3 shows them."""
+"""Plots the landmarks of a track before and after smoothing, as in figure A3 of the supplement."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ POINTS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth cor
 
 
 def landmark_figure(track: AlignedTrack, path: str | Path, fps: float) -> None:
-    """x and y of the five points over time; thin: as detected, bold: after eq. (10)."""
+    """x and y of the five points over time. Thin: detected; bold: smoothed by eq. (10)."""
     found, smoothed = track.found, track.points
     assert found is not None
     assert smoothed is not None
@@ -31,7 +31,7 @@ def landmark_figure(track: AlignedTrack, path: str | Path, fps: float) -> None:
             axes.set_ylabel(f"{name}, pixels")
             axes.grid(True)
             if name == "y":
-                axes.invert_yaxis()  # as in the picture
+                axes.invert_yaxis()  # y points down, as in the frame
                 axes.set_xlabel("seconds")
             else:
                 axes.set_title(f"track {track.id}, shot {track.shot}: landmarks found (thin) and smoothed (bold)")
@@ -41,6 +41,6 @@ def landmark_figure(track: AlignedTrack, path: str | Path, fps: float) -> None:
 
 
 def _runs(frames: Sequence[int] | Any) -> list[slice]:
-    """Slices of frames that follow one another."""
+    """Slices of consecutive frames."""
     borders = [0, *(i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1), len(frames)]
     return [slice(a, b) for a, b in pairwise(borders)]

@@ -1,4 +1,4 @@
-"""Pass 1: shots, faces and their landmarks over the whole video, kept as a few numbers a frame."""
+"""Pass 1: finds shots, faces and landmarks of a video. Only a few numbers a frame are kept."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from keep.utils.clock import Clock
 
 @dataclass(frozen=True)
 class AlignedTrack:
-    """One person in one shot, as pass 2 needs it: one Kalman recurrence.
+    """One person in one shot: one Kalman recurrence in pass 2.
 
     Attributes:
-        id: its number, in order of first appearance.
+        id: number of the track, in order of first appearance.
         shot: number of the shot, from 0.
-        frames: int64 (n,), rising: gaps up to the limit are closed, longer ones are left out.
-        points: float32 (n, 5, 2), smoothed by eq. (10), in pixels of the frame as it is shown (:func:`as_shown`); None
-            where the frame is the face.
-        found: float32 (n, 5, 2), the same before smoothing, gaps filled.
-        side: median of the shorter side of its boxes, in pixels.
+        frames: int64 (n,), ascending frame numbers. Gaps up to the limit are filled; longer ones stay.
+        points: float32 (n, 5, 2), smoothed by eq. (10), in pixels of the displayed frame (:func:`as_shown`); None if
+            the frame itself is the aligned face.
+        found: float32 (n, 5, 2), ``points`` before smoothing, with gaps filled.
+        side: median of the shorter side of the boxes, in pixels.
         aspect: width of a pixel of the frame over its height.
     """
 
@@ -39,10 +39,10 @@ class AlignedTrack:
     aspect: float = 1.0
 
     def matrix(self, i: int, size: int) -> np.ndarray:
-        """(2, 3), from the frame ``frames[i]`` to its crop of ``size`` pixels, whose pixels are square."""
+        """(2, 3): maps frame ``frames[i]`` to its crop of ``size`` × ``size`` square pixels."""
         assert self.points is not None
         matrix = similarity(self.points[i], size)
-        matrix[:, 2] += matrix[:, 0] * (self.aspect - 1) / 2  # pixel centres are at whole numbers
+        matrix[:, 2] += matrix[:, 0] * (self.aspect - 1) / 2  # pixel centres are at integers
         matrix[:, 0] *= self.aspect
         return matrix
 
@@ -52,11 +52,11 @@ class Scan:
     """What pass 1 found.
 
     Attributes:
-        frames: how many can be decoded.
-        shots: how many there are.
-        tracks: those to restore.
-        small: tracks left out because the face is too small.
-        short: tracks left out because they are too short.
+        frames: number of decoded frames.
+        shots: number of shots.
+        tracks: the tracks to restore.
+        small: number of tracks skipped because the face is too small.
+        short: number of tracks skipped because they are too short.
     """
 
     frames: int
@@ -77,18 +77,18 @@ def scan(
     min_face: float = 24,
     min_frames: int = 5,
 ) -> Scan:
-    """Find, track and smooth the faces of a video in one pass; no frame is kept.
+    """Find, track and smooth the faces of a video in one pass. No frame is kept.
 
     Args:
-        frames: all of them, in order.
+        frames: all frames, in order.
         detector: frame → faces (:mod:`keep.faces.detect`).
-        clock: the seconds of ``shots``, ``detect`` and ``track``.
-        identity: a network of :mod:`keep.faces.identity`, to tell people apart who cross or come back.
-        max_gap: frames without a detection that are bridged by interpolation.
-        sigma: of eq. (10), in frames.
-        radius: of eq. (10), in frames.
+        clock: measures ``shots``, ``detect`` and ``track``.
+        identity: a network of :mod:`keep.faces.identity`, to distinguish people who cross or reappear.
+        max_gap: longest run of frames without a detection that is interpolated.
+        sigma: σ of eq. (10), in frames.
+        radius: radius of eq. (10), in frames.
         min_face: smallest face that is restored: median of the box's shorter side, in pixels.
-        min_frames: shortest track that is restored, unless the whole shot is shorter.
+        min_frames: shortest track that is restored, unless the shot itself is shorter.
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]
@@ -116,13 +116,13 @@ def scan(
     return result
 
 
-def whole_aspect(width: int, aspect: float) -> float:
-    """The pixel aspect nearest to ``aspect`` that gives a whole number of pixels; 1 where the tag is no likely one."""
+def integer_aspect(width: int, aspect: float) -> float:
+    """The pixel aspect closest to ``aspect`` for which the displayed width is an integer; 1 for an implausible tag."""
     return round(width * aspect) / width if 0.25 <= aspect <= 4 and abs(aspect - 1) > 0.005 else 1.0
 
 
 def as_shown(image: np.ndarray, aspect: float) -> np.ndarray:
-    """``image`` with square pixels: faces must be seen, and aligned, as people see them."""
+    """``image`` resized to square pixels: faces are detected and aligned with their displayed proportions."""
     if aspect == 1:
         return image
     height, width = image.shape[:2]
@@ -130,17 +130,17 @@ def as_shown(image: np.ndarray, aspect: float) -> np.ndarray:
 
 
 def align(track: Track, max_gap: int, sigma: float, radius: int) -> AlignedTrack:
-    """Gaps filled up to ``max_gap`` frames, points smoothed; what is still missing is left out."""
+    """Fill gaps of up to ``max_gap`` frames and smooth the points. Frames of longer gaps are dropped."""
     frames, points, _ = track.timeline()
     found = fill_gaps(points, max_gap)
     smoothed = smooth(found, sigma, radius)
-    there = np.isfinite(found).all(axis=(1, 2))
+    known = np.isfinite(found).all(axis=(1, 2))
     side = float(np.median((track.boxes[:, 2:] - track.boxes[:, :2]).min(axis=1)))
-    return AlignedTrack(track.id, track.shot, frames[there], smoothed[there], found[there], side)
+    return AlignedTrack(track.id, track.shot, frames[known], smoothed[known], found[known], side)
 
 
 def scan_aligned(frames: Iterable[TimedFrame], clock: Clock) -> Scan:
-    """The same for a video whose frames are aligned faces: one track a shot."""
+    """:func:`scan` for a video whose frames are aligned faces: one track a shot."""
     cuts, starts, count = ShotDetector(), [0], 0
     for frame in frames:
         with clock("shots"):

@@ -10,7 +10,7 @@ def test_audio_and_subtitles_are_copied_bit_for_bit(tmp_path, texture):
     (tmp_path / "s.srt").write_text(SUBTITLES)
     source = make(tmp_path / "in.mkv", texture(25), audio=True, subtitles=str(tmp_path / "s.srt"))
     writer = copy(source, tmp_path / "out.mkv")
-    assert not writer.left_out
+    assert not writer.skipped
     for kind in ("audio", "subtitles"):
         given, kept = packets_of(source, kind), packets_of(tmp_path / "out.mkv", kind)
         assert given
@@ -25,9 +25,9 @@ def test_what_does_not_fit_the_container_is_named(tmp_path, texture):
     (tmp_path / "s.srt").write_text(SUBTITLES)
     source = make(tmp_path / "in.mkv", texture(12), audio=True, subtitles=str(tmp_path / "s.srt"))
     writer = copy(source, tmp_path / "out.mp4")
-    (left_out,) = writer.left_out
-    assert left_out.startswith("subtitle stream 2")
-    assert left_out.endswith("does not fit into .mp4")
+    (skipped,) = writer.skipped
+    assert skipped.startswith("subtitle stream 2")
+    assert skipped.endswith("does not fit into .mp4")
     assert [data for data, _ in packets_of(tmp_path / "out.mp4", "audio")] == [
         data for data, _ in packets_of(source, "audio")
     ]

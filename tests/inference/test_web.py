@@ -16,8 +16,10 @@ from networks import tiny
 from keep import app
 from keep.data.video_io import probe, read_video, write_video
 from keep.flow.dis import DIS
+from keep.inference import web
 from keep.inference.api import Restorer
 from keep.inference.video import KeepNetwork, Settings, Summary, Tools
+from keep.inference.video.options import settings_of
 from keep.utils.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -38,7 +40,7 @@ def test_a_frame_before_and_after(tmp_path):
     clip = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     write_video(tmp_path / "a.mkv", clip, 25, codec="ffv1")
     write_video(tmp_path / "b.mkv", clip[:4].repeat(2, 1).repeat(2, 2), 25, codec="ffv1")
-    first, second = app.frame_pair(str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), 2)
+    first, second = web.frame_pair(str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), 2)
     assert first.shape == second.shape == (32, 32, 3)
     assert np.array_equal(second[::2, ::2], clip[2])
 
@@ -49,31 +51,30 @@ def test_without_gradio(monkeypatch, capsys):
     assert "pip install keep-vfsr[app]" in capsys.readouterr().err
 
 
-def test_the_command_lines_options_are_the_pages(monkeypatch):
-    monkeypatch.setattr(app, "_gradio", lambda: None)
-    args = app.options(["--min-face", "40", "--max-gap", "3", "--batch", "2", "--codec", "h265", "--crf", "30"])
-    settings = app.restore.settings_of(args)
+def test_the_command_lines_options_are_the_pages():
+    args = web.parse(["--min-face", "40", "--max-gap", "3", "--batch", "2", "--codec", "h265", "--crf", "30"])
+    settings = settings_of(args)
     assert (settings.min_face, settings.max_gap, settings.batch) == (40, 3, 2)
     assert (settings.codec, settings.crf) == ("h265", 30)
     for wrong in (["--min-face", "nan"], ["--fidelity", "3"], ["--compare"], ["--codec", "ffv1"]):
         with pytest.raises(UserError, match=wrong[0]):
-            app.options(wrong)
+            web.parse(wrong)
 
 
 def test_where_nothing_can_be_served():
     in_use = pytest.raises(UserError, match="cannot be served: Address already in use; choose another")
     with socket.create_server(("127.0.0.1", 0)) as taken, in_use:
-        app.check_address("127.0.0.1", taken.getsockname()[1])
+        web.check_address("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UserError, match="cannot be served"):
-        app.check_address("192.0.2.1", 7860)
+        web.check_address("192.0.2.1", 7860)
     with pytest.raises(UserError, match="--port: must be from 1 to 65535, not 99999"):
-        app.check_address("127.0.0.1", 99999)
+        web.check_address("127.0.0.1", 99999)
 
 
 def test_what_was_done_comes_before_what_it_cost():
     summary = Summary(Path("out.mp4"), 3, 1, notes=["no face was found: the content is unchanged"])
     summary.seconds, summary.memory = {"detect": 2.0, "mask": 0.01}, 100
-    assert app.told(summary).split("\n\n") == [
+    assert web.describe(summary).split("\n\n") == [
         "3 frames, 1 shot, 0 tracks, 0 faces in 2.0 s (1.5 frames/s)", "no face was found: the content is unchanged",
         "time: detect 2.0 s", "peak memory: 100 MiB",
     ]  # fmt: skip
@@ -81,9 +82,9 @@ def test_what_was_done_comes_before_what_it_cost():
 
 def test_the_pages_sizes():
     """Its default is the command line's, else the background model's."""
-    assert app.scales(None, 1) == ({"1×": 1, "2×": 2, "4×": 4}, "1×")
-    assert app.scales(None, 3) == ({"1×": 1, "2×": 2, "3×": 3, "4×": 4}, "3×")
-    assert app.scales(1.5, 4) == ({"1×": 1, "1.5×": 1.5, "2×": 2, "4×": 4}, "1.5×")
+    assert web.scales(None, 1) == ({"1×": 1, "2×": 2, "4×": 4}, "1×")
+    assert web.scales(None, 3) == ({"1×": 1, "2×": 2, "3×": 3, "4×": 4}, "3×")
+    assert web.scales(1.5, 4) == ({"1×": 1, "1.5×": 1.5, "2×": 2, "4×": 4}, "1.5×")
 
 
 def test_the_page_restores_with_the_command_lines_settings(tmp_path, monkeypatch):
@@ -95,8 +96,8 @@ def test_the_page_restores_with_the_command_lines_settings(tmp_path, monkeypatch
         seen.append(settings)
         raise UserError("enough")
 
-    monkeypatch.setattr("keep.inference.video.restore_video", record)
-    page = app.build(Tools(Recorder()), tmp_path, given)
+    monkeypatch.setattr("keep.inference.web.restore_video", record)
+    page = web.build(Tools(Recorder()), tmp_path, given)
     (run,) = [f for f in page.fns.values() if f.name == "run"]
     values = [getattr(block, "value", None) for block in run.inputs[1:]]
     with pytest.raises(Exception, match="enough"):
@@ -114,8 +115,8 @@ def page(tmp_path) -> Iterator[Any]:
     from keep.faces.detect import CenterFace
 
     tools = Tools(KeepNetwork(Restorer(tiny(temporal="causal", flow=DIS()))), CenterFace())
-    served = app.build(tools, tmp_path)
-    _, url, _ = app.serve(served, tmp_path, prevent_thread_lock=True, quiet=True)
+    served = web.build(tools, tmp_path)
+    _, url, _ = web.serve(served, tmp_path, prevent_thread_lock=True, quiet=True)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:

@@ -239,8 +239,8 @@ def test_the_background_model_works_in_tiles(tmp_path):
 
 def test_background_models_that_are_none(tmp_path):
     pytest.importorskip("spandrel", reason="spandrel is not installed")
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="no such file"):
         Enhancer(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("no model")
-    with pytest.raises(UserError, match="not a super-resolution model that spandrel reads"):
+    with pytest.raises(UserError, match="not a super-resolution model that spandrel can load"):
         Enhancer(tmp_path / "text.pth")

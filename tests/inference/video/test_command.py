@@ -37,7 +37,7 @@ def weights(tmp_path_factory) -> str:
 @pytest.fixture(autouse=True)
 def _detector(monkeypatch) -> Iterator[None]:
     """The drawn faces are found by their own detector; nothing is downloaded."""
-    monkeypatch.setattr("keep.faces.detect.default_detector", Discs)
+    monkeypatch.setattr("keep.inference.video.options.default_detector", Discs)
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     before = signal.getsignal(signal.SIGTERM)
@@ -191,7 +191,7 @@ def test_anamorphic_faces_are_restored_undistorted(tmp_path):
 )
 def test_videos_of_many_kinds(tmp_path, weights, kind, options, size, monkeypatch):
     """What is not the face, the times and the rotation come out as they went in; an odd side is padded."""
-    monkeypatch.setattr("keep.faces.detect.default_detector", lambda: Known((60, 60)))
+    monkeypatch.setattr("keep.inference.video.options.default_detector", lambda: Known((60, 60)))
     upright = np.stack([draw([(RED, 60, 60, 20)], size=size) for _ in range(12)])
     clip = np.rot90(upright, -1, (1, 2)) if kind == "turned" else upright
     source = VideoSource(make(tmp_path / "in.mkv", np.ascontiguousarray(clip), crf="5", **options))
@@ -230,16 +230,16 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
     wrong = {
         "text.mp4: not a video file": (tmp_path / "text.mp4", *out, *w),
         "no such file or folder": (tmp_path / "gone.mp4", *out, *w),
-        "holds neither videos nor images": (tmp_path / "nothing", *out, *w),
-        "name a folder for them": (tmp_path / "videos", *out, *w),
+        "contains neither videos nor images": (tmp_path / "nothing", *out, *w),
+        "name a folder for the output": (tmp_path / "videos", *out, *w),
         "lies inside": (tmp_path / "videos", "-o", tmp_path / "videos" / "out", *w),
         "is the input itself": (video, "-o", video, *w),
         "aligned faces are square": (video, *out, *w, "--aligned"),
         "--fidelity: must be from 0 to 1": (video, *out, *w, "--fidelity", "2"),
         "--preset: must be one of": (video, *out, *w, "--preset", "quick"),
         "no face detector is named 'YuNett'; did you mean 'YuNet'": (video, *out, *w, "--detector", "YuNett"),
-        "background model: there is no file": (video, *out, *w, "--background", "none.pth"),
-        ".gif is not written, only": (video, "-o", tmp_path / "one.gif", *w),
+        "background model: no such file": (video, *out, *w, "--background", "none.pth"),
+        ".gif cannot be written, only": (video, "-o", tmp_path / "one.gif", *w),
         "--frames writes a folder": (video, *out, *w, "--frames"),
         "--fps: must be from": (video, *out, *w, "--fps", "inf"),
         "--sigma: must be a number from 0": (video, *out, *w, "--sigma", "inf"),
@@ -279,16 +279,16 @@ def test_outputs_are_refused_before_the_work(tmp_path, video, weights, monkeypat
     (tmp_path / "file").touch()
     before = (folder / "q.compare.mp4").read_bytes()
     wrong = {
-        ".webm is not written, only": (video, "-o", tmp_path / "out.webm"),
-        ".avi is not written, only": (video, "-o", tmp_path / "out.avi"),
+        ".webm cannot be written, only": (video, "-o", tmp_path / "out.webm"),
+        ".avi cannot be written, only": (video, "-o", tmp_path / "out.avi"),
         "name an .mkv file": (video, "-o", tmp_path / "out.mp4", "--codec", "ffv1"),
-        "is, or lies in, a file": (video, "-o", tmp_path / "file" / "below" / "out.mp4"),
+        "is a file, or lies inside one": (video, "-o", tmp_path / "file" / "below" / "out.mp4"),
         "full: is there already": (video, "-o", full, "--frames"),
         "cannot be written": (video, "-o", tmp_path / "file" / "out.mp4"),
         "q.compare.mp4: is the input itself": (
             folder / "q.compare.mp4", "-o", folder / "q.mp4", "--compare"
         ),
-        "q.compare.mp4: would be written for": (folder, "-o", tmp_path / "out", "--compare"),
+        "q.compare.mp4: would be written for both": (folder, "-o", tmp_path / "out", "--compare"),
     }  # fmt: skip
     for message, arguments in wrong.items():
         assert run(*arguments, "-w", weights) == 2, message
@@ -368,7 +368,7 @@ def test_a_folder_of_videos_is_continued(tmp_path, video, empty, weights, capsys
     (folder / "text.mp4").unlink()
     stamp = (tmp_path / "out" / "a.mp4").stat().st_mtime_ns
     assert run(*command) == 0
-    assert "2 of 2 videos are finished already" in capsys.readouterr().out
+    assert "2 of 2 videos exist already" in capsys.readouterr().out
     assert (tmp_path / "out" / "a.mp4").stat().st_mtime_ns == stamp
     assert run(*command, "--overwrite") == 0
     assert (tmp_path / "out" / "a.mp4").stat().st_mtime_ns != stamp
@@ -386,9 +386,6 @@ def test_ranks_share_the_videos(tmp_path, empty, weights, monkeypatch):
         assert run(folder, "-o", tmp_path / "out", "-w", weights) == 0
         done.append(len(files(tmp_path / "out")))
     assert done == [2, 3]
-    pairs = [(Path(f"{n}"), Path(f"{n}.out")) for n in range(7)]
-    shares = [restore.share(pairs, rank, 3) for rank in range(3)]
-    assert sorted(pair for s in shares for pair in s) == pairs
 
 
 def test_a_rank_with_failures_does_not_end_the_others(tmp_path, empty, video, weights, monkeypatch, capsys):
@@ -416,25 +413,6 @@ def test_a_rank_with_failures_does_not_end_the_others(tmp_path, empty, video, we
         monkeypatch.setenv("RANK", rank)
         assert run(folder, "-o", out, "-w", weights) == 0
     assert files(out) == ["cut.mp4", "fine.mp4"]
-
-
-def test_names_of_outputs(tmp_path):
-    for name in ("a.mp4", "a.avi", "sub/c.webm", "d.MOV"):
-        path = tmp_path / "in" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    names = {str(out.relative_to(tmp_path)) for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", False, "h264")}
-    assert names == {"o/a.mp4", "o/a.mkv", "o/sub/c.mkv", "o/d.mov"}
-    names = {out.name for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", False, "ffv1")}
-    assert names == {"a.mp4.mkv", "a.avi.mkv", "c.mkv", "d.mkv"}, "only those that would be the same get longer names"
-    (tmp_path / "in" / "a.mkv").touch()
-    names = {out.name for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", False, "h264")}
-    assert names == {"a.mp4", "a.mkv", "a.avi.mkv", "c.mkv", "d.mov"}
-    names = {out.name for _, out in restore.jobs(tmp_path / "in", tmp_path / "o", True, "h264")}
-    assert names == {"a.mp4", "a.mkv", "a.avi", "c", "d"}
-    single = tmp_path / "in" / "a.avi"
-    assert restore.jobs(single, tmp_path / "o.mp4", False, "h264") == [(single, tmp_path / "o.mp4")]
-    assert restore.jobs(single, tmp_path / "o", False, "h264") == [(single, tmp_path / "o" / "a.mkv")]
 
 
 @pytest.mark.parametrize("kind", ["SIGTERM", "a full disk"])
@@ -480,7 +458,7 @@ def test_notes_say_what_was_not_restored(tmp_path):
     clip = np.stack([draw([(RED, 80, 60, 50), (GREEN, 200, 30, 9)], DARK) for _ in range(8)])
     write_video(tmp_path / "in.mp4", clip, 25, crf=5)
     summary = restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", Tools(Recorder(32), Discs()))
-    assert "1 track of faces below 24 px left as in the input (--min-face)" in summary.notes
+    assert "1 track of faces below 24 px kept as in the input (--min-face)" in summary.notes
     assert any("larger than the network's 32 px: restored at 32 px and enlarged" in note for note in summary.notes)
     with pytest.raises(UserError, match="there is no face detector"):
         restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", Tools(Recorder(32)))

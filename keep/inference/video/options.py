@@ -1,0 +1,179 @@
+"""Options of the command line that restores videos, and the networks and settings made from them."""
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import get_args
+
+import torch
+
+from keep.config import cli
+from keep.config.plugins import import_registered
+from keep.config.registry import DETECTORS, IDENTITIES
+from keep.data.mux import RATES, WRITTEN, Codec
+from keep.degradation.codec import Preset
+from keep.faces.detect import default_detector
+from keep.faces.parse import find_parser
+from keep.inference.api import load_restorer
+from keep.inference.video.enhance import Enhancer
+from keep.inference.video.network import KeepNetwork
+from keep.inference.video.settings import Settings, Tools
+from keep.inference.weights import DEFAULT
+from keep.utils.devices import prepare
+from keep.utils.errors import UserError
+from keep.utils.launch import launched_ranks
+from keep.utils.logging import log
+
+
+def parser(program: str = "keep-restore") -> argparse.ArgumentParser:
+    """The command line of ``keep-restore``."""
+    p = cli.Parser(
+        prog=program,
+        description="Restore the faces of a video, a folder of frames, or a folder of videos.",
+        epilog="Exit status: 0: restored, or no face was found; 2: bad input; 3: restored, but frames of the input "
+        "could not be decoded; 130: stopped.",
+    )
+    p.add_argument("input", metavar="IN", help="a video, a folder of frames, or a folder of videos")
+    p.add_argument(
+        "-o", "--output", metavar="OUT", required=True,
+        help=f"the video to write ({', '.join(sorted(WRITTEN))}), or a folder",
+    )  # fmt: skip
+    p.add_argument("--aligned", action="store_true", help="the frames are aligned faces (FFHQ): only restore them")
+    _add_network_options(p.add_argument_group("network"))
+    _add_face_options(p.add_argument_group("faces"))
+    _add_pasting_options(p.add_argument_group("pasting"))
+    _add_output_options(p.add_argument_group("output"))
+    return p
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The checked options.
+
+    Raises:
+        UserError: a wrong command line.
+    """
+    args = parser().parse_args(argv)
+    check(args)
+    return args
+
+
+def _add_network_options(g: argparse._ArgumentGroup) -> None:
+    g.add_argument(
+        "-w", "--weights", metavar="FILE",
+        help="weights file; nano: shipped, for small faces (default); KEEP, KEEP_Asian: by the authors, downloaded",
+    )  # fmt: skip
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
+    g.add_argument("--dtype", default="float32", help="float32, bf16 or fp16 (default float32)")
+    g.add_argument(
+        "--fidelity", type=float, default=1.0, metavar="W",
+        help="0: most detail, from the codebook alone; 1: closest to the input (default 1)",
+    )  # fmt: skip
+    g.add_argument("--window", type=_positive, default=8, help="frames encoded at once (default 8)")
+    g.add_argument("--batch", type=_positive, default=4, help="faces of the same frames computed together (default 4)")
+    g.add_argument("--compile", action="store_true", help="torch.compile the network: slow to start, then faster")
+    g.add_argument("--threads", type=_natural, default=0, help="CPU threads of the network; 0: chosen by torch (0)")
+
+
+def _add_face_options(g: argparse._ArgumentGroup) -> None:
+    g.add_argument("--detector", metavar="NAME[=FILE]", help="RetinaFace, YuNet or CenterFace (default: any available)")
+    g.add_argument("--identity", metavar="NAME[=FILE]", help="distinguish people: ArcFace, ONNXIdentity=FILE or Dlib")
+    g.add_argument("--max-gap", type=_natural, default=10, metavar="N", help="bridge N frames without a detection (10)")
+    g.add_argument("--sigma", type=float, default=5, help="smoothing of landmarks, eq. (10), in frames; 0: none (5)")
+    g.add_argument("--radius", type=_natural, default=20, help="radius of the smoothing window, in frames (20)")
+    g.add_argument("--min-face", type=float, default=24, metavar="PX", help="do not restore smaller faces (24)")
+    g.add_argument("--min-frames", type=_natural, default=5, metavar="N", help="do not restore shorter tracks (5)")
+
+
+def _add_pasting_options(g: argparse._ArgumentGroup) -> None:
+    g.add_argument(
+        "--parser", default="auto", metavar="WHICH",
+        help="face parsing for the mask: none, parsenet (downloaded), its file, or auto: if its network is available",
+    )  # fmt: skip
+    g.add_argument("--match-color", action="store_true", help="give restored faces the coarse colours of the input")
+    g.add_argument("--background", metavar="MODEL", help="super-resolution model (spandrel) that enlarges full frames")
+    g.add_argument("--scale", type=float, metavar="S", help="output size over input size (default: MODEL's, else 1)")
+
+
+def _add_output_options(g: argparse._ArgumentGroup) -> None:
+    g.add_argument("--codec", choices=get_args(Codec), default="h264", help="ffv1 is lossless, in .mkv (h264)")
+    g.add_argument("--crf", type=_natural, default=18, help="quality of h264 and h265, lower is better (18)")
+    g.add_argument("--preset", default="medium", help="encoder speed, ultrafast to veryslow (medium)")
+    g.add_argument("--frames", action="store_true", help="write a folder of PNG files instead of a video")
+    g.add_argument("--fps", type=float, default=25, help="frame rate of a folder of frames (25)")
+    g.add_argument("--compare", action="store_true", help="also write NAME.compare: input and output side by side")
+    g.add_argument("--plots", action="store_true", help="also write NAME.plots: landmarks before and after smoothing")
+    g.add_argument("--overwrite", action="store_true", help="of a folder: restore finished videos again")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for values out of range."""
+    cores = os.cpu_count() or 1
+    checks = [
+        ("IN", args.input, "a name, not empty"),
+        ("--output", args.output, "a name, not empty"),
+        ("--fidelity", 0 <= args.fidelity <= 1, "from 0 to 1"),
+        ("--sigma", 0 <= args.sigma < math.inf, "a number from 0"),
+        ("--min-face", 0 <= args.min_face < math.inf, "a number from 0"),
+        ("--scale", args.scale is None or 0 < args.scale <= 8, "above 0 and at most 8"),
+        ("--fps", RATES[0] <= args.fps <= RATES[1], f"from {RATES[0]:g} to {RATES[1]:g}"),
+        ("--crf", args.crf <= 51, "from 0 to 51"),
+        ("--threads", args.threads <= cores, f"from 0 to {cores}, the cores of this machine"),
+        ("--preset", args.preset in get_args(Preset), "one of " + ", ".join(get_args(Preset))),
+    ]
+    for name, valid, expected in checks:
+        if not valid:
+            raise UserError(f"{name}: must be {expected}")
+    if args.aligned and (args.background or args.scale):
+        raise UserError("--aligned restores the crops themselves: --background and --scale do not apply")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings of the command line; the options have the same names."""
+    return Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
+
+
+def build_tools(args: argparse.Namespace) -> Tools:
+    """The networks that the command line names, on its device."""
+    import_registered()
+    device = prepare(_device(args.device), args.threads, 0)
+    restorer = load_restorer(
+        args.weights or DEFAULT, device, args.dtype,
+        window=args.window, fidelity=args.fidelity, compile=args.compile,
+    )  # fmt: skip
+    if not args.weights:
+        size = restorer.net.image_size
+        log.info(
+            f"weights: {DEFAULT}, shipped with this package: a small network ({size}×{size} pixels a face, for "
+            "research), for small and badly degraded faces; -w KEEP uses the authors' (512×512)"
+        )
+    tools = Tools(KeepNetwork(restorer))
+    if not args.aligned:
+        tools.detector = (cli.network(DETECTORS, args.detector) if args.detector else default_detector()).to(device)
+        tools.identity = cli.network(IDENTITIES, args.identity).to(device) if args.identity else None
+        tools.parser = find_parser(args.parser, device)
+        tools.enhancer = Enhancer(args.background, device) if args.background else None
+    return tools
+
+
+def _device(name: str) -> str:
+    """Under a launcher, ``auto`` gives each rank its own GPU."""
+    if name == "auto" and torch.cuda.is_available():
+        _, _, local = launched_ranks()
+        return f"cuda:{local % torch.cuda.device_count()}"
+    return name
+
+
+def _positive(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text}")
+    return int(text)

@@ -1,0 +1,89 @@
+"""What a video is restored with: settings, networks, and a progress callback."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from keep.data.mux import Codec
+from keep.faces.parse import Parser
+from keep.inference.video.enhance import Enhancer
+from keep.inference.video.network import Network
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a video is restored; see ``docs/restore.md``.
+
+    Attributes:
+        aligned: the frames are aligned faces: no detection, no pasting.
+        max_gap: longest run of frames without a detection that is bridged.
+        sigma: σ of eq. (10), in frames; 0 keeps the landmarks as detected.
+        radius: radius of eq. (10), in frames.
+        min_face: smallest face that is restored, in pixels of the frame.
+        min_frames: shortest track that is restored.
+        match_color: give restored faces the coarse colours of the input.
+        scale: output size over input size; None: the background model's scale, or 1 without one.
+        batch: largest number of faces in the same frames that are computed together.
+        codec: codec of the output.
+        crf: quality of H.264 and H.265; lower is better.
+        preset: encoder speed of H.264 and H.265.
+        fps: frame rate of a folder of frames.
+        frames: write a folder of PNG files instead of a video. Always on when input and output are both folders.
+        compare: also write a video with input and output side by side.
+        plots: also plot the landmarks of each track.
+    """
+
+    aligned: bool = False
+    max_gap: int = 10
+    sigma: float = 5
+    radius: int = 20
+    min_face: float = 24
+    min_frames: int = 5
+    match_color: bool = False
+    scale: float | None = None
+    batch: int = 4
+    codec: Codec = "h264"
+    crf: int = 18
+    preset: str = "medium"
+    fps: float = 25
+    frames: bool = False
+    compare: bool = False
+    plots: bool = False
+
+
+@dataclass
+class Tools:
+    """The networks of a run. Only ``network`` is always needed; ``detector`` is, unless the faces are aligned.
+
+    Attributes:
+        network: restores aligned crops.
+        detector: frame → faces.
+        identity: distinguishes people.
+        parser: separates a face from what covers it.
+        enhancer: enlarges the full frame.
+    """
+
+    network: Network
+    detector: Callable[[np.ndarray], list[Any]] | None = None
+    identity: Any | None = None
+    parser: Parser | None = None
+    enhancer: Enhancer | None = None
+
+
+class Progress(Protocol):
+    """Called for every frame of a pass."""
+
+    def __call__(self, what: str, done: int, total: int | None, tracks: list[int]) -> None:
+        """
+        Args:
+            what: name of the pass.
+            done: frames done so far.
+            total: frames in all; None if unknown.
+            tracks: ids of the tracks that are active in this frame.
+        """
+
+
+def no_progress(what: str, done: int, total: int | None, tracks: list[int]) -> None:
+    """A :class:`Progress` that reports nothing."""

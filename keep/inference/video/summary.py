@@ -1,0 +1,96 @@
+"""What was restored, what it cost, and what the user should know."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keep.faces.align import scale_of
+from keep.inference.video.scan import Scan
+from keep.inference.video.settings import Settings
+
+
+@dataclass
+class Summary:
+    """The result of one video.
+
+    Attributes:
+        output: the file or folder written.
+        frames: frames written.
+        shots: number of shots.
+        tracks: number of restored tracks: one person in one shot each.
+        faces: restored faces, over all frames.
+        lost: frames that could not be decoded.
+        damaged: frames decoded from damaged data.
+        seconds: part → seconds.
+        memory: peak memory of the process, in MiB.
+        gpu_memory: peak memory of tensors on the GPU, in MiB.
+        notes: what the user should know.
+    """
+
+    output: Path
+    frames: int = 0
+    shots: int = 0
+    tracks: int = 0
+    faces: int = 0
+    lost: int = 0
+    damaged: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory: float = 0.0
+    gpu_memory: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the input was damaged."""
+        return bool(self.lost or self.damaged)
+
+    def lines(self, notes: bool = True) -> list[str]:
+        """The summary as text: counts, costs (parts of 0.05 s and more), and the notes."""
+        total = sum(self.seconds.values())
+        parts = sorted((part for part in self.seconds.items() if part[1] >= 0.05), key=lambda part: -part[1])
+        memory = f"{self.memory:.0f} MiB" + (f", GPU {self.gpu_memory:.0f} MiB" if self.gpu_memory else "")
+        return [
+            f"{self.output}: {count(self.frames, 'frame')}, {count(self.shots, 'shot')}, "
+            f"{count(self.tracks, 'track')}, {count(self.faces, 'face')} in {total:.1f} s "
+            f"({self.frames / max(total, 1e-9):.1f} frames/s)",
+            *(["  time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts)] if parts else []),
+            f"  peak memory: {memory}",
+            *(f"  {note}" for note in self.notes if notes),
+        ]
+
+
+def count(number: int, what: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def scan_notes(found: Scan, settings: Settings, size: int) -> list[str]:
+    """What pass 1 skipped, and faces larger than the network's crops of ``size`` pixels."""
+    notes = []
+    if not found.tracks:
+        skipped = found.small or found.short
+        notes.append("no face is large enough and visible for long enough" if skipped else "no face was found")
+    if found.small:
+        notes.append(
+            f"{count(found.small, 'track')} of faces below {settings.min_face:g} px kept as in the input (--min-face)"
+        )
+    if found.short:
+        notes.append(
+            f"{count(found.short, 'track')} shorter than {settings.min_frames} frames kept as in the input "
+            "(--min-frames)"
+        )
+    placed = [track for track in found.tracks if track.points is not None]
+    enlarged = [1 / min(scale_of(track.matrix(i, size)) for i in range(len(track.frames))) for track in placed]
+    if large := [factor for factor in enlarged if factor > 1.05]:
+        notes.append(
+            f"{count(len(large), 'track')} of faces larger than the network's {size} px: restored at {size} px and "
+            f"enlarged up to ×{max(large):.1f}"
+        )
+    return notes
+
+
+def damage_note(summary: Summary, what: str) -> str:
+    """How much of the input was lost. ``what`` continues the number of frames: ``can be decoded``."""
+    notes = [f"{count(summary.lost, 'frame')} lost ({count(summary.frames, 'frame')} {what})"]
+    if summary.damaged:
+        notes.append(f"{count(summary.damaged, 'frame')} decoded from damaged data")
+    return "the input is broken: " + ", ".join(notes)
