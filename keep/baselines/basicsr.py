@@ -23,7 +23,6 @@ from torch import Tensor
 from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
 from keep.utils import weight_files
-from keep.utils.downloads import load_strictly
 from keep.utils.errors import UserError
 
 State = Mapping[str, Tensor]
@@ -180,9 +179,7 @@ def _state(weights: Path, name: str, marker: str) -> State:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{name}: there is no file {path}")
-    content = weight_files.load(path)
-    state = next((content[k] for k in ("params_ema", "params") if k in content), content)
-    state = {k.removeprefix("module."): v for k, v in state.items()}
+    state = {k.removeprefix("module."): v for k, v in weight_files.load_network(path).items()}
     if not any(k.startswith(marker) for k in state):
         raise UserError(f"{weights} does not hold basicsr's {name}: nothing in it begins with {marker}")
     return state
@@ -202,7 +199,7 @@ def _blocks(state: State, prefix: str) -> int:
 def _load(file: str, name: str, state: State, weights: Path, options: Mapping[str, int | bool]) -> Any:
     with torch.random.fork_rng(devices=[]):  # weights replaced next must not move the run's random stream
         net = getattr(_module(file), name)(**options)
-    load_strictly(net, dict(state), weights)
+    weight_files.fill(net, state, weights)
     return net.requires_grad_(False).eval()
 
 

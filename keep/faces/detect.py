@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from keep.config.registry import DETECTORS
 from keep.faces.files import at_hand, facexlib, package_folder, quiet_opencv, read_onnx, state_dict, weights_file
-from keep.utils.downloads import load_strictly
 from keep.utils.errors import UserError
+from keep.utils.weight_files import fill
 
 Score = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=64)]
@@ -110,7 +110,7 @@ class RetinaFace(Detector):
             for layer in self.net.modules():
                 if isinstance(layer, torch.nn.LeakyReLU):
                     layer.negative_slope = 0.0
-        load_strictly(self.net, state_dict(path), path)
+        fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
         self.name = f"RetinaFace-{network}"
         self.threshold, self.longest_side, self.device = threshold, longest_side, torch.device("cpu")

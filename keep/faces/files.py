@@ -11,6 +11,7 @@ from torch import Tensor
 from keep.data.images import quiet_opencv
 from keep.utils.downloads import cache_folder, fetch
 from keep.utils.errors import UserError
+from keep.utils.weight_files import load_network
 
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
 PUBLISHED = {
@@ -69,17 +70,8 @@ def at_hand(file_name: str, cache: Path | None = None) -> bool:
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
-    """The weights in a ``.pth`` file: a plain state dict, or one under ``state_dict``; ``module.`` is taken off."""
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        told = "it is no such file" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-        raise UserError(f"{path} cannot be read as a PyTorch state dict: {told}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} is not a state dict (name → tensor)")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    """The weights in a ``.pth`` file, without the prefix ``module.`` that parallel training adds."""
+    return {name.removeprefix("module."): value for name, value in load_network(path).items()}
 
 
 def facexlib(module: str) -> ModuleType:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from keep.config.registry import IDENTITIES
 from keep.faces.align import crop, similarity
 from keep.faces.files import facexlib, package_folder, read_onnx, state_dict, weights_file
-from keep.utils.downloads import load_strictly
 from keep.utils.errors import UserError
+from keep.utils.weight_files import fill
 
 Pixel = tuple[float, float]
 Template = tuple[Pixel, Pixel, Pixel, Pixel, Pixel]
@@ -97,7 +97,7 @@ class ArcFace(Identity):
         path = weights_file("recognition_arcface_ir_se50.pth", weights)
         with torch.random.fork_rng(devices=[]):
             self.net = module.Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-        load_strictly(self.net, state_dict(path), path)
+        fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
         self.colour, self.device, self.name = colour, torch.device("cpu"), "ArcFace-IR-SE50"
 

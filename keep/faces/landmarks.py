@@ -14,8 +14,8 @@ from keep.config.registry import LANDMARKS
 from keep.faces.align import crop, invert, transform
 from keep.faces.files import facexlib, read_onnx, state_dict, weights_file
 from keep.faces.identity import dlib_model, import_dlib
-from keep.utils.downloads import load_strictly
 from keep.utils.errors import UserError
+from keep.utils.weight_files import fill
 
 Factor = Annotated[float, Field(gt=0)]
 
@@ -94,7 +94,7 @@ class FAN(Landmarks):
         path = weights_file("alignment_WFLW_4HG.pth", weights)
         with torch.random.fork_rng(devices=[]):
             self.net = module.FAN(num_modules=4, num_landmarks=98, device=torch.device("cpu"))
-        load_strictly(self.net, state_dict(path), path)
+        fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
         self.device, self.factor, self.name = torch.device("cpu"), factor, "FAN-AWing-98"
 

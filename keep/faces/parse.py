@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from keep.faces.files import at_hand, facexlib, state_dict, weights_file
 from keep.faces.paste import feathered_mask
-from keep.utils.downloads import load_strictly
 from keep.utils.errors import UserError
+from keep.utils.weight_files import fill
 
 FILE = "parsing_parsenet.pth"
 SIZE = 512  # ParseNet's input
@@ -41,7 +41,7 @@ class ParseNet:
     def __init__(self, weights: Path | None = None, device: torch.device | str = "cpu") -> None:
         path = weights_file(FILE, weights)
         net: Any = facexlib("parsing.parsenet").ParseNet(in_size=SIZE, out_size=SIZE, parsing_ch=19)
-        load_strictly(net, state_dict(path), path)
+        fill(net, state_dict(path), path)
         self.net, self.device = net.requires_grad_(False).eval().to(device), torch.device(device)
 
     @torch.no_grad()

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keep.config.registry import FLOWS
-from keep.utils.downloads import load_state, load_strictly, torchvision_weights
+from keep.utils.downloads import torchvision_weights
 from keep.utils.errors import UserError
+from keep.utils.weight_files import fill, load_network
 
 FILES = {"small": "raft_small_C_T_V2-01064c6d.pth", "large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth"}
 SMALLEST_SIDE = 128  # four levels of correlation at 1/8 of the resolution
@@ -35,7 +36,7 @@ class RAFT(nn.Module):
         build = {"small": raft_small, "large": raft_large}[size]
         with torch.random.fork_rng(devices=[]):  # the weights replaced next must not move the run's random stream
             self.net = build(weights=None)
-        load_strictly(self.net, load_state(path), path)
+        fill(self.net, load_network(path), path)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:

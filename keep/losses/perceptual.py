@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
-from keep.utils.downloads import NotAtHand, load_state, load_strictly, torchvision_weights
+from keep.utils.downloads import NotAtHand, torchvision_weights
+from keep.utils.weight_files import fill, load_network
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,14 @@ class LPIPSDistance(Frozen):
         with warnings.catch_warnings(), torch.device("meta"):  # no time and no random numbers for what is replaced next
             warnings.simplefilter("ignore")  # lpips calls torchvision by a deprecated name
             self.net = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
-        heads = load_state(Path(lpips.__file__).parent / "weights/v0.1" / f"{net}.pth")
+        heads = load_network(Path(lpips.__file__).parent / "weights/v0.1" / f"{net}.pth")
         for i, head in enumerate(self.net.lins):
             head.load_state_dict({"model.1.weight": heads[f"lin{i}.model.1.weight"]}, assign=True)
         # lpips names the layers of the backbone slice<k>.<index in features>.…
         names = {name: "features." + name.split(".", 1)[1] for name in self.net.net.state_dict()}
-        state = load_state(path)
+        state = load_network(path)
         self.net.net.to_empty(device="cpu")
-        load_strictly(self.net.net, {ours: state[theirs] for ours, theirs in names.items() if theirs in state}, path)
+        fill(self.net.net, {ours: state[theirs] for ours, theirs in names.items() if theirs in state}, path)
         self.requires_grad_(False).eval()
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -90,8 +91,8 @@ class VGGFeatures(Frozen):
         with torch.device("meta"):  # the classifier, 9/10 of the network, is never made
             layers = list(vgg16(weights=None).features.children())[: self.ENDS[-1] + 1]
         self.features = nn.Sequential(*layers).to_empty(device="cpu")
-        state = {k.removeprefix("features."): v for k, v in load_state(path).items() if k.startswith("features.")}
-        load_strictly(self.features, state, path)
+        state = {k.removeprefix("features."): v for k, v in load_network(path).items() if k.startswith("features.")}
+        fill(self.features, state, path)
         self.mean = nn.Buffer(torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from torch import Tensor
 
 from keep.utils.errors import UserError
 
@@ -157,24 +156,3 @@ def torchvision_weights(file_name: str, weights: Path | None = None, option: str
     if match is None:
         raise ValueError(f"{file_name} carries no hash")
     return fetch(f"https://download.pytorch.org/models/{file_name}", match[1], file_name, option=option)
-
-
-def load_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a ``.pth`` file, on the CPU."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} cannot be read as a PyTorch state dict: {reason}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} is not a plain state dict (name → tensor)")
-    return state
-
-
-def load_strictly(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """``module.load_state_dict(state)``; a name or shape that does not fit is a UserError that names ``path``."""
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        first = str(error).partition("\n")[2].split(", ")[0].split("\n")[0].strip()
-        raise UserError(f"{path} holds the weights of another network: {first}") from error

@@ -123,6 +123,11 @@ def network_state(content: Any, path: Path | str, prefer: str = "ema") -> tuple[
     raise UserError(f"{path} holds no network weights; its keys: {', '.join(map(str, list(content)[:5]))}")
 
 
+def load_network(path: Path | str, prefer: str = "ema") -> State:
+    """The weights in a checkpoint file; see :func:`load` and :func:`network_state`."""
+    return network_state(load(path), path, prefer)[0]
+
+
 def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> None:
     """Load ``state`` into ``module``; every name and shape must fit.
 
@@ -135,8 +140,10 @@ def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> N
     Raises:
         UserError: a checkpoint of another network; names the first few differences.
     """
-    check_fit(module.state_dict(), state, path, what or type(module).__name__)
-    module.load_state_dict(state)
+    # Files of PyTorch 0.4.0 and older lack the counters of batch norm; load_state_dict sets them.
+    own = {k: v for k, v in module.state_dict().items() if k in state or not k.endswith("num_batches_tracked")}
+    check_fit(own, state, path, what or type(module).__name__)
+    module.load_state_dict(dict(state))
 
 
 def check_fit(own: State, state: State, path: Path | str, what: str) -> None:
@@ -150,9 +157,7 @@ def check_fit(own: State, state: State, path: Path | str, what: str) -> None:
     ]  # fmt: skip
     if rows:
         more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
-        raise UserError(
-            f"{path} is a checkpoint of another network than the options' {what}: {'; '.join(rows[:3])}{more}"
-        )
+        raise UserError(f"{path} holds the weights of another network than {what}: {'; '.join(rows[:3])}{more}")
 
 
 def _size(tensor: torch.Tensor) -> str:

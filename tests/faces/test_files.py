@@ -31,10 +31,10 @@ def test_state_dict_layouts(tmp_path):
         torch.save(layout, tmp_path / "w.pth")
         assert list(files.state_dict(tmp_path / "w.pth")) == ["a"]
     torch.save([1], tmp_path / "w.pth")
-    with pytest.raises(UserError, match="not a state dict"):
+    with pytest.raises(UserError, match="holds a list, not the weights of a network"):
         files.state_dict(tmp_path / "w.pth")
     (tmp_path / "w.pth").write_bytes(b"no")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         files.state_dict(tmp_path / "w.pth")
 
 

@@ -52,5 +52,5 @@ def test_wrong_weights(tmp_path):
     with pytest.raises(UserError, match="another network"):
         RAFT("small", path)
     path.write_text("not a checkpoint")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         RAFT("small", path)
