@@ -136,9 +136,7 @@ def test_a_frozen_part_without_weights_stops_the_run_before_it_writes(tiny, tmp_
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_names(tiny, stage1: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"weights of another network .*codebook\.embedding\.weight is 16×8, not 32×8"
-    ):
+    with pytest.raises(UserError, match=r"weights of another network .*codebook\.embedding\.weight is 16×8, not 32×8"):
         run(tiny, 2, "model.net.codebook_size=32")
 
 
