@@ -54,3 +54,7 @@ def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, tor
     generator = torch.Generator().manual_seed(1)
     lq = torch.rand(batch, frames, 3, size, size, generator=generator) * 2 - 1
     return lq, torch.randn(batch, frames - 1, 2, size, size, generator=generator)
+
+
+PATCHES = {"image_size": 64, "patch": 2}
+"""With these, TINY reads frames of 64×64 and has its own feature maps."""

@@ -87,13 +87,15 @@ class KEEP(nn.Module):
 
     Args:
         image_size: side of the square frames in pixels.
-        channels: channels of encoders and generator at full size; scale i has ``channels * ch_mult[i]``.
-        ch_mult: channel multiplier of each scale, from the image down; one halving between two scales.
+        channels: channels of the largest feature maps of encoders and generator; scale i has ``channels * ch_mult[i]``.
+        ch_mult: channel multiplier of each scale, from the largest down; one halving between two scales.
         res_blocks: residual blocks at each scale.
-        attn_resolutions: side lengths at which each residual block is followed by self-attention.
+        attn_resolutions: side lengths of the feature maps at which each residual block is followed by self-attention.
         latent_dim: dimension of a code.
         codebook_size: number of codes.
         norm_groups: groups of every GroupNorm (see ``VQGAN``).
+        patch: side in image pixels of the square that is one position of the largest feature maps: all scales are
+            sides of feature maps, from ``image_size / patch`` down. Flow and warping keep to the image's size.
         transformer_width: width of T_Q.
         transformer_heads: attention heads of T_Q.
         transformer_layers: layers of T_Q.
@@ -104,8 +106,8 @@ class KEEP(nn.Module):
         kalman_gain_blocks: residual blocks of the gain network.
         temporal: what a gain depends on. ``causal``: z̃_1, z̃_{t-1} and z̃_t alone (Algorithm 1; can be streamed).
             ``clip``: all frames of the clip (the public weights).
-        cft_scales: side lengths at which CFT acts in the generator.
-        cfa_scales: side lengths at which CFA acts in the generator.
+        cft_scales: side lengths of the feature maps at which CFT acts in the generator.
+        cfa_scales: side lengths of the feature maps at which CFA acts in the generator.
         cfa_heads: heads of CFA.
         cfa_head_dim: channels of one of these heads.
         flow: flow estimator, kept frozen; none: flows must be given with every clip.
@@ -121,6 +123,7 @@ class KEEP(nn.Module):
         latent_dim: PositiveInt = 256,
         codebook_size: PositiveInt = 1024,
         norm_groups: PositiveInt = 32,
+        patch: PositiveInt = 1,
         transformer_width: PositiveInt = 512,
         transformer_heads: PositiveInt = 8,
         transformer_layers: PositiveInt = 9,
@@ -137,13 +140,13 @@ class KEEP(nn.Module):
         flow: Flow | None = None,
     ) -> None:
         super().__init__()
-        scales = scales_of(image_size, ch_mult)
+        scales = scales_of(image_size, ch_mult, patch)
         check_scales("cft_scales", cft_scales, scales)
         check_scales("cfa_scales", cfa_scales, scales)
         width = {scale: channels * mult for scale, mult in zip(scales, ch_mult, strict=True)}
         self.image_size, self.latent_size = image_size, scales[-1]
 
-        sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups)
+        sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups, patch)
         self.lq_encoder = LQEncoder(*sizes, feature_scales=cft_scales)
         self.hq_encoder = Encoder(*sizes)
         self.kalman_filter = KalmanFilter(

@@ -46,9 +46,10 @@ def infer_arch(
         return count
 
     try:
-        channels = state["lq_encoder.blocks.0.weight"].shape[0]
+        channels, inputs = state["lq_encoder.blocks.0.weight"].shape[:2]
+        patch = math.isqrt(inputs // 3)
         scales = _encoder_scales(state)
-        size = math.isqrt(state["code_transformer.position_emb"].shape[0]) * 2 ** (len(scales) - 1)
+        largest = math.isqrt(state["code_transformer.position_emb"].shape[0]) * 2 ** (len(scales) - 1)
         codes, latent_dim = state["codebook.embedding.weight"].shape
         width = state["code_transformer.position_emb"].shape[1]
         kalman_width = state["kalman_filter.uncertainty.0.attn1.to_q.weight"].shape[0]
@@ -61,14 +62,15 @@ def infer_arch(
             cfa = {"cfa_heads": cfa_heads, "cfa_head_dim": cfa_width // cfa_heads}
         return {
             "type": "KEEP",
-            "image_size": size,
+            "image_size": largest * patch,
             "channels": channels,
             "ch_mult": [scale.widths[-1] // channels for scale in scales],
             "res_blocks": len(scales[0].widths),
-            "attn_resolutions": [size // 2**i for i, scale in enumerate(scales) if scale.attention],
+            "attn_resolutions": [largest // 2**i for i, scale in enumerate(scales) if scale.attention],
             "latent_dim": latent_dim,
             "codebook_size": codes,
             "norm_groups": 32,
+            "patch": patch,
             "transformer_width": width,
             "transformer_heads": split("T_Q", width),
             "transformer_layers": len(_numbers(state, "code_transformer.ft_layers.")),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -15,18 +16,20 @@ from keep.utils.errors import UserError
 FuseFn = Callable[[int, Tensor], Tensor]
 
 
-def scales_of(image_size: int, ch_mult: tuple[int, ...]) -> list[int]:
-    """The side lengths the network works at, from the image down to the latent.
+def scales_of(image_size: int, ch_mult: tuple[int, ...], patch: int = 1) -> list[int]:
+    """The side lengths of the network's feature maps, from ``image_size / patch`` down to the latent.
 
     Raises:
-        UserError: the image cannot be halved ``len(ch_mult) - 1`` times.
+        UserError: the image cannot be divided by ``patch`` and then halved ``len(ch_mult) - 1`` times.
     """
-    factor = 2 ** (len(ch_mult) - 1)
+    factor = patch * 2 ** (len(ch_mult) - 1)
     if not ch_mult or image_size % factor:
+        patches = f" and patch {patch}" if patch > 1 else ""
         raise UserError(
-            f"image_size {image_size} with {len(ch_mult)} entries in ch_mult: the size must be a multiple of {factor}"
+            f"image_size {image_size} with {len(ch_mult)} entries in ch_mult{patches}: "
+            f"the size must be a multiple of {factor}"
         )
-    return [image_size // 2**i for i in range(len(ch_mult))]
+    return [image_size // patch // 2**i for i in range(len(ch_mult))]
 
 
 def check_scales(name: str, scales: tuple[int, ...], known: list[int]) -> None:
@@ -36,6 +39,16 @@ def check_scales(name: str, scales: tuple[int, ...], known: list[int]) -> None:
         raise UserError(f"{name}: {wrong} are no resolutions of this network, which works at {known}")
 
 
+def to_patches(x: Tensor, patch: int) -> Tensor:
+    """(N, 3, S, S) → (N, 3·patch², S / patch, S / patch)."""
+    return F.pixel_unshuffle(x, patch) if patch > 1 else x
+
+
+def from_patches(x: Tensor, patch: int) -> Tensor:
+    """The reverse of :func:`to_patches`."""
+    return F.pixel_shuffle(x, patch) if patch > 1 else x
+
+
 def middle_blocks(width: int, groups: int) -> list[nn.Module]:
     """What encoder and generator have at the latent's size."""
     return [ResBlock(width, width, groups), AttnBlock(width, groups), ResBlock(width, width, groups)]
@@ -43,16 +56,17 @@ def middle_blocks(width: int, groups: int) -> list[nn.Module]:
 
 @ARCHS.register()
 class Encoder(nn.Module):
-    """E_H: an image (N, 3, S, S) in [-1, 1] to its latent code (N, latent_dim, s, s), s = S / 2^(scales - 1).
+    """E_H: an image (N, 3, S, S) in [-1, 1] to its latent code (N, latent_dim, s, s), s = S / patch / 2^(scales - 1).
 
     Args:
         image_size: side of the square input in pixels.
-        channels: channels at full size; scale i has ``channels * ch_mult[i]``.
-        ch_mult: channel multiplier of each scale, from the image down; one halving between two scales.
+        channels: channels of the largest feature maps; scale i has ``channels * ch_mult[i]``.
+        ch_mult: channel multiplier of each scale, from the largest down; one halving between two scales.
         res_blocks: residual blocks at each scale.
-        attn_resolutions: side lengths at which each residual block is followed by self-attention.
+        attn_resolutions: side lengths of the feature maps at which each residual block is followed by self-attention.
         latent_dim: channels of the latent code.
         norm_groups: groups of every GroupNorm (see :class:`VQGAN`).
+        patch: side of the square of image pixels that is one position of the largest map (see :class:`VQGAN`).
     """
 
     def __init__(
@@ -64,15 +78,17 @@ class Encoder(nn.Module):
         attn_resolutions: tuple[PositiveInt, ...] = (16,),
         latent_dim: PositiveInt = 256,
         norm_groups: PositiveInt = 32,
+        patch: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        scales = scales_of(image_size, ch_mult)
+        scales = scales_of(image_size, ch_mult, patch)
         check_scales("attn_resolutions", attn_resolutions, scales)
-        blocks: list[nn.Module] = [conv3x3(3, channels)]
+        self.patch = patch
+        blocks: list[nn.Module] = [conv3x3(3 * patch**2, channels)]
         width = channels
         self.feature_at: dict[int, int] = {}  # block index → scale: the last ResBlock of each scale
         for scale, mult in zip(scales, ch_mult, strict=True):
-            if scale != image_size:
+            if scale != scales[0]:
                 blocks.append(Downsample(width))
             for i in range(res_blocks):
                 blocks.append(ResBlock(width, channels * mult, norm_groups))
@@ -86,6 +102,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = to_patches(x, self.patch)
         for block in self.blocks:
             x = block(x)
         return x
@@ -97,13 +114,14 @@ class LQEncoder(Encoder):
 
     Args:
         image_size: side of the square input in pixels.
-        channels: channels at full size; scale i has ``channels * ch_mult[i]``.
-        ch_mult: channel multiplier of each scale, from the image down; one halving between two scales.
+        channels: channels of the largest feature maps; scale i has ``channels * ch_mult[i]``.
+        ch_mult: channel multiplier of each scale, from the largest down; one halving between two scales.
         res_blocks: residual blocks at each scale.
-        attn_resolutions: side lengths at which each residual block is followed by self-attention.
+        attn_resolutions: side lengths of the feature maps at which each residual block is followed by self-attention.
         latent_dim: channels of the latent code.
         norm_groups: groups of every GroupNorm (see :class:`VQGAN`).
-        feature_scales: side lengths of the features to return.
+        patch: side of the square of image pixels that is one position of the largest map (see :class:`VQGAN`).
+        feature_scales: side lengths of the feature maps to return.
     """
 
     def __init__(
@@ -115,15 +133,17 @@ class LQEncoder(Encoder):
         attn_resolutions: tuple[PositiveInt, ...] = (16,),
         latent_dim: PositiveInt = 256,
         norm_groups: PositiveInt = 32,
+        patch: PositiveInt = 1,
         feature_scales: tuple[PositiveInt, ...] = (16, 32, 64),
     ) -> None:
-        super().__init__(image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups)
-        check_scales("feature_scales", feature_scales, scales_of(image_size, ch_mult))
+        super().__init__(image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups, patch)
+        check_scales("feature_scales", feature_scales, scales_of(image_size, ch_mult, patch))
         self.feature_scales = feature_scales
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """(N, 3, S, S) → z̃ (N, latent_dim, s, s) and F_e: scale → (N, C, scale, scale)."""
         features = {}
+        x = to_patches(x, self.patch)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if self.feature_at.get(i) in self.feature_scales:
@@ -137,12 +157,13 @@ class Generator(nn.Module):
 
     Args:
         image_size: side of the square output in pixels.
-        channels: channels at full size; scale i has ``channels * ch_mult[i]``.
-        ch_mult: channel multiplier of each scale, from the image down; one doubling between two scales.
+        channels: channels of the largest feature maps; scale i has ``channels * ch_mult[i]``.
+        ch_mult: channel multiplier of each scale, from the largest down; one doubling between two scales.
         res_blocks: residual blocks at each scale.
-        attn_resolutions: side lengths at which each residual block is followed by self-attention.
+        attn_resolutions: side lengths of the feature maps at which each residual block is followed by self-attention.
         latent_dim: channels of the latent code.
         norm_groups: groups of every GroupNorm (see :class:`VQGAN`).
+        patch: side of the square of image pixels that is one position of the largest map (see :class:`VQGAN`).
     """
 
     def __init__(
@@ -154,10 +175,12 @@ class Generator(nn.Module):
         attn_resolutions: tuple[PositiveInt, ...] = (16,),
         latent_dim: PositiveInt = 256,
         norm_groups: PositiveInt = 32,
+        patch: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        scales = scales_of(image_size, ch_mult)
+        scales = scales_of(image_size, ch_mult, patch)
         check_scales("attn_resolutions", attn_resolutions, scales)
+        self.patch = patch
         width = channels * ch_mult[-1]
         blocks: list[nn.Module] = [conv3x3(latent_dim, width)]
         blocks += middle_blocks(width, norm_groups)
@@ -174,7 +197,7 @@ class Generator(nn.Module):
                     self.fuse_at[len(blocks) - 1] = scale
                 if scale in attn_resolutions:
                     blocks.append(AttnBlock(width, norm_groups))
-        self.blocks = nn.ModuleList([*blocks, group_norm(width, norm_groups), conv3x3(width, 3)])
+        self.blocks = nn.ModuleList([*blocks, group_norm(width, norm_groups), conv3x3(width, 3 * patch**2)])
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -188,7 +211,7 @@ class Generator(nn.Module):
             x = block(x)
             if fuse is not None and i in self.fuse_at:
                 x = fuse(self.fuse_at[i], x)
-        return x
+        return from_patches(x, self.patch)
 
 
 class Codebook(nn.Module):
@@ -232,14 +255,17 @@ class VQGAN(nn.Module):
 
     Args:
         image_size: side of the square images in pixels.
-        channels: channels at full size; scale i has ``channels * ch_mult[i]``.
-        ch_mult: channel multiplier of each scale, from the image down; one halving between two scales.
+        channels: channels of the largest feature maps; scale i has ``channels * ch_mult[i]``.
+        ch_mult: channel multiplier of each scale, from the largest down; one halving between two scales.
         res_blocks: residual blocks at each scale.
-        attn_resolutions: side lengths at which each residual block is followed by self-attention.
+        attn_resolutions: side lengths of the feature maps at which each residual block is followed by self-attention.
         latent_dim: dimension of a code.
         codebook_size: number of codes.
         norm_groups: groups of every GroupNorm. The last one sets the mean of its groups to zero, so with as many
             groups as channels the network can hardly tint an image: small networks want few groups.
+        patch: side in image pixels of the square that becomes one position, its pixels channels, before the first
+            convolution and behind the generator's last. All scales are sides of feature maps: the largest is
+            ``image_size / patch``.
     """
 
     def __init__(
@@ -252,9 +278,10 @@ class VQGAN(nn.Module):
         latent_dim: PositiveInt = 256,
         codebook_size: PositiveInt = 1024,
         norm_groups: PositiveInt = 32,
+        patch: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups)
+        sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups, patch)
         self.encoder = Encoder(*sizes)
         self.codebook = Codebook(codebook_size, latent_dim)
         self.generator = Generator(*sizes)

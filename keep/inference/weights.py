@@ -190,6 +190,8 @@ def _check_public(state: Mapping[str, Tensor], arch: Arch | None) -> None:
         raise UserError("this network's gains are causal; the public code would compute them over the clip instead")
     if arch is not None and arch.get("norm_groups", 32) != 32:
         raise UserError(f"this network's GroupNorms have {arch['norm_groups']} groups; the public code's have 32")
+    if arch is not None and arch.get("patch", 1) != 1:
+        raise UserError("this network works on patches of pixels (`patch`), which the public code does not know")
     flow = {k for k in state if k.startswith("flownet.")}
     with torch.device("meta"):
         if flow and flow != {f"flownet.{k}" for k in GMFlow().state_dict()}:

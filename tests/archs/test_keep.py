@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY, clip, tiny
+from networks import PATCHES, TINY, clip, tiny
 from rule import upsample
 
 from keep.archs.keep import KEEP
@@ -241,3 +241,34 @@ def test_the_state_carries_no_graph_through_the_output():
     step, state = model.step(z[:, 0], torch.ones(1, 1, 8, 8), {s: f[:, 0] for s, f in features.items()})
     assert step.output.requires_grad
     assert not state.output.requires_grad
+
+
+def test_patches_leave_all_but_the_outermost_convolutions_alone():
+    plain, patched = ({k: v.shape for k, v in model.state_dict().items()} for model in (tiny(), tiny(**PATCHES)))
+    ends = {f"{name}_encoder.blocks.0.weight" for name in ("lq", "hq")}
+    last = max(int(k.split(".")[2]) for k in plain if k.startswith("generator."))
+    ends |= {f"generator.blocks.{last}.weight", f"generator.blocks.{last}.bias"}
+    assert plain.keys() == patched.keys()
+    assert {k for k in plain if plain[k] != patched[k]} == ends
+
+
+def test_patches_keep_flow_and_warping_at_full_size_and_train_every_part():
+    model, (lq, flows) = tiny(**PATCHES), clip(3, size=64)
+    result = model(lq, flows, return_states=True)
+    assert result.output.shape == (1, 3, 3, 64, 64)
+    assert result.warped.shape == (1, 2, 3, 64, 64)
+    assert result.z_prior.shape == (1, 2, 16, 8, 8)
+    (result.output.mean() + result.logits.square().mean() + result.z_obs.square().mean()).backward()
+    assert touched(model) == {"lq_encoder", "kalman_filter", "code_transformer", "generator", "cft", "cfa"}
+    codes_only = {"codebook", "hq_encoder"}
+    trained = {k: p for k, p in model.named_parameters() if k.split(".")[0] not in codes_only}
+    assert all(p.grad is not None for p in trained.values())
+
+
+def test_stage_one_weights_of_patches_load():
+    model = tiny(**PATCHES)
+    sizes = {k: TINY[k] for k in ("channels", "ch_mult", "attn_resolutions", "latent_dim", "codebook_size")}
+    vqgan = VQGAN(**sizes, **PATCHES)
+    missing, unexpected = model.load_state_dict(from_vqgan(vqgan.state_dict()), strict=False)
+    assert not unexpected
+    assert {k.split(".")[0] for k in missing} == {"kalman_filter", "code_transformer", "cft", "cfa"}

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from keep.archs.vqgan import VQGAN, Codebook, LQEncoder
+from keep.archs.vqgan import VQGAN, Codebook, Encoder, Generator, LQEncoder
+from keep.errors import UserError
 
 TINY = {"image_size": 32, "channels": 16, "ch_mult": (1, 2, 4), "attn_resolutions": (8,), "latent_dim": 16}
 
@@ -68,3 +69,57 @@ def test_block_order_of_the_released_configuration():
         model = VQGAN()
     assert {s: i for i, s in model.encoder.feature_at.items()} == {512: 2, 256: 5, 128: 8, 64: 11, 32: 14, 16: 18}
     assert {s: i for i, s in model.generator.fuse_at.items()} == {16: 6, 32: 9, 64: 12, 128: 15, 256: 18, 512: 21}
+
+
+def test_patch_one_is_the_network_without_patches(model):
+    torch.manual_seed(0)
+    same = VQGAN(**TINY, codebook_size=32, patch=1)
+    assert [(k, v.shape) for k, v in same.state_dict().items()] == [(k, v.shape) for k, v in model.state_dict().items()]
+    x = torch.rand(1, 3, 32, 32)
+    z = x
+    for block in model.encoder.blocks:
+        z = block(z)
+    h = z
+    for block in model.generator.blocks:
+        h = block(h)
+    assert torch.equal(same.encode(x), z)
+    assert torch.equal(same.decode(z), h)
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_are_pixels_in_channels(patch):
+    sizes = TINY | {"image_size": 32 * patch, "patch": patch}
+    torch.manual_seed(0)
+    model = VQGAN(**sizes, codebook_size=32)
+    out = model(torch.rand(2, 3, 32 * patch, 32 * patch))
+    assert out.reconstruction.shape == (2, 3, 32 * patch, 32 * patch)
+    assert out.z.shape == (2, 16, 8, 8)
+    assert model.encoder.blocks[0].weight.shape == (16, 3 * patch**2, 3, 3)
+    assert model.last_layer.shape == (3 * patch**2, 16, 3, 3)
+    out.reconstruction.mean().backward()
+    assert all(p.grad is not None for p in [*model.encoder.parameters(), *model.generator.parameters()])
+
+
+def test_one_position_sees_and_draws_the_pixels_of_its_patch():
+    sizes = {"image_size": 8, "channels": 4, "ch_mult": (1,), "attn_resolutions": (), "patch": 2}
+    seen, drawn = [], []
+    encoder, generator = Encoder(**sizes), Generator(**sizes)
+    encoder.blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    generator.blocks[-1].register_forward_hook(lambda module, args, output: drawn.append(output))
+    x = torch.rand(1, 3, 8, 8)
+    image = generator(encoder(x))
+    assert torch.equal(seen[0].unflatten(1, (3, 2, 2))[..., 1, 2], x[..., 2:4, 4:6])
+    assert torch.equal(drawn[0].unflatten(1, (3, 2, 2))[..., 1, 2], image[..., 2:4, 4:6])
+
+
+def test_features_of_patches_are_named_by_their_own_size():
+    z, features = LQEncoder(**TINY | {"image_size": 64}, patch=2, feature_scales=(8, 32))(torch.rand(2, 3, 64, 64))
+    assert z.shape == (2, 16, 8, 8)
+    assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
+
+
+def test_sizes_that_patches_do_not_fit_are_told_in_one_line():
+    with pytest.raises(UserError, match="patch 2: the size must be a multiple of 8"):
+        VQGAN(**TINY | {"image_size": 36}, patch=2)
+    with pytest.raises(UserError, match="works at"):
+        LQEncoder(**TINY, patch=2, feature_scales=(32,))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from networks import TINY
+from networks import PATCHES, TINY, clip, tiny
 from rule import upsample
 
 from keep.archs.blocks import Upsample
@@ -30,6 +30,19 @@ def test_float32_gives_the_same(small, public, channels_last, fuse_upsample):
     assert torch.equal(fast.codes, plain.codes)
     close(fast.output, plain.output, 1e-3)
     close(fast.gains, plain.gains, 1e-4)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@torch.no_grad()
+def test_float32_gives_the_same_on_patches(channels_last):
+    net, (lq, flows) = tiny(**PATCHES).eval(), clip(3, size=64)
+    plain = net(lq, flows, return_states=True)
+    fast = accelerate(net, channels_last=channels_last)(lq, flows, return_states=True)
+    assert torch.equal(fast.codes, plain.codes)
+    close(fast.output, plain.output, 1e-4)
+    reduced = accelerate(net, torch.bfloat16, channels_last=channels_last)(lq, flows, return_states=True)
+    assert (reduced.output.shape, reduced.output.dtype) == (plain.output.shape, torch.float32)
+    close(reduced.z_obs, plain.z_obs, 0.1)
 
 
 @torch.no_grad()

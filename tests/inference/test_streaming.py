@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import by_rule, clip, tiny
+from networks import PATCHES, by_rule, clip, tiny
 from rule import normal, upsample
 
 from keep.archs.keep import KEEP
@@ -49,6 +49,13 @@ def test_a_causal_network_gives_what_it_gives_for_the_whole_clip(whole, window):
     output, gains = streamed(model, lq, flows, window=window)
     torch.testing.assert_close(gains, expected.gains, atol=1e-6, rtol=0)
     torch.testing.assert_close(output, expected.output, atol=1e-4, rtol=0)
+
+
+def test_so_it_does_on_patches():
+    model, (lq, flows) = lively(temporal="causal", **PATCHES), clip(5, size=64)
+    with torch.no_grad():
+        expected = model(lq, flows)
+    torch.testing.assert_close(streamed(model, lq, flows, window=2)[0], expected, atol=1e-4, rtol=0)
 
 
 def test_so_it_does_with_its_own_flow():

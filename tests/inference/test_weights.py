@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import SMALL, TINY, clip, tiny
+from networks import PATCHES, SMALL, TINY, clip, tiny
 from rule import upsample, weight
 
 from keep.archs.discriminators import PatchGAN, TemporalPatchGAN
@@ -91,7 +91,7 @@ def test_released_sizes_are_told_by_the_shapes(scales):
 
 def test_other_sizes_are_told_but_for_the_heads():
     heads = {"T_Q": 4, "Kalman filter network": 4, "CFA": 2}
-    for options in (TINY, SMALL, TINY | {"cfa_scales": (), "attn_resolutions": (16, 8)}):
+    for options in (TINY, SMALL, TINY | {"cfa_scales": (), "attn_resolutions": (16, 8)}, TINY | PATCHES):
         with torch.device("meta"):
             net = KEEP(**options)
         expected = ARCHS.spec({"type": "KEEP", **options}).options
@@ -312,6 +312,8 @@ def test_the_public_layout_holds_what_the_public_code_can_run(tmp_path):
         write(tmp_path / "x.pth", net.state_dict(), {**NET, "temporal": "causal"}, "public-v1.0.0")
     with pytest.raises(UserError, match="8 groups"):
         write(tmp_path / "x.pth", net.state_dict(), {**NET, "norm_groups": 8}, "public-v1.0.0")
+    with pytest.raises(UserError, match="patches of pixels"):
+        write(tmp_path / "x.pth", net.state_dict(), {**NET, "patch": 2}, "public-v1.0.0")
     with pytest.raises(UserError, match="not GMFlow"):
         write(tmp_path / "x.pth", {**tiny().state_dict(), "flownet.net.x": torch.zeros(1)}, NET, "public-v1.0.0")
     assert not list(tmp_path.iterdir())
