@@ -93,7 +93,7 @@ def test_other_sizes_are_told_but_for_the_heads():
     heads = {"T_Q": 4, "Kalman filter network": 4, "CFA": 2}
     for options in (TINY, SMALL, TINY | {"cfa_scales": (), "attn_resolutions": (16, 8)}, TINY | PATCHES):
         with torch.device("meta"):
-            net = KEEP(**options)
+            net: KEEP = ARCHS.spec({"type": "KEEP", **options}).build()
         expected = ARCHS.spec({"type": "KEEP", **options}).options
         found = ARCHS.spec(infer_arch(net.state_dict(), heads=heads)).options
         same = expected.keys() - (() if net.cfa else ("cfa_heads", "cfa_head_dim"))
