@@ -1,12 +1,20 @@
 """Stage I's autoencoder."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from keep.archs.vqgan import VQGAN, Codebook, Encoder, Generator, LQEncoder
 from keep.utils.errors import UserError
 
-TINY = {"image_size": 32, "channels": 16, "ch_mult": (1, 2, 4), "attn_resolutions": (8,), "latent_dim": 16}
+TINY: dict[str, Any] = {
+    "image_size": 32,
+    "channels": 16,
+    "ch_mult": (1, 2, 4),
+    "attn_resolutions": (8,),
+    "latent_dim": 16,
+}
 
 
 @pytest.fixture
