@@ -1,6 +1,7 @@
 """KEEP against the numbers of the authors' public implementation, and what training relies on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,9 @@ def test_both_public_layouts_load(layout, wrapped):
 
 def test_stage_one_weights_fill_codebook_generator_and_both_encoders():
     model = tiny()
-    sizes = {k: TINY[k] for k in ("image_size", "channels", "ch_mult", "attn_resolutions", "latent_dim")}
+    sizes: dict[str, Any] = {
+        k: TINY[k] for k in ("image_size", "channels", "ch_mult", "attn_resolutions", "latent_dim")
+    }
     vqgan = VQGAN(**sizes, codebook_size=TINY["codebook_size"])
     missing, unexpected = model.load_state_dict(from_vqgan(vqgan.state_dict()), strict=False)
     assert not unexpected
@@ -267,7 +270,9 @@ def test_patches_keep_flow_and_warping_at_full_size_and_train_every_part():
 
 def test_stage_one_weights_of_patches_load():
     model = tiny(**PATCHES)
-    sizes = {k: TINY[k] for k in ("channels", "ch_mult", "attn_resolutions", "latent_dim", "codebook_size")}
+    sizes: dict[str, Any] = {
+        k: TINY[k] for k in ("channels", "ch_mult", "attn_resolutions", "latent_dim", "codebook_size")
+    }
     vqgan = VQGAN(**sizes, **PATCHES)
     missing, unexpected = model.load_state_dict(from_vqgan(vqgan.state_dict()), strict=False)
     assert not unexpected

@@ -96,7 +96,7 @@ def test_patch_one_is_the_network_without_patches(model):
 
 @pytest.mark.parametrize("patch", [2, 4])
 def test_patches_are_pixels_in_channels(patch):
-    sizes = TINY | {"image_size": 32 * patch, "patch": patch}
+    sizes = {**TINY, "image_size": 32 * patch, "patch": patch}
     torch.manual_seed(0)
     model = VQGAN(**sizes, codebook_size=32)
     out = model(torch.rand(2, 3, 32 * patch, 32 * patch))
@@ -109,7 +109,7 @@ def test_patches_are_pixels_in_channels(patch):
 
 
 def test_one_position_sees_and_draws_the_pixels_of_its_patch():
-    sizes = {"image_size": 8, "channels": 4, "ch_mult": (1,), "attn_resolutions": (), "patch": 2}
+    sizes: dict[str, Any] = {"image_size": 8, "channels": 4, "ch_mult": (1,), "attn_resolutions": (), "patch": 2}
     seen, drawn = [], []
     encoder, generator = Encoder(**sizes), Generator(**sizes)
     encoder.blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -121,13 +121,13 @@ def test_one_position_sees_and_draws_the_pixels_of_its_patch():
 
 
 def test_features_of_patches_are_named_by_their_own_size():
-    z, features = LQEncoder(**TINY | {"image_size": 64}, patch=2, feature_scales=(8, 32))(torch.rand(2, 3, 64, 64))
+    z, features = LQEncoder(**{**TINY, "image_size": 64}, patch=2, feature_scales=(8, 32))(torch.rand(2, 3, 64, 64))
     assert z.shape == (2, 16, 8, 8)
     assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
 
 
 def test_sizes_that_patches_do_not_fit_are_told_in_one_line():
     with pytest.raises(UserError, match="patch 2: the size must be a multiple of 8"):
-        VQGAN(**TINY | {"image_size": 36}, patch=2)
+        VQGAN(**{**TINY, "image_size": 36}, patch=2)
     with pytest.raises(UserError, match="works at"):
         LQEncoder(**TINY, patch=2, feature_scales=(32,))
