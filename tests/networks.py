@@ -1,5 +1,7 @@
 """Small networks of known weights, and clips for them."""
 
+from typing import Any
+
 import torch
 from rule import weight
 
@@ -56,5 +58,5 @@ def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, tor
     return lq, torch.randn(batch, frames - 1, 2, size, size, generator=generator)
 
 
-PATCHES = {"image_size": 64, "patch": 2}
+PATCHES: dict[str, Any] = {"image_size": 64, "patch": 2}
 """With these, TINY reads frames of 64×64 and has its own feature maps."""
