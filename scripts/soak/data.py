@@ -1,12 +1,12 @@
-"""Whether a loader's worker keeps its memory over many clips.
+"""Check that the memory of a loader's worker does not grow over many clips.
 
     python -m scripts.soak.data -opt options/train/stage2_kalman.yml
     python -m scripts.soak.data -opt options/tiny/stage2.yml --clips 500
 
-Draws ``--clips`` clips of ``data.train`` with one worker, notes the worker's resident memory, and prints it a tenth of
-the way at a time. Exit status 1 if the last tenth's peak lies more than ``--limit`` percent above the second tenth's
-(the first fills caches). Peaks, as the allocator keeps a freed block at some times and gives it back at others, which
-moves a median and is no growth. Linux only: it reads /proc.
+Draws ``--clips`` clips of ``data.train`` with one worker and prints the worker's resident memory for each tenth of
+them. The exit status is 1 if the peak of the last tenth is more than ``--limit`` percent above that of the second (the
+first fills caches). Peaks are compared, not medians: the allocator returns a freed block at some times and keeps it at
+others, which moves the median without any growth. Linux only: it reads /proc.
 """  # fmt: skip
 
 import multiprocessing
@@ -30,14 +30,14 @@ TENTHS = 10
 
 
 def soak(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser("scripts.soak.data", "Watch the memory of a loader's worker.")
-    parser.add_argument("--clips", type=int, default=2000, help="clips to draw (2000)")
-    parser.add_argument("--limit", type=float, default=2.0, help="growth in percent that is too much (2)")
+    parser = cli.parser("scripts.soak.data", "Measure the memory of a loader's worker over many clips.")
+    parser.add_argument("--clips", type=int, default=2000, help="number of clips to draw (2000)")
+    parser.add_argument("--limit", type=float, default=2.0, help="largest growth in percent that passes (2)")
     args = parser.parse_args(argv)
     if args.clips < TENTHS:
         raise UserError(f"--clips must be at least {TENTHS}")
     if not Path("/proc/self/status").is_file():
-        raise UserError("soak_data reads the memory of processes from /proc, which this system does not have")
+        raise UserError("scripts.soak.data reads the memory of processes from /proc, which this system does not have")
     config = cli.read_options(args, TrainConfig)
     if config is None:
         return 0
@@ -64,7 +64,7 @@ def soak(argv: Sequence[str] | None = None) -> int:
 
 
 def watch(dataset: Any, seed: int, clips: int) -> list[float]:
-    """The resident memory of the loader's one worker in MiB, after each of ``clips`` clips."""
+    """The resident memory of a loader's single worker in MiB, after each of ``clips`` clips."""
     before = set(multiprocessing.active_children())
     memory, pid = [], 0
     loader = make_loader(dataset, seed, 1, stop=clips, workers=1)
@@ -75,7 +75,7 @@ def watch(dataset: Any, seed: int, clips: int) -> list[float]:
 
 
 def resident(pid: int) -> float:
-    """VmRSS of a process in MiB: its own pages and those it shares."""
+    """VmRSS of a process in MiB: private and shared pages."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 

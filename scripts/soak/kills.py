@@ -1,16 +1,16 @@
-"""Kill a training run again and again; it must lose nothing.
+"""Kill a training run many times; it must lose nothing.
 
     python -m scripts.soak.kills                         50 kills of a tiny stage I, some ten minutes on two cores
     python -m scripts.soak.kills --kills 5 --seed 3
 
-A tiny run is trained once from end to end. Then the same run is started anew, killed with SIGKILL at a random moment,
-started again with ``--auto-resume``, killed again, and so on; the last start may finish. After every kill each
-checkpoint in the folder must be whole, the next start must go on from the newest, and in the end weights, average,
-optimizers and random states must equal those of the run that was never killed, bit for bit, and so must its records.
+A tiny run is trained once without interruption. Then the same run is started, killed with SIGKILL at a random moment,
+resumed with ``--auto-resume``, killed again, and so on; the last start may finish. After every kill all checkpoints
+must be complete, and the next start must resume from the newest. At the end weights, average, optimizers, random states
+and records must equal those of the uninterrupted run, bit for bit.
 
-Kills come in three kinds, drawn from the seed: while the process starts, while it steps, and while it writes a
-weight_files. The run has all that a run can lose: a discriminator, an average, revived codes, data workers, a warm-up,
-a schedule and validation that keeps the best weights.
+There are three kinds of kills, drawn from the seed: while the process starts, while it steps, and while it writes a
+checkpoint. The run has every kind of state: a discriminator, an average, revived codes, data workers, a warm-up, a
+schedule, and validation that keeps the best weights.
 """  # fmt: skip
 
 import argparse
@@ -22,42 +22,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from keep.config.cli import run
+from keep.config.cli import Parser, run
 from keep.data.video_io import write_video
-from keep.utils import weight_files
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.visual import console_table
+from scripts.soak.run_folder import check_checkpoints, differences, last_step, unfinished
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("starting", "stepping", "writing")
 SHARES = (0.1, 0.45, 0.45)
 SAVE_EVERY = 5
-MARGIN = 4 * SAVE_EVERY  # steps that the last start has left, so that no kill comes too late
-PATIENCE = 300.0  # seconds without a step after which a start counts as hung
+MARGIN = 4 * SAVE_EVERY  # steps after the last kill, so that no kill comes too late
+PATIENCE = 300.0  # seconds without a step after which a process counts as hung
 
 
 @dataclass
 class Kill:
-    """One start of the run, and how it ended.
+    """One start of the run and its kill.
 
     Attributes:
-        kind: what the process was meant to be doing.
-        resumed: the step it said it went on from; 0 afresh; None where it did not come that far.
-        step: the last step in its records.
-        saved: the newest checkpoint it left; 0 for none.
-        in_write: whether an unfinished file was left: the kill fell into a write.
-        seconds: of its life.
-        mistake: what was wrong afterwards; "" for nothing.
+        kind: what the process should have been doing.
+        resumed: the step from which it resumed; 0 for a new start; None where it was killed before it reported one.
+        step: the last step in the records.
+        saved: step of the newest checkpoint; 0 for none.
+        in_write: whether an unfinished file remained: the kill interrupted a write.
+        seconds: lifetime of the process.
+        mistake: the fault found afterwards, or "".
     """
 
     kind: str
@@ -77,12 +75,12 @@ def soak(argv: Sequence[str] | None = None) -> int:
         work.mkdir(parents=True, exist_ok=True)
         clips(work / "clips")
         begun = time.perf_counter()
-        if status := start(args, work, "whole").wait():
-            raise UserError(f"the run without kills ended with status {status}; see {work / 'whole.log'}")
-        whole_seconds = time.perf_counter() - begun
+        if status := start(args, work, "complete").wait():
+            raise UserError(f"the run without kills ended with status {status}; see {work / 'complete.log'}")
+        seconds_without_kills = time.perf_counter() - begun
         kills: list[Kill] = []
         for n in tqdm(range(args.kills), desc="kills", unit="kill"):
-            kills.append(one_life(args, work, rng, kills[-1].saved if kills else 0, args.kills - n))
+            kills.append(start_and_kill(args, work, rng, kills[-1].saved if kills else 0, args.kills - n))
             if kills[-1].mistake:
                 break
         mistakes = [f"kill {n}: {k.mistake}" for n, k in enumerate(kills, 1) if k.mistake]
@@ -90,17 +88,20 @@ def soak(argv: Sequence[str] | None = None) -> int:
             status = start(args, work, "killed", "--auto-resume").wait()
             mistakes += [f"the last start ended with status {status}"] if status else []
             mistakes += orphans(work)
-            mistakes += differences(args, work / "runs/whole", work / "runs/killed")
-    report(args, kills, mistakes, whole_seconds)
+            mistakes += differences(args.iters, work / "runs/complete", work / "runs/killed")
+    report(args, kills, mistakes, seconds_without_kills)
     return 1 if mistakes else 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="scripts.soak.kills", description="kill a training run, resume it, compare")
-    p.add_argument("--kills", type=int, default=50)
-    p.add_argument("--iters", type=int, help="steps of the run; by default 20 a kill")
-    p.add_argument("--seed", type=int, default=0, help="of the kinds and moments of the kills")
-    p.add_argument("--work", type=Path, help="an empty folder to work in and keep; by default a temporary one")
+    p = Parser(
+        prog="scripts.soak.kills",
+        description="Kill a training run, resume it, and compare it with an uninterrupted one.",
+    )
+    p.add_argument("--kills", type=int, default=50, help="number of kills (50)")
+    p.add_argument("--iters", type=int, help="steps of the run; default: 20 for each kill")
+    p.add_argument("--seed", type=int, default=0, help="seed of the kinds and moments of the kills (0)")
+    p.add_argument("--work", type=Path, help="an empty folder to work in, which is kept; default: a temporary folder")
     p.add_argument("--out", type=Path, help="write the result to this file as JSON")
     args = p.parse_args(argv)
     args.iters = args.iters or 20 * args.kills + MARGIN
@@ -109,9 +110,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.work and args.work.exists() and any(args.work.iterdir()):
         raise UserError(f"--work: {args.work} is not empty")
     return args
-
-
-# --- the run ----------------------------------------------------------------------------------------------------
 
 
 def clips(folder: Path) -> None:
@@ -140,7 +138,7 @@ def overrides(args: argparse.Namespace, work: Path, name: str) -> list[str]:
 
 
 def start(args: argparse.Namespace, work: Path, name: str, *more: str) -> subprocess.Popen[bytes]:
-    """The run as a user would start it; what it says goes to ``NAME.log``."""
+    """Start the run as a user would; its output goes to ``NAME.log``."""
     command = [sys.executable, "-m", "keep.train", "-opt", str(ROOT / "options/tiny/stage1.yml"), *more]
     for assignment in overrides(args, work, name):
         command += ["--set", assignment]
@@ -151,22 +149,19 @@ def start(args: argparse.Namespace, work: Path, name: str, *more: str) -> subpro
         )  # fmt: skip
 
 
-# --- one kill ---------------------------------------------------------------------------------------------------
-
-
-def one_life(args: argparse.Namespace, work: Path, rng: random.Random, saved: int, left: int) -> Kill:
-    """Start the run, kill it at a moment drawn from ``rng``, and look at what it left.
+def start_and_kill(args: argparse.Namespace, work: Path, rng: random.Random, saved: int, pending: int) -> Kill:
+    """Start the run, kill it at a moment drawn from ``rng``, and check what remains.
 
     Args:
-        args: the command line's.
-        work: the folder of both runs.
+        args: the command line.
+        work: folder of both runs.
         rng: draws kind and moment.
-        saved: the newest checkpoint before.
-        left: kills still to come, this one included: the steps that are left are shared out over them.
+        saved: step of the newest checkpoint before.
+        pending: kills still to do, this one included; the remaining steps are divided among them.
     """
     kind = rng.choices(KINDS, SHARES)[0]
     last = args.iters - MARGIN
-    target = min(last, saved + 1 + rng.randrange(max(1, 2 * (last - saved) // left)))
+    target = min(last, saved + 1 + rng.randrange(max(1, 2 * (last - saved) // pending)))
     starting, moment = rng.uniform(0.0, 5.0), rng.random()
     folder = work / "runs/killed"
     begun = time.perf_counter()
@@ -180,102 +175,62 @@ def one_life(args: argparse.Namespace, work: Path, rng: random.Random, saved: in
     process.send_signal(signal.SIGKILL)
     process.wait()
     seconds = time.perf_counter() - begun
-    said = (work / "killed.log").read_text(encoding="utf-8", errors="replace")
-    resumed = resumed_at(said)
-    found, mistake = look(folder)
+    log = (work / "killed.log").read_text(encoding="utf-8", errors="replace")
+    resumed = resumed_at(log)
+    found, mistake = check_checkpoints(folder)
     if ended is not None:
-        mistake = f"the run ended by itself with status {ended}: {said.strip()[-300:]}"
+        mistake = f"the run ended by itself with status {ended}: {log.strip()[-300:]}"
     elif hung:
         mistake = f"no step for {PATIENCE:.0f} s"
     elif not mistake and resumed not in (None, saved):
-        mistake = f"went on from step {resumed}, but the newest checkpoint was of step {saved}"
+        mistake = f"resumed from step {resumed}, but the newest checkpoint was of step {saved}"
     elif not mistake and found < saved:
         mistake = f"the newest checkpoint is of step {found}; before it was {saved}"
     return Kill(kind, resumed, last_step(folder), found, bool(unfinished(folder)), seconds, mistake)
 
 
 def wait_for(process: subprocess.Popen[bytes], folder: Path, kind: str, target: int, starting: float) -> bool:
-    """Return at the moment of the kill, or when the run has ended by itself; False when it hangs."""
+    """Wait for the moment of the kill, or until the run ends by itself.
+
+    Returns:
+        False if the run hangs.
+    """
     begun = time.perf_counter()
     if kind == "starting":
         time.sleep(starting)
         return True
-    # Records after the newest checkpoint are the last process's until this one has cut them back.
+    # Until this process has truncated the records, those after the newest checkpoint are of the process before.
     old = {p.name for p in unfinished(folder)}
     while process.poll() is None and time.perf_counter() - begun < PATIENCE:
-        reached = last_step(folder) >= target and began(folder, begun)
+        reached = last_step(folder) >= target and has_written_since(folder, begun)
         if reached and (kind == "stepping" or any(p.name not in old for p in unfinished(folder))):
             return True
         time.sleep(0.0005)
     return process.poll() is not None
 
 
-def began(folder: Path, since: float) -> bool:
-    """Whether the records were written to in this life."""
+def has_written_since(folder: Path, since: float) -> bool:
+    """Whether the records were written to after ``since`` (``time.perf_counter``)."""
     age = time.time() - (folder / "log.jsonl").stat().st_mtime
     return age < time.perf_counter() - since
 
 
-def last_step(folder: Path) -> int:
-    """The step of the last whole line of ``log.jsonl``; 0 where there is none."""
-    try:
-        with (folder / "log.jsonl").open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().split(b"\n")[:-1]
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    return 0
-
-
-def unfinished(folder: Path) -> list[Path]:
-    """Files that a checkpoint is being written to."""
-    return [p for part in ("models", "training_states") for p in (folder / part).glob(".*")]
-
-
-def resumed_at(said: str) -> int | None:
-    """The step from which the process said it goes on; 0 when it started afresh; None when it did not say."""
-    for line in said.splitlines():
+def resumed_at(log: str) -> int | None:
+    """The step from which the process reports to resume; 0 for a new start; None without such a report."""
+    for line in log.splitlines():
         if line.startswith("resumed ") and " at step " in line:
             return int(line.rsplit(" ", 1)[1])
-    return 0 if "clips a step" in said else None
-
-
-def look(folder: Path) -> tuple[int, str]:
-    """The newest training state in the folder (0: none yet), and what is wrong with any checkpoint there."""
-    newest = 0
-    # Hidden names are files that a kill left unfinished.
-    for path in [*(folder / "training_states").glob("[!.]*.state"), *(folder / "models").glob("[!.]*.pth")]:
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever torch says of a file that is not whole
-            return newest, f"{path.name} is not whole: {error}"
-        if path.suffix == ".state":
-            newest = max(newest, int(path.stem))
-    for path in (folder / "models").glob("[!.]*.safetensors"):
-        try:
-            weight_files.load(path)
-        except UserError as error:
-            return newest, str(error)
-    return newest, ""
-
-
-# --- the end ----------------------------------------------------------------------------------------------------
+    return 0 if "clips a step" in log else None
 
 
 def orphans(work: Path) -> list[str]:
-    """Processes of this run that a kill left behind: data workers, which must notice that they are alone."""
+    """Processes that survived a kill: data workers, which must end when their parent has ended."""
     for _ in range(100):
-        left = [p for p in Path("/proc").glob("[0-9]*") if str(work / "runs") in command_line(p)]
-        if not left:
+        alive = [p for p in Path("/proc").glob("[0-9]*") if str(work / "runs") in command_line(p)]
+        if not alive:
             return []
         time.sleep(0.2)
-    return [f"process {p.name} is still there: {command_line(p)[:80]}" for p in left]
+    return [f"process {p.name} is still running: {command_line(p)[:80]}" for p in alive]
 
 
 def command_line(process: Path) -> str:
@@ -285,69 +240,28 @@ def command_line(process: Path) -> str:
         return ""
 
 
-def differences(args: argparse.Namespace, whole: Path, killed: Path) -> list[str]:
-    """What of the killed run is not as in the one that was never killed."""
-    names = (f"training_states/{args.iters}.state", "models/net_latest.pth", "models/net_best.pth")
-    found = []
-    for name in names:
-        if not (killed / name).is_file():
-            found.append(f"{name} is missing")
-            continue
-        a, b = (dict(weight_files.load(folder / name)) for folder in (whole, killed))
-        for content in (a, b):
-            content.pop("options")  # the runs' names differ
-        found += [f"{name}: {path}" for path in unequal(a, b)]
-    a, b = (records(folder / "log.jsonl") for folder in (whole, killed))
-    if a != b:
-        first = next((x["step"] for x, y in zip(a, b, strict=False) if x != y), min(len(a), len(b)))
-        found.append(f"log.jsonl: {len(a)} and {len(b)} records, which differ from step {first} on")
-    return found
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """The records, one a step, but for the times. A validation that was made again may be there twice."""
-    steps: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        steps.setdefault(record["step"], {}).update({k: v for k, v in record.items() if not k.startswith("time/")})
-    return list(steps.values())
-
-
-def unequal(a: Any, b: Any, path: str = "") -> list[str]:
-    """Paths inside two nested contents at which they are not equal bit for bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same = a.dtype == b.dtype and a.shape == b.shape
-        return [] if same and a.numpy().tobytes() == b.numpy().tobytes() else [path]
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        if a.keys() != b.keys():
-            return [f"{path}: other keys"]
-        return [p for k in a for p in unequal(a[k], b[k], f"{path}.{k}" if path else str(k))]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [p for i, (x, y) in enumerate(zip(a, b, strict=True)) for p in unequal(x, y, f"{path}.{i}")]
-    return [] if a == b else [path]
-
-
-def report(args: argparse.Namespace, kills: list[Kill], mistakes: list[str], whole_seconds: float) -> None:
+def report(args: argparse.Namespace, kills: list[Kill], mistakes: list[str], seconds_without_kills: float) -> None:
+    """Print the result, and write it to ``--out``."""
     rows = []
     for kind in (*KINDS, "all"):
-        own = [k for k in kills if kind in (k.kind, "all")]
+        group = [k for k in kills if kind in (k.kind, "all")]
         rows.append(
             {
                 "killed while": kind,
-                "kills": len(own),
-                "fell into a write": sum(k.in_write for k in own),
-                "no checkpoint yet": sum(k.saved == 0 for k in own),
-                "whole checkpoint found": sum(k.saved > 0 and not k.mistake for k in own),
-                "mistakes": sum(bool(k.mistake) for k in own),
+                "kills": len(group),
+                "during a write": sum(k.in_write for k in group),
+                "no checkpoint yet": sum(k.saved == 0 for k in group),
+                "intact checkpoint": sum(k.saved > 0 and not k.mistake for k in group),
+                "mistakes": sum(bool(k.mistake) for k in group),
             }
         )
     print(console_table(rows, list(rows[0])))
     print(
         f"{len(kills)} kills, seed {args.seed}; {args.iters} steps, saved every {SAVE_EVERY}; resumed at "
-        f"{len({k.resumed for k in kills} - {0, None})} different steps; {whole_seconds:.0f} s without kills, "
-        f"{sum(k.seconds for k in kills):.0f} s of lives that were killed"
+        f"{len({k.resumed for k in kills} - {0, None})} different steps; {seconds_without_kills:.0f} s without kills, "
+        f"{sum(k.seconds for k in kills):.0f} s with kills"
     )
-    print("\n".join(mistakes[:20]) or "the killed run ended in the same bits as the run that was never killed")
+    print("\n".join(mistakes[:20]) or "the killed run equals the uninterrupted run bit for bit")
     if args.out:
         result = {
             "passed": not mistakes, "mistakes": mistakes, "seed": args.seed, "iters": args.iters,

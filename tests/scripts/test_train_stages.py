@@ -1,4 +1,4 @@
-"""scripts/train_stages.py: which commands it runs, and how it stops."""
+"""scripts/train_stages.py: the commands that it runs, and how it stops."""
 
 import sys
 import time
@@ -34,25 +34,25 @@ def test_a_run_that_fails_or_stops_is_the_last(monkeypatch) -> None:
         ran.append(line[line.index("-opt") + 1])
         return statuses[len(ran) - 1]
 
-    monkeypatch.setattr(script, "train", train)
+    monkeypatch.setattr(script, "run_until", train)
     assert script.main(FILES) == 75
     assert ran == FILES[:2]
 
 
 @pytest.mark.parametrize("status", [0, 2])
 def test_the_status_is_that_of_the_run(status: int) -> None:
-    assert script.train([sys.executable, "-c", f"raise SystemExit({status})"], None) == status
+    assert script.run_until([sys.executable, "-c", f"raise SystemExit({status})"], None) == status
 
 
 def test_after_the_minutes_the_run_is_asked_to_stop() -> None:
     start = time.monotonic()
-    assert script.train([sys.executable, "-c", "import signal; signal.pause()"], start + 0.2) == 75
+    assert script.run_until([sys.executable, "-c", "import signal; signal.pause()"], start + 0.2) == 75
     assert time.monotonic() - start < 30
 
 
 def test_wrong_command_lines(tmp_path: Path, capsys) -> None:
     assert cli.run(script.main, [str(tmp_path)]) == 2
-    assert "no such file of options" in capsys.readouterr().err
+    assert "no such options file" in capsys.readouterr().err
     with pytest.raises(UserError, match="--processes must be at least 1"):
         script.parse([*FILES, "--processes", "0"])
     with pytest.raises(UserError, match="did you mean 'stage1'"):
