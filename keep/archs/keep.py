@@ -1,12 +1,14 @@
 """KEEP: Kalman-inspired feature propagation (supplement, Algorithm 1)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn as nn
 from pydantic import PositiveInt
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from keep.archs.cfa import CFA
 from keep.archs.cft import CFT
@@ -111,6 +113,10 @@ class KEEP(nn.Module):
         cfa_heads: heads of CFA.
         cfa_head_dim: channels of one of these heads.
         flow: flow estimator, kept frozen; none: flows must be given with every clip.
+
+    Attributes:
+        checkpoint_decoder: training keeps no activations of the decoder and computes them again in the backward pass:
+            less memory, more time, the same results. False by default.
     """
 
     def __init__(
@@ -145,6 +151,7 @@ class KEEP(nn.Module):
         check_scales("cfa_scales", cfa_scales, scales)
         width = {scale: channels * mult for scale, mult in zip(scales, ch_mult, strict=True)}
         self.image_size, self.latent_size = image_size, scales[-1]
+        self.checkpoint_decoder = False
 
         sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups, patch)
         self.lq_encoder = LQEncoder(*sizes, feature_scales=cft_scales)
@@ -304,8 +311,9 @@ class KEEP(nn.Module):
             codes = logits.argmax(-1)
         with torch.no_grad():
             z_q = self.codebook.lookup(codes, *z_obs.shape[-2:])
+        decode = partial(checkpoint, self.decode, use_reentrant=False) if self.checkpoint_decoder else self.decode
         with _grad(grad != "codes"):
-            output, memory = self.decode(
+            output, memory = decode(
                 z_q, features if use_cft else None, state.memory if state else {}, w=w, use_cfa=use_cfa
             )
         return KalmanStep(output, z_post, logits, codes, warped, z_prior), KalmanState(output.detach(), memory)

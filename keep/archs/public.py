@@ -1,12 +1,15 @@
 """Weights between this code and other layouts: the authors' public checkpoints, and stage I to stage II."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 
 from keep.utils.errors import UserError
+
+Layout = Literal["ours", "public-v1.0.0", "public-v0.1.0"]
+"""How a file names the tensors of a KEEP."""
 
 # public prefix → ours; v0.1.0 says cross_fuse and fuse_convs_dict where v1.0.0 says cfa and cft
 PREFIXES = {
@@ -25,6 +28,21 @@ V010_PREFIXES = {"cross_fuse.": "cfa.", "fuse_convs_dict.": "cft."}
 # The gain network's last convolution. Public weights give the weight of ẑ⁻, the paper's K is that of z̃:
 # sigmoid(-a) = 1 - sigmoid(a), so negating it converts exactly, both ways.
 LAST_GAIN_LAYER = re.compile(r"kalman_filter\.gain\.\d+\.(weight|bias)")
+
+
+def layout_of(names: Iterable[str]) -> Layout | None:
+    """How a state dict with these names names KEEP's tensors; None when it is not KEEP's."""
+    names = set(names)
+    if has_prefixes(names, "lq_encoder.", "kalman_filter.uncertainty.", "code_transformer."):
+        return "ours"
+    if has_prefixes(names, "encoder.", "kalman_filter.uncertainty_estimator.", "idx_pred_layer."):
+        return "public-v0.1.0" if any(has_prefixes(names, p) for p in V010_PREFIXES) else "public-v1.0.0"
+    return None
+
+
+def has_prefixes(names: Iterable[str], *prefixes: str) -> bool:
+    """Whether each prefix begins at least one of the names."""
+    return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
 
 
 def from_public(state: Mapping[str, Any]) -> dict[str, Tensor]:

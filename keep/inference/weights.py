@@ -18,7 +18,7 @@ from torch import Tensor
 
 import keep
 from keep.archs.keep import KEEP
-from keep.archs.public import V010_PREFIXES, from_public, to_public
+from keep.archs.public import Layout, from_public, has_prefixes, layout_of, to_public
 from keep.archs.sizes import Arch, arch_of, infer_arch
 from keep.config.registry import ARCHS, FLOWS
 from keep.flow.gmflow import GMFlow
@@ -26,7 +26,6 @@ from keep.utils import weight_files
 from keep.utils.downloads import fetch
 from keep.utils.errors import UserError, nearest
 
-Layout = Literal["ours", "public-v1.0.0", "public-v0.1.0"]
 Params = Literal["ema", "online"]
 
 RELEASES = "https://github.com/jnjaby/KEEP/releases/download"
@@ -201,16 +200,6 @@ def _check_public(state: Mapping[str, Tensor], arch: Arch | None) -> None:
 # --- recognising ------------------------------------------------------------------------------------------------
 
 
-def layout_of(names: Iterable[str]) -> Layout | None:
-    """How a state dict names KEEP's tensors; None when it is not KEEP's."""
-    names = set(names)
-    if _has(names, "lq_encoder.", "kalman_filter.uncertainty.", "code_transformer."):
-        return "ours"
-    if _has(names, "encoder.", "kalman_filter.uncertainty_estimator.", "idx_pred_layer."):
-        return "public-v0.1.0" if any(_has(names, p) for p in V010_PREFIXES) else "public-v1.0.0"
-    return None
-
-
 OTHERS = (
     ("a CodeFormer file", ("encoder.", "quantize.", "idx_pred_layer.")),
     ("a stage I VQGAN", ("encoder.", "codebook.", "generator.")),
@@ -227,15 +216,11 @@ def looks_like(state: Mapping[str, Tensor]) -> str:
     """In words, which network's weights a state dict holds, by its names."""
     names = {k.removeprefix("module.") for k in state}
     for what, prefixes in OTHERS:
-        if _has(names, *prefixes):
+        if has_prefixes(names, *prefixes):
             return what
     if names and all(k.startswith(DISCRIMINATOR_PREFIXES) for k in names):
         return "a discriminator"
     return "an unknown network"
-
-
-def _has(names: Iterable[str], *prefixes: str) -> bool:
-    return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
 
 
 def _tensors(content: Any, params: Params) -> tuple[Mapping[str, Tensor], str]:
@@ -256,7 +241,7 @@ def _refusal(content: Any, state: Mapping[str, Tensor], path: Path) -> str:
         return f"{path} holds no weights (expected a checkpoint of KEEP); it holds: {names or 'nothing'}"
     with torch.device("meta"):
         ours = KEEP(flow=GMFlow()).state_dict()
-    expected = ours if _has(state, "lq_encoder.") else to_public(ours)
+    expected = ours if has_prefixes(state, "lq_encoder.") else to_public(ours)
     message = f"{path} looks like {looks_like(state)}; expected a checkpoint of KEEP"
     for verb, names in (("lacks", _beyond(expected, state)), ("has", _beyond(state, expected))):
         if names:
@@ -304,7 +289,7 @@ def _with_own_raft(arch: Arch, state: Mapping[str, Tensor], folder: Path) -> Arc
     flow = arch.get("flow")
     flow = {"type": flow} if isinstance(flow, str) else flow
     prefix = "flownet.net."
-    if not isinstance(flow, Mapping) or flow.get("type") != "raft" or not _has(state, prefix):
+    if not isinstance(flow, Mapping) or flow.get("type") != "raft" or not has_prefixes(state, prefix):
         return arch
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     weight_files.save(folder / "raft.pth", own)

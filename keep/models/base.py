@@ -29,6 +29,25 @@ class Slot:
     required: bool = False
 
 
+class OneProcess:
+    """Collective operations of a run in one process: each returns its argument.
+
+    The trainer hands over :class:`keep.training.distributed.Ranks`, which has the same methods for several processes.
+    """
+
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over the processes."""
+        return x
+
+    def max(self, x: torch.Tensor) -> torch.Tensor:
+        """The largest of the processes' tensors, element by element."""
+        return x
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value: plain data, or a tensor of the same shape in all processes."""
+        return value
+
+
 class Recipe(nn.Module, ABC):
     """Base of the three stages. Subclasses hold their networks and losses as modules.
 
@@ -37,7 +56,7 @@ class Recipe(nn.Module, ABC):
         needs_lq: whether its clips must be degraded ones.
         stats: numbers of the last step worth logging beside the losses: name → scalar tensor.
         codes: indices of the codes chosen in the last step, whose use is logged: name → int64 tensor.
-        mean: the mean of a tensor over the processes that share the step; the trainer sets it.
+        ranks: collective operations over the processes that share the step; the trainer sets it.
     """
 
     net: Any
@@ -47,7 +66,7 @@ class Recipe(nn.Module, ABC):
         super().__init__()
         self.stats: dict[str, torch.Tensor] = {}
         self.codes: dict[str, torch.Tensor] = {}
-        self.mean: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
+        self.ranks = OneProcess()
 
     @property
     def codebook_size(self) -> int:

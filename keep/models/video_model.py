@@ -1,19 +1,16 @@
 """Stage III: CFT and CFA, on degraded clips with image, adversarial and temporal losses."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch.utils.checkpoint import checkpoint as recompute
 
-from keep.archs.public import from_public
+from keep.archs.public import from_public, layout_of
 from keep.config.registry import MODELS, Arch, Flow, Loss
 from keep.degradation.resize import upsample
 from keep.flow.warp import consistency_mask
-from keep.inference.weights import layout_of
 from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze, frozen
 from keep.models.vqgan_model import require_gan_loss
 from keep.utils.errors import UserError
@@ -79,8 +76,7 @@ class VideoModel(Recipe):
         net.cfa.requires_grad_(self.used["use_cfa"])
         if not (self.used["use_cft"] or self.used["use_cfa"]):
             raise UserError("model: without cft and without cfa (per_frame leaves it out) nothing is left to train")
-        if checkpoint_decoder:
-            net.decode = partial(recompute, net.decode, use_reentrant=False)
+        net.checkpoint_decoder = checkpoint_decoder
 
     def slots(self) -> dict[str, Slot]:
         slots = {"keep": Slot(self._from_keep, "stage II's KEEP", required=True)}

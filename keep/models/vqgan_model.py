@@ -7,8 +7,7 @@ import torch
 from pydantic import Field
 
 from keep.config.registry import MODELS, Arch, Loss
-from keep.models.base import Batch, Recipe, Slot, Terms, frozen
-from keep.training.codebook import revive
+from keep.models.base import Batch, OneProcess, Recipe, Slot, Terms, frozen
 from keep.utils.errors import UserError
 from keep.utils.weight_files import fill
 
@@ -84,7 +83,7 @@ class VQGANModel(Recipe):
             with frozen(critic):
                 gan = self.gan.generator(critic(out.reconstruction))
             if self.adaptive:
-                gan = gan * self.gan.adaptive_weight(reconstruction, gan, self.net.last_layer, mean=self.mean)
+                gan = gan * self.gan.adaptive_weight(reconstruction, gan, self.net.last_layer, mean=self.ranks.mean)
             terms["gan"] = self.gan.weight * gan
         self.chosen[out.codes.flatten()] = True
         self.codes = {"codebook": out.codes}
@@ -97,7 +96,7 @@ class VQGANModel(Recipe):
     def after_step(self, step: int) -> None:
         if self.revive and (step + 1) % self.revive == 0:
             tokens = self._tokens.float().flatten(2).transpose(1, 2).flatten(0, 1)  # (N, C, h, w) → (N·h·w, C)
-            revive(self.net.codebook.embedding.weight, self.chosen, tokens)
+            revive(self.net.codebook.embedding.weight, self.chosen, tokens, self.ranks)
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Reconstruction of high-quality frames (B, T, 3, H, W)."""
@@ -108,3 +107,32 @@ def require_gan_loss(recipe: Recipe) -> None:
     """A discriminator without its loss, or the loss without it, is a mistake in the options."""
     if (getattr(recipe, "discriminator", None) is None) != (getattr(recipe, "gan", None) is None):
         raise UserError("model.discriminator and model.gan go together: give both, or neither")
+
+
+@torch.no_grad()
+def revive(
+    codes: torch.Tensor, chosen: torch.Tensor, tokens: torch.Tensor, ranks: OneProcess | None = None
+) -> torch.Tensor:
+    """Move the codes that no token chose to random tokens, in place; ``chosen`` becomes all False.
+
+    No two codes move to the same token: when there are fewer tokens than dead codes, the remaining codes stay. With
+    several processes a code is dead when no process chose it, and all processes get the first one's codes.
+
+    Args:
+        codes: the codebook (K, C).
+        chosen: (K,) bool: codes that a token chose since the last call.
+        tokens: encoder outputs (N, C).
+        ranks: collective operations over the processes; None: there is one process.
+
+    Returns:
+        Indices of the codes that moved.
+    """
+    ranks = ranks or OneProcess()
+    chosen.copy_(ranks.max(chosen.to(torch.uint8)))
+    dead = (~chosen).nonzero()[:, 0]
+    dead = dead[torch.randperm(len(dead), device=dead.device)[: len(tokens)]]
+    codes[dead] = tokens[torch.randperm(len(tokens), device=tokens.device)[: len(dead)]].to(codes.dtype)
+    dead = ranks.broadcast(dead)
+    codes.copy_(ranks.broadcast(codes))
+    chosen.zero_()
+    return dead

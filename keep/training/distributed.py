@@ -1,8 +1,8 @@
-"""What torchrun gives: rank, world, barrier, reductions; and the one function that makes networks work together.
+"""Several processes that train together: their collective operations, and the networks that they share.
 
     torchrun --nproc-per-node 8 -m keep.train -opt options/train/stage3_video.yml
 
-Any launcher will do that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Without them the run is one
+Any launcher works that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Without them there is one
 process and nothing here communicates.
 """  # fmt: skip
 
@@ -17,18 +17,19 @@ import torch.distributed as dist
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
+from keep.models.base import OneProcess
 from keep.utils.errors import UserError
 from keep.utils.launch import launched_ranks
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those of the run. With one process every method is a plain identity.
+class Ranks(OneProcess):
+    """This process among those of the run. With one process every method returns its argument.
 
     Attributes:
         rank: number of this process.
-        world: how many there are, on all machines.
-        local: number of this process on its machine: which GPU is its own.
+        world: number of processes, on all machines.
+        local: number of this process on its machine, which is the number of its GPU.
     """
 
     rank: int = 0
@@ -37,11 +38,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes the files and tells what happens."""
+        """Whether this process writes files and log lines."""
         return self.rank == 0
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean of a tensor over the processes; ``x`` itself stays."""
+        """The mean of a tensor over the processes; ``x`` does not change."""
         return self._reduced(x, dist.ReduceOp.SUM) / self.world if self.world > 1 else x
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,7 +58,7 @@ class Ranks:
         return bool(self.max(torch.tensor(float(flag))))
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's ``value``, by rank: plain data and CPU tensors."""
+        """The values of all processes, by rank: plain data and CPU tensors."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -65,34 +66,38 @@ class Ranks:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's ``value``."""
+        """The first process's value: plain data, or a tensor of the same shape in all processes."""
         if self.world == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box)
-        return box[0]
+        if isinstance(value, torch.Tensor):
+            value = value.detach().clone()
+            dist.broadcast(value, 0)
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         self.any(False)
 
-    def _reduced(self, x: torch.Tensor, how: Any) -> torch.Tensor:
+    def _reduced(self, x: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.world == 1:
             return x
         x = x.detach().clone()
-        dist.all_reduce(x, how)
+        dist.all_reduce(x, operation)
         return x
 
 
 @contextmanager
 def processes(device: str) -> Iterator[Ranks]:
-    """Join the other processes of the run, if a launcher started any; leave them at the end.
+    """Join the other processes of the run, if a launcher started any; leave the group at the end.
 
     Args:
-        device: the option ``device``: with CUDA the GPUs talk through NCCL; CPU tensors always through Gloo.
+        device: the option ``device``: GPU tensors go through NCCL, CPU tensors through Gloo.
 
     Raises:
-        UserError: the launcher's variables are not whole, or name a rank that cannot be.
+        UserError: the launcher's variables are incomplete or contradict each other or the device.
     """
     ranks = Ranks(*launched_ranks(complete=True))
     if ranks.world == 1:
@@ -109,15 +114,15 @@ def processes(device: str) -> Iterator[Ranks]:
     elif cuda:
         raise UserError(f"device: {device} names one GPU, but {ranks.world} processes share the run: use auto")
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    yield ranks  # after an error the process ends as it is: the others may wait for it, and the launcher ends them
+    yield ranks  # not in a `finally`: after an error others may still wait here, and the launcher ends them
     dist.destroy_process_group()
 
 
 class Replicated(DistributedDataParallel):
-    """A network whose gradients are averaged over the processes; names of weights and attributes stay its own."""
+    """A network whose gradients are averaged over the processes; its weights and attributes keep their names."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # A discriminator that only judges, and validation, where each process has other clips, must not communicate.
+        # A frozen discriminator, and validation, where each process has other clips, must not communicate.
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters()):
             return super().forward(*args, **kwargs)
         return self.module(*args, **kwargs)
@@ -133,10 +138,10 @@ class Replicated(DistributedDataParallel):
 
 
 def wrap(recipe: nn.Module, ranks: Ranks, device: torch.device) -> None:
-    """Make the recipe's trained networks work together over the processes; from here on their weights are equal.
+    """Share the recipe's trained networks over the processes; their weights are equal from then on.
 
-    The one place that knows how: another way of sharing (FSDP2) would stand here. Batch norm takes the statistics of
-    all processes on CUDA; on a CPU, where PyTorch has no such layer, those of its own clips.
+    The only place that shares networks: FSDP2 would replace this function. Batch norm uses the statistics of all
+    processes on CUDA; on a CPU, where PyTorch has no such layer, those of the process's own clips.
     """
     if ranks.world == 1:
         return
@@ -152,7 +157,7 @@ def wrap(recipe: nn.Module, ranks: Ranks, device: torch.device) -> None:
 
 @contextmanager
 def no_sync(recipe: nn.Module) -> Iterator[None]:
-    """Within, gradients only add up in each process: for all but the last part of an accumulated step."""
+    """Inside, gradients are not averaged over processes: for all but the last batch of an accumulated step."""
     with ExitStack() as stack:
         for network in recipe.children():
             if isinstance(network, Replicated):

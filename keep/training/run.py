@@ -99,7 +99,7 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     recipe.to(device)
     precision.prepare_networks(recipe, config.train, device)
     recipe.train()
-    recipe.mean = ranks.mean
+    recipe.ranks = ranks
     ema = EMA(recipe.net, config.train.ema) if config.train.ema else None
     schedule, scaler = build(config.train.schedule), precision.make_scaler(config.train, device)
     run = Run(config, ranks, device, recipe, {}, ema, schedule, scaler, files)
