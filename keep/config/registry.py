@@ -21,10 +21,6 @@ from keep.utils.errors import UserError, nearest
 
 C = TypeVar("C", bound=type)
 
-INHERITED = "_inherited_"
-"""Key of a mapping whose ``type`` differs from its base's: the options that come from the base. Those that the new
-class does not have are left out, where in the file itself they would be a mistake."""
-
 
 class Options(BaseModel):
     """Base of every option object: frozen, and an unknown key is an error that names the nearest right one."""
@@ -49,9 +45,9 @@ class Options(BaseModel):
             ) from None
         given = data if isinstance(data, Mapping) else {}
         if wrong := [k for k, v in given.items() if isinstance(v, bool) and not isinstance(getattr(options, k), bool)]:
-            told = _told("bool_for_number", "expected a number, not true or false")  # pydantic takes true as 1
+            kind = _error("bool_for_number", "expected a number, not true or false")  # pydantic takes true as 1
             raise ValidationError.from_exception_data(
-                cls.__name__, [InitErrorDetails(type=told, loc=(k,), input=given[k]) for k in wrong]
+                cls.__name__, [InitErrorDetails(type=kind, loc=(k,), input=given[k]) for k in wrong]
             )
         return options
 
@@ -71,10 +67,10 @@ def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
     elif kind == "string_pattern_mismatch":
         message = "expected letters, digits and . _ + -, a letter or digit first"
     message = message.removeprefix("Value error, ")
-    return InitErrorDetails(type=_told(kind, message), loc=loc, input=error["input"])
+    return InitErrorDetails(type=_error(kind, message), loc=loc, input=error["input"])
 
 
-def _told(kind: str, message: str) -> PydanticCustomError:
+def _error(kind: str, message: str) -> PydanticCustomError:
     # The text goes in as an argument: braces in it are not placeholders.
     return PydanticCustomError(kind, "{text}", {"text": message})  # pyright: ignore[reportArgumentType]
 
@@ -173,16 +169,15 @@ class Registry:
             value = {"type": value}
         if not isinstance(value, Mapping) or "type" not in value:
             names = ", ".join(self.names())
-            raise _told("no_type", f"expected a {self.kind}, as a mapping with 'type: NAME'; known names: {names}")
+            raise _error("no_type", f"expected a {self.kind}, as a mapping with 'type: NAME'; known names: {names}")
         name = value["type"]
         if name not in self._classes:
             raise ValidationError.from_exception_data(
                 self.kind,
-                [InitErrorDetails(type=_told("unknown_type", self._unknown(name)), loc=("type",), input=name)],
+                [InitErrorDetails(type=_error("unknown_type", self._unknown(name)), loc=("type",), input=name)],
             )
         cls = self._classes[name]
-        dropped = {"type", INHERITED, *(k for k in value.get(INHERITED, ()) if k not in schema(cls).model_fields)}
-        options = schema(cls).model_validate({k: v for k, v in value.items() if k not in dropped})
+        options = schema(cls).model_validate({k: v for k, v in value.items() if k != "type"})
         return Spec(name, cls, {k: getattr(options, k) for k in type(options).model_fields})
 
     # pydantic calls these two where a registry stands in an ``Annotated[…]``.

@@ -10,7 +10,6 @@ import yaml
 
 from keep.config.explain import explain
 from keep.config.reading import check, load, merge, override, read_yaml, to_yaml
-from keep.config.registry import INHERITED
 from keep.config.schema import TestConfig, TrainConfig
 from keep.utils.errors import UserError
 
@@ -81,7 +80,8 @@ def test_base_files_merge_beneath(tmp_path: Path) -> None:
     (tmp_path / "base.yml").write_text("a: {x: 1, y: 2}\nloss: {type: L1, weight: 3}\n")
     (tmp_path / "top.yml").write_text("_base_: base.yml\na: {y: 5}\nloss: {type: MSE}\n")
     source = read_yaml(tmp_path / "top.yml")
-    assert source.data == {"a": {"x": 1, "y": 5}, "loss": {"type": "MSE", "weight": 3, INHERITED: ["weight"]}}
+    assert source.data == {"a": {"x": 1, "y": 5}, "loss": {"type": "MSE", "weight": 3}}
+    assert source.inherited == {("loss", "weight")}
     assert source.where(("a", "x")).endswith("base.yml:1")
     assert source.where(("a", "y")).endswith("top.yml:2")
 
@@ -101,6 +101,30 @@ def test_a_new_type_keeps_the_options_it_shares_with_the_old_one(tmp_path: Path)
     (tmp_path / "more.yml").write_text("_base_: top.yml\nmodel: {cross_entropy: {delta: 1}}\n")
     with pytest.raises(UserError, match=r"more\.yml:2  model\.cross_entropy\.delta: unknown option"):
         load(tmp_path / "more.yml", [], TrainConfig)
+
+
+def test_an_option_that_is_given_again_is_no_longer_inherited(tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text("loss: {type: L1, weight: 3, eps: 1}\n")
+    (tmp_path / "top.yml").write_text("_base_: base.yml\nloss: {type: MSE}\n")
+    top = read_yaml(tmp_path / "top.yml")
+    assert top.inherited == {("loss", "weight"), ("loss", "eps")}
+    (tmp_path / "more.yml").write_text("_base_: top.yml\nloss: {eps: 2}\n")
+    assert read_yaml(tmp_path / "more.yml").inherited == {("loss", "weight")}
+    assert override(top, "loss.eps=2").inherited == {("loss", "weight")}
+    assert override(top, "loss={type: L1, eps: 2}").inherited == frozenset()
+    # A second base below the file keeps what its own base gave it.
+    (tmp_path / "second.yml").write_text("loss: {weight: 4}\n")
+    (tmp_path / "both.yml").write_text("_base_: [second.yml, top.yml]\n")
+    assert read_yaml(tmp_path / "both.yml").inherited == {("loss", "weight"), ("loss", "eps")}
+
+
+def test_the_type_of_an_optimizer_can_change(tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text(
+        f"_base_: {ROOT / 'options/tiny/stage1.yml'}\ntrain: {{optim: {{type: Adam}}}}\n"
+    )
+    (tmp_path / "top.yml").write_text("_base_: base.yml\ntrain: {optim: {type: AdamW}}\n")
+    optim = load(tmp_path / "top.yml", [], TrainConfig).train.optim
+    assert (optim.type, optim.lr) == ("AdamW", 2e-3)
 
 
 def test_plugins_add_up_and_same_file_names_do_not_clash(tmp_path: Path) -> None:
