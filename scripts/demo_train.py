@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keep.config.cli import Parser, run
-from keep.data.clips import square_resize
+from keep.data.images import square_resize
 from keep.data.video_io import iter_video, probe, write_video
 from keep.utils.visual import loss_curves
 from scripts.demo_parts import OUT, SPLITS, command, gather, samples

@@ -1,4 +1,4 @@
-"""Restorers that ``keep.test`` compares: KEEP itself, and what it is measured against."""
+"""Restorers that ``keep.test`` compares: KEEP and the baselines."""
 
 from keep.baselines import (  # noqa: F401  (importing registers)
     basicsr,

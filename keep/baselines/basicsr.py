@@ -1,7 +1,7 @@
-"""EDVR, BasicVSR and BasicVSR++ as the package basicsr defines them, each sized by its weight file.
+"""EDVR, BasicVSR and BasicVSR++ as the package basicsr defines them, with the sizes of their weight files.
 
-basicsr itself does not import beside today's torchvision (``functional_tensor`` is gone from it). Only the few files
-that define these networks are imported here, past the package's own ``__init__``.
+basicsr cannot be imported with a recent torchvision, which has no ``functional_tensor``. Only the files that define
+these networks are imported here, without the package's own ``__init__``.
 """
 
 import importlib
@@ -31,17 +31,17 @@ SCALE = 4
 
 @BASELINES.register()
 class EDVR:
-    """EDVR (Wang et al., CVPRW 2019) through basicsr: a window of frames slides along the clip.
+    """EDVR (Wang et al., CVPRW 2019) of basicsr, on a sliding window of frames.
 
-    Beyond the clip's ends the window is filled from its other side, as in basicsr's own tests (``reflection_circle``).
+    Beyond the ends of the clip the window is filled from its other side, as in basicsr's tests (``reflection_circle``).
 
     Args:
-        weights: a file whose ``params`` are of basicsr's EDVR, of any size.
+        weights: a file with ``params`` of basicsr's EDVR, of any size.
     """
 
     def __init__(self, weights: Path) -> None:
         state = _state(weights, "EDVR", "pcd_align.")
-        self.weights = weights
+        self.weights, self.files = weights, (Path(weights).expanduser(),)
         self.enlarges = "predeblur.stride_conv_hr1.weight" in state
         width = _shape(state, "feature_extraction.0.conv1.weight", weights)[0]
         with_tsa = "fusion.feat_fusion.weight" in state
@@ -77,15 +77,15 @@ class EDVR:
 
 @BASELINES.register()
 class BasicVSR:
-    """BasicVSR (Chan et al., CVPR 2021) through basicsr, on whole clips.
+    """BasicVSR (Chan et al., CVPR 2021) of basicsr, on whole clips.
 
     Args:
-        weights: a file whose ``params`` are of basicsr's BasicVSR, of any size.
+        weights: a file with ``params`` of basicsr's BasicVSR, of any size.
     """
 
     def __init__(self, weights: Path) -> None:
         state = _state(weights, "BasicVSR", "backward_trunk.")
-        self.weights = weights
+        self.weights, self.files = weights, (Path(weights).expanduser(),)
         self.net = _load("basicvsr_arch", "BasicVSR", state, weights, {
             "num_feat": _shape(state, "backward_trunk.main.0.weight", weights)[0],
             "num_block": _blocks(state, "backward_trunk.main.2."),
@@ -101,28 +101,26 @@ class BasicVSR:
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> Tensor:
         """(T, 3, h, w) in [-1, 1] → (T, 3, 4h, 4w) in [-1, 1]."""
-        _at_least(33, lq, "BasicVSR")  # for the six levels of its flow network
+        _at_least(33, lq, "BasicVSR")  # its flow network has six levels
         return _whole_clip(self.net, lq)
 
 
 @BASELINES.register()
 class BasicVSRPlusPlus:
-    """BasicVSR++ (Chan et al., CVPR 2022) through basicsr, on whole clips; frames of at least 64×64.
+    """BasicVSR++ (Chan et al., CVPR 2022) of basicsr, on whole clips; frames of at least 64×64.
 
-    basicsr leaves the alignment out where there is no CUDA; torchvision's deformable convolution runs anywhere, so
-    here it is always in.
+    basicsr builds no alignment without CUDA. Here it is always built, as torchvision's deformable convolution runs on
+    any device.
 
     Args:
-        weights: a file whose ``params`` are of basicsr's BasicVSRPlusPlus, of any size, with or without ×4.
+        weights: a file with ``params`` of basicsr's BasicVSRPlusPlus, of any size, with or without ×4.
     """
 
     def __init__(self, weights: Path) -> None:
         state = _state(weights, "BasicVSR++", "deform_align.")
-        self.weights = weights
+        self.weights, self.files = weights, (Path(weights).expanduser(),)
         self.enlarges = "feat_extract.main.0.weight" not in state
-        with mock.patch(
-            "torch.cuda.is_available", return_value=True
-        ):  # what basicsr asks before it builds the alignment
+        with mock.patch("torch.cuda.is_available", return_value=True):  # basicsr builds the alignment only then
             self.net = _load("basicvsrpp_arch", "BasicVSRPlusPlus", state, weights, {
                 "mid_channels": _shape(state, "backbone.backward_1.main.0.weight", weights)[0],
                 "num_blocks": _blocks(state, "backbone.backward_1.main.2."),
@@ -132,7 +130,7 @@ class BasicVSRPlusPlus:
     def to(self, device: torch.device) -> "BasicVSRPlusPlus":
         self.net.to(device)
         if torch.device(device).type != "cuda":
-            self.net.cpu_cache_length = sys.maxsize  # what it moves to main memory it fetches with .cuda()
+            self.net.cpu_cache_length = sys.maxsize  # it would fetch cached frames with .cuda()
         return self
 
     def describe(self) -> str:
@@ -142,12 +140,12 @@ class BasicVSRPlusPlus:
     def __call__(self, lq: Tensor) -> Tensor:
         """(T, 3, h, w) in [-1, 1] → (T, 3, 4h, 4w) in [-1, 1]."""
         _at_least(64, lq, "BasicVSR++")
-        self.net.is_mirror_extended = False  # it is never reset: one mirrored clip would spoil all that follow
+        self.net.is_mirror_extended = False  # it is never reset: one mirrored clip would affect all later ones
         return _whole_clip(self.net, upsample(lq, SCALE) if self.enlarges else lq)
 
 
 def window_around(t: int, length: int, window: int) -> list[int]:
-    """The frames of the window centred at ``t``; those beyond the clip are taken from the other side of the window."""
+    """Frames of the window centred at ``t``; those beyond the clip are replaced from the other side of the window."""
     around = window // 2
     last = length - 1
     frames = []
@@ -166,7 +164,7 @@ def _at_least(side: int, lq: Tensor, name: str) -> None:
 
 
 def _whole_clip(net: Any, frames: Tensor) -> Tensor:
-    """[-1, 1] in and out for a recurrent network of [0, 1], which wants two frames at least."""
+    """Run a recurrent network of range [0, 1], which needs two frames, on frames in [-1, 1]."""
     clip = frames if len(frames) > 1 else frames.repeat(2, 1, 1, 1)
     return (net(clip[None] / 2 + 0.5)[0, : len(frames)] * 2 - 1).clamp(-1, 1)
 
@@ -175,7 +173,7 @@ def _whole_clip(net: Any, frames: Tensor) -> Tensor:
 
 
 def _state(weights: Path, name: str, marker: str) -> State:
-    """The tensors under ``params_ema`` or ``params``, or the file's own."""
+    """The tensors under ``params_ema``, ``params``, or at the top of the file."""
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{name}: there is no file {path}")
@@ -192,12 +190,12 @@ def _shape(state: State, key: str, weights: Path) -> torch.Size:
 
 
 def _blocks(state: State, prefix: str) -> int:
-    """How many numbered modules stand under ``prefix``."""
+    """Number of numbered modules under ``prefix``."""
     return len({k[len(prefix) :].partition(".")[0] for k in state if k.startswith(prefix)})
 
 
 def _load(file: str, name: str, state: State, weights: Path, options: Mapping[str, int | bool]) -> Any:
-    with torch.random.fork_rng(devices=[]):  # weights replaced next must not move the run's random stream
+    with torch.random.fork_rng(devices=[]):  # the initial weights must not advance the run's random stream
         net = getattr(_module(file), name)(**options)
     weight_files.fill(net, state, weights)
     return net.requires_grad_(False).eval()
@@ -208,17 +206,17 @@ def _load(file: str, name: str, state: State, weights: Path, options: Mapping[st
 
 @cache
 def _module(file: str) -> ModuleType:
-    """``basicsr.archs.<file>``, and nothing of basicsr that it does not need."""
+    """``basicsr.archs.<file>``, imported without the rest of basicsr."""
     with _bare_package():
         try:
             return importlib.import_module(f"basicsr.archs.{file}")
         except (ImportError, AttributeError) as error:
-            raise UserError(f"basicsr's {file} does not import here: {error}") from error
+            raise UserError(f"basicsr's {file} cannot be imported: {error}") from error
 
 
 @contextmanager
 def _bare_package() -> Iterator[None]:
-    """Within, basicsr's packages are empty but for their place on disk; afterwards there is no trace of them."""
+    """Replace basicsr's packages by empty ones with the same path inside the block, and restore them afterwards."""
     package = importlib.util.find_spec("basicsr") if "basicsr" not in sys.modules else sys.modules["basicsr"].__spec__
     if package is None or not package.submodule_search_locations:
         raise UserError("EDVR, BasicVSR and BasicVSR++ need basicsr: pip install keep-vfsr[baselines]")
@@ -232,16 +230,16 @@ def _bare_package() -> Iterator[None]:
     stubs["distutils.version"].LooseVersion = lambda v: [int(n) for n in re.findall(r"\d+", v)[:3]]  # type: ignore[attr-defined]
     stubs["distutils"] = ModuleType("distutils")
 
-    def ours(name: str) -> bool:
+    def replaced(name: str) -> bool:
         return name.partition(".")[0] in ("basicsr", "distutils")
 
-    before = {name: module for name, module in sys.modules.items() if ours(name)}
+    before = {name: module for name, module in sys.modules.items() if replaced(name)}
     for name in before:
         del sys.modules[name]
     sys.modules.update(stubs)
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if ours(name)]:
+        for name in [name for name in sys.modules if replaced(name)]:
             del sys.modules[name]
         sys.modules.update(before)

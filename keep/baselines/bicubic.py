@@ -11,7 +11,7 @@ class Bicubic:
     """Bicubic upsampling of each frame.
 
     Args:
-        scale: how much larger the output is.
+        scale: upsampling factor.
     """
 
     def __init__(self, scale: int = 4) -> None:

@@ -1,6 +1,6 @@
-"""Networks of others that restore a face image: frame by frame, from a weight file.
+"""Third-party face restoration networks for images, run frame by frame from a weight file.
 
-All see what KEEP sees: the LQ frame, upsampled bilinearly, in [-1, 1].
+Their input is that of KEEP: the LQ frame, upsampled bilinearly, in [-1, 1].
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from keep.utils.torchscript import load_torchscript
 
 @BASELINES.register()
 class Spandrel:
-    """GFPGAN, RestoreFormer or CodeFormer through the package spandrel, which tells from the file which of them it is.
+    """GFPGAN, RestoreFormer or CodeFormer through the package spandrel, which detects the network from the file.
 
-    Wants ``GFPGANv1.3.pth`` or ``GFPGANv1.4.pth``, ``RestoreFormer.ckpt`` (or ``.pth``), ``codeformer.pth``. GFPGAN
-    draws noise, as its authors' script does; here it is drawn anew for each frame from the frame's number.
+    Files: ``GFPGANv1.3.pth`` or ``GFPGANv1.4.pth``, ``RestoreFormer.ckpt`` (or ``.pth``), ``codeformer.pth``. GFPGAN
+    draws noise, as in its authors' script; here the number of the frame is its seed.
 
     Args:
         weights: the file that its authors published.
-        fidelity: CodeFormer's w: 0 is the code alone, 1 is closest to the input; its authors' default is 0.5. The
-            others have none.
-        scale: how much smaller the LQ frames are.
+        fidelity: w of CodeFormer: 0 is the code alone, 1 is closest to the input; its authors' default is 0.5. The
+            other networks have none.
+        scale: upsampling factor of the LQ frames.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Spandrel:
             raise UserError(f"{weights} holds {model.architecture.name}; expected one of {known}")
         self.arch = model.architecture.id
         self.net = model.model.requires_grad_(False).eval()
-        self.weights, self.scale, self.fidelity = weights, scale, fidelity
+        self.weights, self.scale, self.fidelity, self.files = weights, scale, fidelity, (path,)
 
     def to(self, device: torch.device) -> "Spandrel":
         self.net.to(device)
@@ -59,8 +59,8 @@ class Spandrel:
         return _each(lq, self.scale, lambda frame: CALLS[self.arch](self.net, frame, self.fidelity), side=512)
 
 
-# The networks themselves are called, not spandrel's descriptors: those give CodeFormer and GFPGAN, made for [-1, 1],
-# images in [0, 1], and know no w.
+# The networks are called directly: spandrel's descriptors pass images in [0, 1] to CodeFormer and GFPGAN, which need
+# [-1, 1], and do not pass w.
 CALLS: dict[str, Callable[[torch.nn.Module, Tensor, float], Tensor]] = {
     "GFPGAN": lambda net, frame, w: net(frame, return_rgb=False)[0],
     "RestoreFormer": lambda net, frame, w: net(frame)[0],
@@ -70,21 +70,21 @@ CALLS: dict[str, Callable[[torch.nn.Module, Tensor, float], Tensor]] = {
 
 @BASELINES.register()
 class TorchScript:
-    """Any network that restores an image, exported as TorchScript; the way in for GPEN.
+    """Any image restoration network exported as TorchScript, such as GPEN.
 
-    spandrel does not know GPEN; export it in an environment that has GPEN's own code, with ``GPEN-BFR-512.pth``
-    loaded: ``torch.jit.trace(lambda x: net(x)[0], torch.zeros(1, 3, 512, 512)).save("GPEN-BFR-512.pt")``.
+    spandrel does not support GPEN; export it in an environment with GPEN's own code and ``GPEN-BFR-512.pth`` loaded:
+    ``torch.jit.trace(lambda x: net(x)[0], torch.zeros(1, 3, 512, 512)).save("GPEN-BFR-512.pt")``.
 
     Args:
-        weights: the file; called with float (1, 3, H, W) RGB in [-1, 1], and gives the same, or a tuple that begins
-            with it.
-        name: what it is, for the report.
-        scale: how much smaller the LQ frames are.
+        weights: the file; the network takes float (1, 3, H, W) RGB in [-1, 1] and returns the same, or a tuple that
+            starts with it.
+        name: of the network, for the report.
+        scale: upsampling factor of the LQ frames.
     """
 
     def __init__(self, weights: Path, name: str = "TorchScript", scale: PositiveInt = 4) -> None:
         self.net = load_torchscript(weights)
-        self.weights, self.name, self.scale = weights, name, scale
+        self.weights, self.name, self.scale, self.files = weights, name, scale, (Path(weights).expanduser(),)
 
     def to(self, device: torch.device) -> "TorchScript":
         self.net.to(device)
@@ -105,7 +105,7 @@ class TorchScript:
 
 
 def _each(lq: Tensor, scale: int, restore: Callable[[Tensor], Tensor], side: int | None = None) -> Tensor:
-    """``restore`` of every upsampled frame (1, 3, H, W), clamped; noise that it draws depends on the frame's number."""
+    """Restore every upsampled frame (1, 3, H, W), clamped; the number of the frame seeds any noise."""
     height, width = (length * scale for length in lq.shape[-2:])
     if side and (height, width) != (side, side):
         raise UserError(f"this network restores faces of {side}×{side} pixels, not {width}×{height}")
@@ -134,7 +134,7 @@ def _load_with_spandrel(path: Path) -> Any:
         return ModelLoader("cpu").load_from_file(path)
     except UnsupportedModelError:
         hint = "" if extra else "; CodeFormer needs the package spandrel-extra-arches beside it"
-        raise UserError(f"{path} holds a network that spandrel{extra} does not know{hint}") from None
-    except Exception as error:  # unpickling and state dicts of others fail in a dozen ways
+        raise UserError(f"{path} holds a network that spandrel{extra} does not support{hint}") from None
+    except Exception as error:  # unpickling and loading raise many kinds of errors
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path} cannot be loaded by spandrel: {reason}") from error

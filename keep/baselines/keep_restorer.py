@@ -19,14 +19,14 @@ class KEEPRestorer:
     Args:
         weights: a checkpoint of stage II or III, a public one, or the name of one: ``nano`` (shipped), ``KEEP``,
             ``KEEP_Asian``, ``KEEP_v0.1.0`` (downloaded once).
-        net: the network, where the checkpoint does not say what it is of; null takes what the checkpoint says.
-        params: ``ema`` (averaged) or ``online`` weights, where the file has both.
+        net: the network, if the checkpoint does not store its options; null uses the stored ones.
+        params: ``ema`` (averaged) or ``online`` weights, if the file has both.
         cft: use the controllable feature transformation (off for a stage II checkpoint).
         cfa: use the cross-frame attention (off for a stage II checkpoint).
         fidelity: weight w of CFT, 0 to 1.
-        scale: how much smaller the LQ frames are.
-        window: frames that are encoded at once: memory grows with it, the result does not change.
-        context: earlier frames that a gain of a ``clip`` network looks at.
+        scale: upsampling factor of the LQ frames.
+        window: frames encoded at once; it changes the memory used, not the result.
+        context: number of earlier frames that the gain of a ``clip`` network uses.
         cache: folder for downloaded weights; null: $KEEP_HOME, or ~/.cache/keep.
     """
 
@@ -45,7 +45,7 @@ class KEEPRestorer:
     ) -> None:
         found = read(weights, params, cache)
         self.net = network(found, net=net).requires_grad_(False)
-        self.weights, self.params, self.scale = weights, found.params, scale
+        self.weights, self.params, self.scale, self.files = weights, found.params, scale, (found.path,)
         self.options = {"w": fidelity, "use_cft": cft, "use_cfa": cfa, "window": window, "context": context}
         self.gains: torch.Tensor | None = None
         """Kalman gains (T, h, w) of the last clip, in [0, 1]."""

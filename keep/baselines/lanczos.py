@@ -1,4 +1,4 @@
-"""Lanczos ×4: sharper than bicubic, and as blind."""
+"""Lanczos ×4: sharper than bicubic."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ class Lanczos:
     """Lanczos-3 upsampling of each frame.
 
     Args:
-        scale: how much larger the output is.
+        scale: upsampling factor.
     """
 
     def __init__(self, scale: int = 4) -> None:
@@ -32,8 +32,8 @@ class Lanczos:
 
 
 def lanczos_matrix(side: int, scale: int) -> Tensor:
-    """Upsampling of a line of ``side`` pixels: float64 (scale·side, side), rows of sum one; borders are cut off."""
-    place = (torch.arange(side * scale, dtype=torch.float64) + 0.5) / scale - 0.5
-    x = place[:, None] - torch.arange(side, dtype=torch.float64)
+    """Matrix that upsamples a line of ``side`` pixels: float64 (scale·side, side), each row sums to one."""
+    centre = (torch.arange(side * scale, dtype=torch.float64) + 0.5) / scale - 0.5
+    x = centre[:, None] - torch.arange(side, dtype=torch.float64)
     weights = torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)
     return weights / weights.sum(1, keepdim=True)

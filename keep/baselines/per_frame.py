@@ -1,4 +1,4 @@
-"""KEEP without its memory: the ablation row."""
+"""KEEP without memory of earlier frames, for ablation."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,20 +13,19 @@ from keep.inference.weights import network, read
 
 @BASELINES.register()
 class KEEPPerFrame:
-    """KEEP with Kalman filter and cross-frame attention off: every frame is restored as if it were the first.
+    """KEEP without Kalman filter and cross-frame attention: every frame is restored as if it were the first.
 
-    ẑ⁺_t = z̃_t, decoded with CFT alone: what is left is an image restorer in the manner of CodeFormer, with the same
-    weights as KEEP.
+    ẑ⁺_t = z̃_t, decoded with CFT alone: an image restorer similar to CodeFormer, with the weights of KEEP.
 
     Args:
         weights: a checkpoint of stage II or III, a public one, or the name of one: ``KEEP``, ``KEEP_Asian``,
             ``KEEP_v0.1.0`` (downloaded once).
-        net: the network, where the checkpoint does not say what it is of; null takes what the checkpoint says.
-        params: ``ema`` (averaged) or ``online`` weights, where the file has both.
+        net: the network, if the checkpoint does not store its options; null uses the stored ones.
+        params: ``ema`` (averaged) or ``online`` weights, if the file has both.
         cft: use the controllable feature transformation (off for a stage II checkpoint).
         fidelity: weight w of CFT, 0 to 1.
-        scale: how much smaller the LQ frames are.
-        frames: how many are restored at once: memory grows with it, the result does not change.
+        scale: upsampling factor of the LQ frames.
+        frames: frames restored at once; it changes the memory used, not the result.
         cache: folder for downloaded weights; null: $KEEP_HOME, or ~/.cache/keep.
     """
 
@@ -44,6 +43,7 @@ class KEEPPerFrame:
         found = read(weights, params, cache)
         self.net = network(found, net=net).requires_grad_(False)
         self.weights, self.params, self.scale, self.frames = weights, found.params, scale, frames
+        self.files = (found.path,)
         self.options = {"w": fidelity, "use_cft": cft, "use_filter": False}
 
     def to(self, device: torch.device) -> "KEEPPerFrame":

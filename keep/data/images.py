@@ -1,14 +1,14 @@
 """Frame images: reading them, cutting them square, and their tone curves. All are uint8 RGB."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from keep.utils.errors import UserError
+from keep.utils.opencv import quiet_opencv
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
@@ -44,17 +44,6 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     if image is None:
         raise UserError(f"{name}: not an image, or a damaged one")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Within, OpenCV prints nothing: a mistake is told by the one line of the UserError that follows."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def check_same_size(frames: Sequence[np.ndarray], name: object, first: str) -> None:

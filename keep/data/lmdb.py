@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keep.config.registry import DATASETS
-from keep.data.clips import Clip, ClipDataset
+from keep.data.base import ClipDataset, SourceClip
 from keep.data.images import by_number, check_same_size, decode_image
 from keep.utils.errors import UserError
 
@@ -22,7 +22,7 @@ class LMDBClips(ClipDataset):
 
     expects = "expected a folder with data.mdb and meta_info.txt"
 
-    def find(self) -> list[Clip]:
+    def find(self) -> list[SourceClip]:
         _lmdb()
         data, meta = self.root / "data.mdb", self.root / "meta_info.txt"
         for path in (data, meta):
@@ -38,11 +38,11 @@ class LMDBClips(ClipDataset):
         mark = (stat.st_size, stat.st_mtime_ns)
         # The frames' names as one string a clip: millions of small objects would be copied into every worker.
         return [
-            Clip(name, len(keys) or 1, "\n".join(sorted(keys, key=by_number)), mark)
+            SourceClip(name, len(keys) or 1, "\n".join(sorted(keys, key=by_number)), mark)
             for name, keys in sorted(frames.items(), key=lambda item: by_number(item[0]))
         ]
 
-    def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
+    def read(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
         names = clip.source.split("\n")[start : start + (count - 1) * step + 1 : step]
         keys = [f"{clip.name}/{name}" if name else clip.name for name in names]
         images: list[np.ndarray] = []

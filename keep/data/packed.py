@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from keep.config.registry import DATASETS
-from keep.data.clips import Clip, ClipDataset, VideoClips
+from keep.data.base import ClipDataset, SourceClip
+from keep.data.clips import VideoClips
 from keep.data.video_io import Timeline, read_timeline, read_video, write_video
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
@@ -33,7 +34,7 @@ class PackedClips(ClipDataset):
 
     expects = "expected a file written by keep-data pack"
 
-    def find(self) -> list[Clip]:
+    def find(self) -> list[SourceClip]:
         if self.root.is_dir():
             raise UserError(f"{self.root}: is a folder; PackedClips needs the packed file")
         try:
@@ -51,10 +52,10 @@ class PackedClips(ClipDataset):
                 self.reject(f"{self.root}: {entry['file']}: missing or cut short")
                 continue
             source = (entry["file"], Timeline.load(entry["timeline"]))
-            clips.append(Clip(entry["name"], source[1].info.frames, source, (entry["size"], stat.st_mtime_ns)))
+            clips.append(SourceClip(entry["name"], source[1].info.frames, source, (entry["size"], stat.st_mtime_ns)))
         return clips
 
-    def read(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
+    def read(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
         file, timeline = clip.source
         try:
             data = self._archive().read(file)
@@ -136,9 +137,9 @@ def _files(
     clip = dataset.clips[number]
     if codec == "copy":
         assert isinstance(dataset, VideoClips)
-        yield clip.name, *dataset.where(clip)
+        yield clip.name, *dataset.locate(clip)
         return
-    fps = dataset.where(clip)[1].info.fps if isinstance(dataset, VideoClips) else 25
+    fps = dataset.locate(clip)[1].info.fps if isinstance(dataset, VideoClips) else 25
     file = scratch / ("clip.mkv" if codec == "ffv1" else "clip.mp4")
     frames = dataset.ground_truth(0, number).gt
     length = piece or len(frames)

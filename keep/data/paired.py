@@ -1,15 +1,13 @@
-"""Clips whose low-quality twins are on disk already: those of ``keep-data splits``, or anybody's."""
+"""Clips with low-quality twins on disk, made by ``keep-data splits`` or by others."""
 
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from keep.config.registry import DATASETS
-from keep.data.clips import Clip
+from keep.data.base import SourceClip, to_tensor
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.video_io import VIDEO_SUFFIXES, read_video
 from keep.utils.errors import UserError
@@ -17,24 +15,23 @@ from keep.utils.errors import UserError
 
 @DATASETS.register()
 class PairedClips(Dataset[dict[str, Any]]):
-    """Whole clips, each with a low-quality twin made beforehand.
+    """Whole clips, each with a low-quality twin on disk.
 
-    ``dataset[seed, i]`` is the dict of :class:`keep.data.clips.ClipDataset`; nothing in it is random. ``lq`` is
-    (T, 3, h, w) as it lies on disk, and ``degradation`` what the twins' manifest.json says of the clip, where there
-    is one.
+    ``dataset[seed, i]`` is the dict of :class:`keep.data.base.ClipDataset`; nothing in it is random. ``lq`` is
+    (T, 3, h, w) as stored, and ``degradation`` comes from the manifest.json of the twins, if there is one.
 
     Args:
         gt: the ground truth, a dataset of whole clips without degradation, e.g. {type: VideoClips, root: GT}.
-        lq: folder that holds for every clip a folder of frames, CLIP/00000.png …, or a video, CLIP.mp4, frame for
-            frame; as ``keep-data splits`` writes it.
+        lq: folder with a folder of frames (CLIP/00000.png …) or a video (CLIP.mp4) for each clip, frame for frame,
+            as ``keep-data splits`` writes it.
 
     Raises:
-        UserError: a twin is missing; later, one that has fewer or more frames, or whose size is no whole fraction.
+        UserError: a twin is missing; on reading, its number of frames differs, or its size is not an integer fraction.
     """
 
     def __init__(self, gt: Annotated[Any, DATASETS], lq: str) -> None:
         if gt.clip_length is not None or gt.pipeline is not None:
-            raise UserError("PairedClips: gt must give whole clips as they are: no clip_length, no degradation")
+            raise UserError("PairedClips: gt must be a dataset of whole clips: no clip_length, no degradation")
         self.gt, self.lq = gt, Path(lq).expanduser()
         if not self.lq.is_dir():
             raise UserError(f"{self.lq}: no such folder of low-quality clips")
@@ -43,12 +40,12 @@ class PairedClips(Dataset[dict[str, Any]]):
         if missing:
             raise UserError(f"{self.lq}: no low-quality twin of {len(missing)} clips: {', '.join(missing[:10])}")
         most = gt.max_frames or max(clip.frames for clip in gt.clips)
-        self.clips = [Clip(clip.name, min(clip.frames, most), sources[clip.name]) for clip in gt.clips]
+        self.clips = [SourceClip(clip.name, min(clip.frames, most), sources[clip.name]) for clip in gt.clips]
         manifest = self.lq / "manifest.json"
         self._manifest = json.loads(manifest.read_text(encoding="utf-8"))["clips"] if manifest.is_file() else {}
 
     def _files(self, name: str) -> tuple[Path, ...]:
-        """The twin's video, or its frames in order; nothing where there is none."""
+        """The video of the twin, or its frames in order; empty if there is no twin."""
         for suffix in sorted(VIDEO_SUFFIXES):
             if (path := self.lq / f"{name}{suffix}").is_file():
                 return (path,)
@@ -73,9 +70,8 @@ class PairedClips(Dataset[dict[str, Any]]):
         size, small = item["gt"].shape[-2:], twin.shape[1:3]
         if size[0] % small[0] or size[1] % small[1] or size[0] // small[0] != size[1] // small[1]:
             raise UserError(
-                f"{self.lq}: clip {clip.name} is {small[1]}x{small[0]}, no whole fraction of its ground truth's "
-                f"{size[1]}x{size[0]}; give gt the size that the twins were made for"
+                f"{self.lq}: clip {clip.name} is {small[1]}x{small[0]}, not an integer fraction of its ground "
+                f"truth's {size[1]}x{size[0]}; set the size of gt to the one the twins were made for"
             )
-        lq = torch.from_numpy(np.ascontiguousarray(twin.transpose(0, 3, 1, 2)))
         drawn = self._manifest.get(clip.name, {}).get("degradation", [])
-        return {**item, "lq": lq, "degradation": json.dumps(drawn)}
+        return {**item, "lq": to_tensor(twin), "degradation": json.dumps(drawn)}

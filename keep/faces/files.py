@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keep.data.images import quiet_opencv
 from keep.utils.downloads import cache_folder, fetch
 from keep.utils.errors import UserError
+from keep.utils.opencv import quiet_opencv
 from keep.utils.weight_files import load_network
 
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"

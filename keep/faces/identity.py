@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import torch
 from pydantic import Field
-from tqdm import tqdm
 
 from keep.config.registry import IDENTITIES
 from keep.faces.align import crop, similarity
@@ -39,9 +38,11 @@ class Identity(ABC):
         measure: how two vectors are compared: ``"cosine"`` similarity or ``"l2"`` distance.
         size: (height, width) of a crop.
         template: the five points in a crop.
+        files: the weight files it was loaded from.
     """
 
     name: str
+    files: tuple[Path, ...] = ()
     measure: Literal["cosine", "l2"]
     size: tuple[int, int]
     template: Template
@@ -70,7 +71,7 @@ class Identity(ABC):
             raise UserError(f"{self.name}: {len(frames)} frames but points for {len(points)}")
         known = [t for t in range(len(frames)) if np.isfinite(points[t]).all()]
         result = np.full((len(frames), self.width), np.nan, np.float32)
-        for t in tqdm(known, desc=f"identity ({self.name})", unit=" frames", delay=2, leave=False):
+        for t in known:
             aligned = crop(frames[t], similarity(points[t], template=self.template), self.size)
             vector = self.embed(aligned[None])[0]
             result[t] = vector / max(float(np.linalg.norm(vector)), 1e-12) if self.measure == "cosine" else vector
@@ -99,7 +100,7 @@ class ArcFace(Identity):
             self.net = module.Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
         fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
-        self.colour, self.device, self.name = colour, torch.device("cpu"), "ArcFace-IR-SE50"
+        self.colour, self.device, self.name, self.files = colour, torch.device("cpu"), "ArcFace-IR-SE50", (path,)
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)
@@ -146,7 +147,7 @@ class ONNXIdentity(Identity):
         path = weights_file("an ONNX identity network", weights)
         self.net, self.name = read_onnx(path), name or path.stem
         self.size, self.template, self.mean, self.scale = size, template, mean, scale
-        self.colour, self.flip = colour, flip
+        self.colour, self.flip, self.files = colour, flip, (path,)
         self.width = self.embed(np.zeros((1, *size, 3), np.uint8)).shape[1]
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
@@ -189,8 +190,10 @@ class Dlib(Identity):
         dlib = import_dlib()
         self.name = "dlib-resnet"
         self._rectangle = dlib.rectangle(*DLIB_BOX_256)
-        self._shape = dlib.shape_predictor(dlib_model("shape_predictor_5_face_landmarks.dat"))
-        self._net = dlib.face_recognition_model_v1(dlib_model("dlib_face_recognition_resnet_model_v1.dat"))
+        points = dlib_model("shape_predictor_5_face_landmarks.dat")
+        network = dlib_model("dlib_face_recognition_resnet_model_v1.dat")
+        self._shape, self._net = dlib.shape_predictor(str(points)), dlib.face_recognition_model_v1(str(network))
+        self.files = (points, network)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         return np.stack(
@@ -214,9 +217,9 @@ def import_dlib() -> Any:
     return dlib
 
 
-def dlib_model(file_name: str) -> str:
+def dlib_model(file_name: str) -> Path:
     """A file of face-recognition-models, found by path: importing that package needs pkg_resources."""
     path = package_folder("face_recognition_models", "dlib") / "models" / file_name
     if not path.is_file():
         raise UserError(f"{path} is missing: pip install --force-reinstall face-recognition-models")
-    return str(path)
+    return path

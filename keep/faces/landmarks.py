@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import torch
 from pydantic import Field
-from tqdm import tqdm
 
 from keep.config.registry import LANDMARKS
 from keep.faces.align import crop, invert, transform
@@ -29,9 +28,11 @@ class Landmarks(ABC):
         side: of the square crop in pixels.
         factor: side of the square in the frame over that of the box.
         of_longer: whether that is the box's longer side, or its shorter one.
+        files: the weight files it was loaded from.
     """
 
     name: str
+    files: tuple[Path, ...] = ()
     count: int
     side: int
     factor: float
@@ -59,7 +60,7 @@ class Landmarks(ABC):
             raise UserError(f"{self.name}: {len(frames)} frames but boxes for {len(boxes)}")
         result = np.full((len(frames), self.count, 2), np.nan, np.float32)
         known = [t for t in range(len(frames)) if np.isfinite(boxes[t]).all()]
-        for t in tqdm(known, desc=f"landmarks ({self.name})", unit=" frames", delay=2, leave=False):
+        for t in known:
             matrix = self._square(np.asarray(boxes[t], np.float64))
             found = self.points(crop(frames[t], matrix, self.side))
             result[t] = transform(invert(matrix), found)
@@ -96,7 +97,7 @@ class FAN(Landmarks):
             self.net = module.FAN(num_modules=4, num_landmarks=98, device=torch.device("cpu"))
         fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
-        self.device, self.factor, self.name = torch.device("cpu"), factor, "FAN-AWing-98"
+        self.device, self.factor, self.name, self.files = torch.device("cpu"), factor, "FAN-AWing-98", (path,)
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)
@@ -139,7 +140,7 @@ class PFLD(Landmarks):
 
     def __init__(self, weights: Path, factor: Factor = 1.2) -> None:
         path = weights_file("an ONNX landmark network", weights)
-        self.net, self.factor, self.name = read_onnx(path), factor, "PFLD-68"
+        self.net, self.factor, self.name, self.files = read_onnx(path), factor, "PFLD-68", (path,)
         try:
             shape = self.points(np.zeros((self.side, self.side, 3), np.uint8)).shape
         except (cv2.error, ValueError) as error:
@@ -165,7 +166,9 @@ class Dlib68(Landmarks):
     def __init__(self) -> None:
         dlib = import_dlib()
         self._rectangle = dlib.rectangle(*DLIB_BOX)
-        self._shape: Any = dlib.shape_predictor(dlib_model("shape_predictor_68_face_landmarks.dat"))
+        file = dlib_model("shape_predictor_68_face_landmarks.dat")
+        self._shape: Any = dlib.shape_predictor(str(file))
+        self.files = (file,)
 
     def points(self, image: np.ndarray) -> np.ndarray:
         shape = self._shape(np.ascontiguousarray(image), self._rectangle)

@@ -37,6 +37,7 @@ class RAFT(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the weights replaced next must not move the run's random stream
             self.net = build(weights=None)
         fill(self.net, load_network(path), path)
+        self.files = (path,)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:

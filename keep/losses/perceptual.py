@@ -53,7 +53,8 @@ class LPIPSDistance(Frozen):
         with warnings.catch_warnings(), torch.device("meta"):  # no time and no random numbers for what is replaced next
             warnings.simplefilter("ignore")  # lpips calls torchvision by a deprecated name
             self.net = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
-        heads = load_network(Path(lpips.__file__).parent / "weights/v0.1" / f"{net}.pth")
+        heads_path = Path(lpips.__file__).parent / "weights/v0.1" / f"{net}.pth"
+        heads, self.files = load_network(heads_path), (path, heads_path)
         for i, head in enumerate(self.net.lins):
             head.load_state_dict({"model.1.weight": heads[f"lin{i}.model.1.weight"]}, assign=True)
         # lpips names the layers of the backbone slice<k>.<index in features>.…
@@ -93,6 +94,7 @@ class VGGFeatures(Frozen):
         self.features = nn.Sequential(*layers).to_empty(device="cpu")
         state = {k.removeprefix("features."): v for k, v in load_network(path).items() if k.startswith("features.")}
         fill(self.features, state, path)
+        self.files = (path,)
         self.mean = nn.Buffer(torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()

@@ -1,7 +1,7 @@
-"""Metrics, registered in ``METRICS``; what they have in common is in :mod:`keep.metrics.base`.
+"""Metrics, registered in ``METRICS``; their base classes are in :mod:`keep.metrics.base`.
 
-``metric(output, target)`` takes two uint8 RGB clips (T, 3, H, W) and gives the frames' values, float64 (T,);
-``metric.score(values)`` is the clip's.
+``metric(output, target)`` takes two uint8 RGB clips (T, 3, H, W) and returns one value per frame, float64 (T,);
+``metric.score(values)`` is the score of the clip.
 """
 
 from keep.metrics import fvd, identity, landmarks, lpips, niqe, psnr_ssim, sigma, temporal

@@ -1,9 +1,10 @@
-"""What every metric is made of: clips that remember what was computed from them, and one base class a kind."""
+"""Base classes of the metrics, and clips that cache what was computed from them."""
 
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 class Clip:
-    """Frames, and what was computed from them: faces, embeddings, flow, … each once, for all metrics and restorers.
+    """Frames with a cache of what was computed from them (faces, embeddings, flow, …), shared by all metrics.
 
     Args:
         frames: uint8 RGB (T, 3, H, W).
@@ -27,7 +28,7 @@ class Clip:
     def __init__(self, frames: Tensor, name: str = "clip") -> None:
         self.frames = frames
         self.name = name
-        self._known: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -42,14 +43,14 @@ class Clip:
         return self.frames[start:stop].float() / 127.5 - 1
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
-        """``compute()``, remembered under ``what``: the network itself, not its name, and all that the result needs."""
-        if what not in self._known:
-            self._known[what] = compute()
-        return self._known[what]
+        """``compute()``, cached under ``what``: everything the result depends on, such as the network itself."""
+        if what not in self._cache:
+            self._cache[what] = compute()
+        return self._cache[what]
 
 
 def check_clips(output: Tensor, target: Tensor) -> None:
-    """Both uint8 (T, 3, H, W), of one shape and with a frame at least, or a UserError."""
+    """Raise UserError unless both are uint8 (T, 3, H, W) of one shape with T ≥ 1."""
     if output.shape != target.shape:
         raise UserError(
             f"output and ground truth differ in shape: {tuple(output.shape)} and {tuple(target.shape)} (T, 3, H, W)"
@@ -61,16 +62,18 @@ def check_clips(output: Tensor, target: Tensor) -> None:
 
 
 class Metric(ABC):
-    """One column of the table: values of a clip's frames, and the clip's score.
+    """One column of the table: a value per frame, and a score per clip.
 
     Attributes:
-        name: of the column; it names the network, where there is one. Different networks never share a column.
-        higher_is_better: which way is up.
-        first: the first frame that has a value; 1 for a metric of neighbouring frames, whose ``values[t]`` is of frames
-            t - 1 and t, and whose ``values[0]`` is NaN.
-        per_frame: whether the frames' values are worth showing; False for a σ, whose frames are another metric's.
+        name: of the column; it includes the network, if any. Different networks never share a column.
+        higher_is_better: whether a higher score is better.
+        first: the first frame that has a value; 1 for a metric of neighbouring frames, where ``values[t]`` compares
+            frames t - 1 and t, and ``values[0]`` is NaN.
+        per_frame: whether the values of frames are shown; False for a σ, whose values are another metric's.
         factor: tables show the score times this: 100 where the paper writes (×10⁻²). Files hold the score itself.
-        decimals: of what tables show.
+        decimals: number of decimals in tables.
+        files: the weight files it was loaded from; its parts (networks, detectors) have their own ``files``. A
+            benchmark measures again when one of them changes.
     """
 
     name: str
@@ -79,16 +82,17 @@ class Metric(ABC):
     per_frame: bool = True
     factor: float = 1
     decimals: int = 4
+    files: tuple[Path, ...] = ()
 
     def __call__(self, output: Clip | Tensor, target: Clip | Tensor) -> np.ndarray:
-        """The frames' values: float64 (T,); NaN for a frame that has none (no face; no frame before it).
+        """One value per frame, float64 (T,); NaN for a frame without a value (no face; no frame before it).
 
         Args:
             output: uint8 RGB (T, 3, H, W), or a :class:`Clip` of it.
-            target: the same of the ground truth; a Clip that is used again spares its half of the work.
+            target: the ground truth, likewise; a Clip that is used again saves its half of the work.
 
         Raises:
-            UserError: nothing can be measured in this clip; the message says why.
+            UserError: this clip cannot be measured; the message gives the reason.
         """
         output = output if isinstance(output, Clip) else Clip(output, "output")
         target = target if isinstance(target, Clip) else Clip(target, "ground truth")
@@ -98,58 +102,59 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, output: Clip, target: Clip) -> np.ndarray:
-        """As ``__call__``, on clips of equal shape."""
+        """Same as ``__call__``, on clips of equal shape."""
 
     def describe(self) -> str:
-        """The protocol in a line, for the report."""
+        """The protocol in one line, for the report."""
         return summary(type(self))
 
     def score(self, values: np.ndarray) -> float:
-        """The clip's score: the mean over the frames that have a value; NaN where none has."""
-        there = values[~np.isnan(values)]
-        return float(there.mean()) if len(there) else float("nan")
+        """The score of the clip: the mean over the frames that have a value; NaN if none has."""
+        valid = values[~np.isnan(values)]
+        return float(valid.mean()) if len(valid) else float("nan")
 
     def missing(self, values: np.ndarray) -> int:
-        """How many frames should have a value and have none."""
+        """Number of frames that should have a value but have none."""
         return int(np.isnan(values[self.first :]).sum())
 
 
 class SetMetric(ABC):
-    """One column of the table that has a value for a whole set of clips only, and none for a clip.
+    """One column of the table with a single value for a set of clips, and none for a clip.
 
     Attributes:
-        name, higher_is_better, factor, decimals: as in :class:`Metric`.
+        name, higher_is_better, factor, decimals, files: as in :class:`Metric`.
     """
 
     name: str
     higher_is_better: bool
     factor: float = 1
     decimals: int = 4
+    files: tuple[Path, ...] = ()
 
     def describe(self) -> str:
-        """The protocol in a line, for the report."""
+        """The protocol in one line, for the report."""
         return summary(type(self))
 
     @abstractmethod
     def samples(self, clip: Clip) -> np.ndarray:
-        """What is kept of a clip, output or ground truth: float64 (n, D), n samples; n may be 0."""
+        """Samples of a clip (output or ground truth), float64 (n, D); n may be 0."""
 
     @abstractmethod
     def value(self, outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> float:
-        """The value for all clips' samples.
+        """The value for the samples of all clips.
 
         Raises:
-            UserError: there are too few of them.
+            UserError: there are too few samples.
         """
 
 
 def build_metrics(specs: Sequence[Spec]) -> list[Any]:
-    """The metrics; a network, detector or metric that several of them ask for with the same options is built once.
+    """Build the metrics; a network, detector or metric that several of them use with the same options is built once.
 
-    So each metric that shares it finds its results in the clip (:meth:`Clip.once`).
+    Metrics that share it also share its results, which :meth:`Clip.once` caches.
 
     Raises:
-        UserError: a metric cannot be built (a missing file or package), or two have one name.
+        UserError: a metric cannot be built (a missing file or package), or two have the same name.
     """
     built: dict[str, Any] = {}
 
@@ -164,5 +169,5 @@ def build_metrics(specs: Sequence[Spec]) -> list[Any]:
     metrics = [make(spec) for spec in specs]
     twice = [name for name, n in Counter(m.name for m in metrics).items() if n > 1]
     if twice:
-        raise UserError(f"metrics: {twice[0]} is there twice; every column needs a name of its own")
+        raise UserError(f"metrics: two columns are named {twice[0]}; names must be unique")
     return metrics

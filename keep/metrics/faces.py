@@ -1,46 +1,42 @@
-"""Where the faces of a clip are: found once, for all metrics and restorers."""
+"""Faces of a clip: found once, for all metrics and restorers."""
 
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 
+from keep.faces import detect
 from keep.metrics.base import Clip
 from keep.utils.errors import UserError
 
 FacesOf = Literal["truth", "own"]
 
 
-def faces(clip: Clip, detector: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (T, 4) and five points (T, 5, 2) of the clip's main face, pixels; NaN rows where there is none.
+def find_faces(clip: Clip, detector: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (T, 4) and five points (T, 5, 2) of the clip's main face, in pixels; NaN rows for frames without a face.
 
     Raises:
         UserError: no frame of the clip has a face.
     """
-    from keep.faces.detect import largest_faces
-
     detector.to(clip.frames.device)
-    boxes, points = clip.once(("faces", detector), lambda: largest_faces(detector, clip.images))
+    boxes, points = clip.once(("faces", detector), lambda: detect.largest_faces(detector, clip.images))
     if np.isnan(points).any(axis=(1, 2)).all():
         raise UserError(f"no face was found in the {clip.name} ({detector.name})")
     return boxes, points
 
 
-def place(output: Clip, target: Clip, of: FacesOf) -> Clip:
-    """The clip whose faces say where to look in ``output``."""
-    return target if of == "truth" else output
+def face_clip(output: Clip, target: Clip, faces: FacesOf) -> Clip:
+    """The clip in which the faces of ``output`` are located."""
+    return target if faces == "truth" else output
 
 
-def told(detector: Any, of: FacesOf) -> str:
-    """For the report: who finds the faces, and where."""
-    return (
-        f"faces found by {detector.name}, {'those of the ground truth for both' if of == 'truth' else 'in each clip'}"
-    )
+def describe_faces(detector: Any, faces: FacesOf) -> str:
+    """For the report: which detector finds the faces, and in which clip."""
+    where = "those of the ground truth for both" if faces == "truth" else "in each clip"
+    return f"faces found by {detector.name}, {where}"
 
 
 @cache
 def default_detector() -> Any:
-    """:func:`keep.faces.detect.default_detector`, one for all metrics that name none."""
-    from keep.faces import detect
-
+    """One :func:`keep.faces.detect.default_detector` for all metrics that name no detector."""
     return detect.default_detector()

@@ -1,4 +1,4 @@
-"""FVD: how far the distribution of the restored clips is from that of the true ones."""
+"""FVD: distance between the distributions of restored and true clips."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +18,14 @@ from keep.utils.torchscript import load_torchscript
 class FVD(SetMetric):
     """Fréchet video distance (Unterthiner et al., 2018): I3D features of clips, two Gaussians, their distance.
 
-    Every clip is cut into windows of ``frames`` frames from its start; a window is a sample, a rest is left out. The
-    value depends on the number of samples and falls as it grows: compare tables with equal numbers only. Not in the
-    paper.
+    Each clip is cut into windows of ``frames`` frames from its start; a window is one sample, and a shorter rest is
+    dropped. The value falls as the number of samples grows: compare only tables with equal numbers. Not in the paper.
 
     Args:
         weights: I3D (Kinetics-400) as TorchScript, as StyleGAN-V publishes it: ``i3d_torchscript.pt``. It is called
             with float (N, 3, T, H, W) in [0, 255], ``rescale=True, resize=True, return_features=True``.
         frames: length of a window.
-        at_least: fewer samples than that are refused.
+        at_least: smallest number of samples; fewer raise an error.
     """
 
     decimals = 2
@@ -35,6 +34,7 @@ class FVD(SetMetric):
         self.name, self.higher_is_better = f"FVD (I3D, {frames} frames)", False
         self.frames, self.at_least = frames, at_least
         self.network = load_torchscript(weights)
+        self.files = (Path(weights).expanduser(),)
 
     @torch.no_grad()
     def samples(self, clip: Clip) -> np.ndarray:
@@ -50,8 +50,8 @@ class FVD(SetMetric):
         a, b = (np.concatenate([s for s in samples if len(s)] or [np.zeros((0, 1))]) for samples in (outputs, targets))
         if min(len(a), len(b)) < self.at_least:
             raise UserError(
-                f"FVD of {min(len(a), len(b))} windows of {self.frames} frames says nothing: "
-                f"it wants {self.at_least} (option at_least), and hundreds to be steady"
+                f"FVD of {min(len(a), len(b))} windows of {self.frames} frames is meaningless: "
+                f"it needs {self.at_least} (option at_least), and hundreds for a stable value"
             )
         return frechet_distance(a, b)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from keep.config.registry import DETECTORS, LANDMARKS, METRICS
 from keep.metrics.base import Clip, Metric
-from keep.metrics.faces import FacesOf, default_detector, faces, place, told
+from keep.metrics.faces import FacesOf, default_detector, describe_faces, face_clip, find_faces
 
 PIXELS_AT = 512
 
@@ -19,9 +19,9 @@ class AKD(Metric):
     over the longer side. The supplement names neither the network nor how faces are found.
 
     Args:
-        network: the landmark network; its name becomes part of the metric's.
-        detector: finds the faces; null takes the one at hand (see ``keep.faces.detect.default_detector``).
-        faces: where to look in the output; see ``IDS``.
+        network: the landmark network; the metric's name includes its name.
+        detector: finds the faces; null uses the best available (``keep.faces.detect.default_detector``).
+        faces: where the face of the output is located; see ``IDS``.
     """
 
     decimals = 3
@@ -37,21 +37,21 @@ class AKD(Metric):
         self.name, self.higher_is_better = f"AKD ({network.name})", False
 
     def describe(self) -> str:
-        return f"{super().describe()} {self.network.name}; {told(self.detector, self.faces)}."
+        return f"{super().describe()} {self.network.name}; {describe_faces(self.detector, self.faces)}."
 
     def measure(self, output: Clip, target: Clip) -> np.ndarray:
-        a = landmarks(output, place(output, target, self.faces), self.network, self.detector)
+        a = landmarks(output, face_clip(output, target, self.faces), self.network, self.detector)
         b = landmarks(target, target, self.network, self.detector)
         return np.linalg.norm(a - b, axis=2).mean(1) * (PIXELS_AT / max(output.frames.shape[-2:]))
 
 
 def landmarks(clip: Clip, located_in: Clip, network: Any, detector: Any) -> np.ndarray:
-    """Landmarks of the face in each frame: float64 (T, L, 2), pixels; NaN where ``located_in`` has no face.
+    """Landmarks of the face in each frame: float64 (T, L, 2) in pixels; NaN if ``located_in`` has no face there.
 
     Raises:
         UserError: ``located_in`` has no face at all.
     """
-    boxes, _ = faces(located_in, detector)
+    boxes, _ = find_faces(located_in, detector)
 
     def compute() -> np.ndarray:
         return network.to(clip.frames.device)(clip.images, boxes).astype(np.float64)

@@ -19,13 +19,13 @@ SMALLEST_SIDE = 32
 
 @METRICS.register()
 class LPIPS(Metric):
-    """Learned perceptual distance, LPIPS v0.1 (Zhang et al., CVPR 2018); its name says which network.
+    """Learned perceptual distance, LPIPS v0.1 (Zhang et al., CVPR 2018); its name includes the network.
 
     On whole frames of at least 32×32, scaled to [-1, 1]; equal to the package ``lpips``.
 
     Args:
         net: the backbone; alex is the usual one to report.
-        weights: torchvision's file of that backbone; by default looked for in the caches, then downloaded.
+        weights: torchvision's file of that backbone; null searches the caches, then downloads it.
     """
 
     def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", weights: Path | None = None) -> None:
@@ -37,7 +37,7 @@ class LPIPS(Metric):
 
 
 def distances(network: LPIPSDistance, a: Tensor, b: Tensor) -> np.ndarray:
-    """LPIPS of frames with frames, uint8 (N, 3, H, W), twice → float64 (N,); computed on the device of ``a``.
+    """LPIPS between two sets of frames, uint8 (N, 3, H, W) each → float64 (N,); computed on the device of ``a``.
 
     Raises:
         UserError: frames smaller than 32×32.
@@ -65,10 +65,10 @@ def steps(network: LPIPSDistance, frames: Tensor) -> np.ndarray:
 
 
 def _pieces(network: LPIPSDistance, frames: Tensor) -> Iterator[Tensor]:
-    """The frames in [-1, 1], some at a time; the network moves to their device."""
+    """The frames in [-1, 1], in small batches; the network moves to their device."""
     height, width = frames.shape[-2:]
     if min(height, width) < SMALLEST_SIDE:
         raise UserError(f"LPIPS needs frames of at least {SMALLEST_SIDE}×{SMALLEST_SIDE}, not {width}×{height}")
     network.to(frames.device)
-    for piece in frames.split(AT_ONCE if frames.is_cuda else 1):  # a CPU is faster with one
+    for piece in frames.split(AT_ONCE if frames.is_cuda else 1):  # one at a time is faster on a CPU
         yield piece.float() / 127.5 - 1

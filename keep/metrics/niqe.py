@@ -1,4 +1,4 @@
-"""NIQE: how natural a frame looks, without a reference."""
+"""NIQE: how natural a frame looks, without a reference frame."""
 
 import importlib.util
 from pathlib import Path
@@ -22,19 +22,21 @@ SHAPES = torch.arange(200, 10001, dtype=torch.float64) / 1000
 class NIQE(Metric):
     """Natural image quality evaluator (Mittal et al., IEEE SPL 2013) of the output; lower is more natural.
 
-    On the luma of frames of at least 96×192: features of 96×96 patches at two scales are fitted by a Gaussian, and the
-    score is its distance to that of natural images. The ground truth is not looked at. Not in the paper.
+    On the luma of frames of at least 96×192: a Gaussian is fitted to the features of 96×96 patches at two scales, and
+    the score is its distance to that of natural images. The ground truth is not used. Not in the paper.
 
     Args:
         weights: the Gaussian of natural images, an .npz file with ``mu_pris_param`` (1, 36) and ``cov_pris_param``
-            (36, 36); null takes the file that comes with the installed package basicsr, which is the authors' own.
+            (36, 36); null uses the authors' file, which the installed package basicsr contains.
     """
 
     decimals = 3
 
     def __init__(self, weights: Path | None = None) -> None:
         self.name, self.higher_is_better = "NIQE", False
-        self.mean, self.covariance = _natural(weights)
+        file = Path(weights).expanduser() if weights is not None else _basicsr_file()
+        self.mean, self.covariance = _load_natural(file)
+        self.files = (file,)
 
     def measure(self, output: Clip, target: Clip) -> np.ndarray:
         height, width = output.frames.shape[-2:]
@@ -51,18 +53,21 @@ class NIQE(Metric):
         return float(np.sqrt(apart @ np.linalg.pinv((self.covariance + np.cov(found, rowvar=False)) / 2) @ apart))
 
 
-def _natural(weights: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (36,) and covariance (36, 36) of natural images' features."""
-    if weights is None:
-        package = importlib.util.find_spec("basicsr")  # found, not imported: its import breaks easily
-        if package is None or not package.submodule_search_locations:
-            raise UserError("NIQE needs the parameters that come with basicsr: pip install keep-vfsr[baselines]")
-        weights = Path(package.submodule_search_locations[0]) / "metrics/niqe_pris_params.npz"
+def _basicsr_file() -> Path:
+    """The parameter file in the installed package basicsr, located without importing it: its import breaks easily."""
+    package = importlib.util.find_spec("basicsr")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("NIQE needs the parameters in the package basicsr: pip install keep-vfsr[baselines]")
+    return Path(package.submodule_search_locations[0]) / "metrics/niqe_pris_params.npz"
+
+
+def _load_natural(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (36,) and covariance (36, 36) of the features of natural images."""
     try:
-        with np.load(Path(weights).expanduser(), allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             mean, covariance = file["mu_pris_param"].reshape(36), file["cov_pris_param"].reshape(36, 36)
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"NIQE: {weights} does not hold its parameters: {error}") from None
+        raise UserError(f"NIQE: {path} does not hold its parameters: {error}") from None
     return mean.astype(np.float64), covariance.astype(np.float64)
 
 

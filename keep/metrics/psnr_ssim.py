@@ -15,7 +15,7 @@ WINDOW, SIGMA = 11, 1.5
 class PSNR(Metric):
     """Peak signal-to-noise ratio in dB, over all RGB values of a frame; infinite for identical frames.
 
-    An infinite value is kept, as in scikit-image: a mean over frames that includes one is infinite.
+    Infinite values are kept, as in scikit-image: a mean that includes one is infinite.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class SSIM(Metric):
 
 
 def _ssim(a: Tensor, b: Tensor) -> float:
-    """float64 (3, H, W) in [0, 255], twice → SSIM."""
+    """Two frames, float64 (3, H, W) in [0, 255] → SSIM."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b, aa, bb, ab = _smooth(torch.stack([a, b, a * a, b * b, a * b]))
     var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
@@ -54,7 +54,7 @@ def _ssim(a: Tensor, b: Tensor) -> float:
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Gaussian window over the last two axes, where it fits whole: (…, H, W) → (…, H-10, W-10)."""
+    """Gaussian window over the last two axes, without padding: (…, H, W) → (…, H-10, W-10)."""
     # Sums of shifted copies: in float64 on the CPU six times as fast as a convolution.
     g = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     first, *others = (g / g.sum()).tolist()

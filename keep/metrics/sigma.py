@@ -1,4 +1,4 @@
-"""The fluctuation of another metric over a clip: σ_IDS and σ_AKD of table A2."""
+"""Fluctuation of another metric over a clip: σ_IDS and σ_AKD of table A2."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ class Sigma(Metric):
     """Standard deviation of a metric over the frames of a clip: ``{type: Sigma, of: {type: IDS, …}}`` is σ_IDS.
 
     The supplement does not define its σ; this one divides by the number of frames that have a value, and is averaged
-    over clips. Costs nothing beside the metric itself.
+    over clips. It reuses the values of that metric.
 
     Args:
         of: the metric.
@@ -24,7 +24,7 @@ class Sigma(Metric):
 
     def __init__(self, of: Annotated[Any, METRICS], factor: PositiveFloat = 1) -> None:
         if not isinstance(of, Metric) or not of.per_frame:
-            raise UserError(f"Sigma is of a metric that has a value for every frame, not of {of.name}")
+            raise UserError(f"Sigma needs a metric with a value for every frame; {of.name} has none")
         self.of, self.factor, self.first = of, factor, of.first
         self.name, self.higher_is_better, self.per_frame = f"σ_{of.name}", False, False
 
@@ -35,6 +35,6 @@ class Sigma(Metric):
         return self.of(output, target)
 
     def score(self, values: np.ndarray) -> float:
-        there = values[~np.isnan(values)]
-        with np.errstate(invalid="ignore"):  # of infinities there is none
-            return float(there.std()) if len(there) else float("nan")
+        valid = values[~np.isnan(values)]
+        with np.errstate(invalid="ignore"):  # the σ of infinite values is NaN
+            return float(valid.std()) if len(valid) else float("nan")

@@ -20,21 +20,21 @@ PAIRS_AT_ONCE = 4
 
 @METRICS.register()
 class WarpingError(Metric):
-    """E_warp (Lai et al., ECCV 2018): how far a frame is from its predecessor, warped by the ground truth's flow.
+    """E_warp (Lai et al., ECCV 2018): distance of a frame to its predecessor, warped by the ground truth's flow.
 
-    Mean over valid pixels and channels of (ŷ_t − ω(ŷ_{t−1}))², frames in [0, 1]. A pixel is valid where the flow passes
-    the forward-backward check |f + b|² ≤ .01 (|f|² + |b|²) + .5 and is no motion boundary,
+    Mean over valid pixels and channels of (ŷ_t − ω(ŷ_{t−1}))², frames in [0, 1]. A pixel is valid if the flow passes
+    the forward-backward check |f + b|² ≤ .01 (|f|² + |b|²) + .5 and is not a motion boundary,
     |∇u|² + |∇v|² ≤ .01 |f|² + .002 (Sundaram et al., ECCV 2010).
 
     Args:
-        flow: the flow estimator; its name becomes part of the metric's.
+        flow: the flow estimator; the metric's name includes its name.
     """
 
     first, factor, decimals = 1, 1000, 5
 
     def __init__(self, flow: Flow) -> None:
         if isinstance(flow, GMFlow):
-            raise UserError("WarpingError: GMFlow has weights inside a checkpoint of KEEP only; take flow raft or dis")
+            raise UserError("WarpingError: GMFlow's weights exist only inside a KEEP checkpoint; use flow raft or dis")
         self.flow = flow
         self.name, self.higher_is_better = f"E_warp ({getattr(flow, 'name', type(flow).__name__)})", False
 
@@ -48,7 +48,7 @@ class WarpingError(Metric):
 
 
 def flows(clip: Clip, estimator: Any) -> list[tuple[Tensor, Tensor]]:
-    """For each frame but the first: flow to the frame before it (2, H, W) in pixels, and where it is valid (H, W)."""
+    """For each frame after the first: flow to the previous frame (2, H, W) in pixels, and its valid pixels (H, W)."""
 
     def compute() -> list[tuple[Tensor, Tensor]]:
         network, found = estimator.to(clip.frames.device), []
@@ -73,11 +73,11 @@ def motion_boundary(flow: Tensor) -> Tensor:
 class TemporalLPIPS(Metric):
     """tLP (Chu et al., TecoGAN, 2020): |LPIPS(ŷ_t, ŷ_{t−1}) − LPIPS(y_t, y_{t−1})|, y being the ground truth.
 
-    Zero where the output changes from frame to frame as much as the ground truth does.
+    Zero if the output changes from frame to frame as much as the ground truth does.
 
     Args:
         net: the backbone; see ``LPIPS``.
-        weights: torchvision's file of that backbone; by default looked for in the caches, then downloaded.
+        weights: torchvision's file of that backbone; null searches the caches, then downloads it.
     """
 
     first, factor, decimals = 1, 100, 3

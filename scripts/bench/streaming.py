@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from keep.archs.keep import KEEP
 from keep.config.cli import Parser, run
-from keep.data.clips import square_resize
 from keep.data.frames import to_float
+from keep.data.images import square_resize
 from keep.data.video_io import read_video
 from keep.inference.api import load_restorer, resize
 from keep.inference.fast import keep_freed_memory

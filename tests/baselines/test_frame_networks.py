@@ -72,7 +72,7 @@ def spandrel():
 
 def test_an_unknown_network(spandrel, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="does not know"):
+    with pytest.raises(UserError, match="does not support"):
         Spandrel(tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be loaded by spandrel"):

@@ -84,7 +84,7 @@ def test_only_bad_clips_end_with_the_reason(tmp_path: Path, texture: Callable) -
         write_frames(tmp_path / "frames" / name, texture(3))
         (tmp_path / "frames" / name / "00001.png").write_text("no image")
     dataset = FrameFolders(str(tmp_path / "frames"), clip_length=3, size=16, on_bad="skip")
-    with pytest.raises(UserError, match=r"2 clips one after the other are bad; the first: .*00001\.png: not an image"):
+    with pytest.raises(UserError, match=r"2 clips in a row are bad; the first: .*00001\.png: not an image"):
         dataset[0, 0]
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_text("no video")
@@ -95,6 +95,17 @@ def test_only_bad_clips_end_with_the_reason(tmp_path: Path, texture: Callable) -
 def test_a_test_leaves_out_nothing(videos: Path) -> None:
     with pytest.raises(UserError, match="on_bad: skip needs a clip_length"):
         VideoClips(str(videos), on_bad="skip")
+
+
+def test_a_kept_damaged_clip_fails_when_it_is_read(videos: Path) -> None:
+    dataset = VideoClips(str(videos), size=16, on_bad="keep")
+    assert [clip.name for clip in dataset.clips] == ["a", "b", "cut", "short", "text"]
+    assert dataset[0, 0].keys() == {"gt", "name", "degradation"}
+    for number, name in ((2, "cut"), (4, "text")):
+        with pytest.raises(UserError, match=rf"{name}\.mp4: "):
+            dataset[0, number]
+    with pytest.raises(UserError, match="on_bad: keep is for whole clips"):
+        VideoClips(str(videos), clip_length=4, on_bad="keep")
 
 
 def test_a_video_whose_frame_size_varies_is_named(tmp_path: Path, texture: Callable, encode: Callable) -> None:

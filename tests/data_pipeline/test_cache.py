@@ -86,6 +86,12 @@ def test_other_clips_are_refused(clip_folder: Path, tmp_path: Path) -> None:
         VideoClips(str(clip_folder / "b.mkv"), **OPTIONS, lq_cache=str(tmp_path / "lq"))[4, 0]
 
 
+def test_keeping_damaged_clips_makes_no_other_cache(clip_folder: Path, tmp_path: Path) -> None:
+    for on_bad in ("stop", "keep"):
+        options: dict[str, Any] = {"lq_cache": str(tmp_path / "lq"), "degradation": STEPS, "on_bad": on_bad}
+        assert VideoClips(str(clip_folder), size=48, **options)[0, 0]["lq"].shape[-1] == 12
+
+
 def test_a_damaged_clip_is_made_anew(clip_folder: Path, tmp_path: Path) -> None:
     dataset = VideoClips(str(clip_folder), **OPTIONS, lq_cache=str(tmp_path / "lq"))
     expected = dataset[4, 0]
@@ -96,7 +102,7 @@ def test_a_damaged_clip_is_made_anew(clip_folder: Path, tmp_path: Path) -> None:
 
 
 def test_it_needs_something_to_keep_and_a_place(clip_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lq_cache is of no use without degradation"):
+    with pytest.raises(UserError, match="lq_cache needs a degradation"):
         VideoClips(str(clip_folder), clip_length=3, lq_cache=str(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"lq_cache: .*file.*: cannot be used"):

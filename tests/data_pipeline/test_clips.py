@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from keep.config.registry import DATASETS, schema
-from keep.data.clips import FrameFolders, ImageFolder, VideoClips, square_resize
+from keep.data.clips import FrameFolders, ImageFolder, VideoClips
+from keep.data.images import square_resize
 from keep.data.video_io import read_video, write_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
+from keep.utils.clock import Clock
 from keep.utils.errors import UserError
 
 PAPER = (GaussianBlur((1, 2)), Downsample(), GaussianNoise((0, 5)), VideoCodec(crf=(18, 25)))
@@ -128,6 +130,14 @@ def test_max_frames_takes_the_first_ones(clip_folder: Path) -> None:
     item = VideoClips(str(clip_folder), size=48, max_frames=3)[0, 2]
     expected = square_resize(read_video(clip_folder / "sub" / "c.mkv", 0, 3), 48)
     assert np.array_equal(item["gt"].permute(0, 2, 3, 1).numpy(), expected)
+
+
+def test_a_clock_divides_the_time_into_decoding_and_degrading(clip_folder: Path) -> None:
+    dataset, clock = VideoClips(str(clip_folder), size=48, degradation=PAPER), Clock()
+    sample = dataset.sample(0, 1, clock)
+    assert same(sample, dataset[0, 1])
+    assert clock.seconds.keys() == {"decode", "degrade"}
+    assert min(clock.seconds.values()) > 0
 
 
 def test_square_resize() -> None:

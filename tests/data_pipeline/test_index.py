@@ -48,7 +48,7 @@ def test_videos_are_gone_through_once(videos: Path, probed: list[str]) -> None:
     assert probed == ["a.mp4", "b.mkv"]
     assert again.clips == first.clips
     assert [c.frames for c in again.clips] == [5, 6]
-    path, timeline = again.where(again.clips[1])
+    path, timeline = again.locate(again.clips[1])
     assert (read_video(path, 3, 2, 1, timeline) == read_video(path, 3, 2)).all()
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import pytest
 
-from keep.data.clips import ClipDataset, FrameFolders, VideoClips
+from keep.data.base import ClipDataset
+from keep.data.clips import FrameFolders, VideoClips
 from keep.data.sampler import make_loader
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec

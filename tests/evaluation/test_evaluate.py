@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from keep.data.frames import to_uint8
-from keep.evaluation.evaluate import ClipScore, Clock, Failure, Table, evaluate, score_clip
+from keep.evaluation.evaluate import ClipScore, Failure, Table, evaluate, score_clip
 from keep.metrics.base import Clip, Metric, SetMetric
+from keep.utils.clock import Clock
 from keep.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -131,7 +132,7 @@ def test_panels_are_what_was_scored():
 @pytest.mark.parametrize(
     ("restorer", "says"),
     [
-        (lambda lq: nearest(lq)[:-1], r"clip clip0: gave 1 frames of 16×16 for an input of 2 frames of 4×4, but"),
+        (lambda lq: nearest(lq)[:-1], r"clip clip0: returned 1 frames of 16×16 for an input of 2 frames of 4×4, but"),
         (lambda lq: lq, r"2 frames of 4×4 .*ground truth is 2 frames of 16×16"),
         (lambda lq: nearest(lq)[0], "an array"),
     ],

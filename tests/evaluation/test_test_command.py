@@ -360,15 +360,16 @@ def test_edited_code_and_another_default_file_are_not_given_old_numbers(options,
     default = tmp_path / "default.npz"
     plugin = tmp_path / "opens.py"
     plugin.write_text(f"""
+from pathlib import Path
 from keep.metrics.psnr_ssim import SSIM
 from keep.config.registry import METRICS
 
 @METRICS.register()
 class Opens(SSIM):
-    'Reads a file that no option names.'
+    'Loads a file that no option names.'
     def __init__(self) -> None:
         super().__init__()
-        open({str(default)!r}, "rb").close()
+        self.files = (Path({str(default)!r}),)
 """)
     default.write_bytes(b"one")
     arguments = options(plugins=[str(plugin)], metrics=["PSNR", "Opens"], restorers={"bicubic": "Bicubic"})
@@ -422,7 +423,10 @@ def test_pairs_on_disk_give_the_numbers_of_degrading_on_the_fly(options, here, c
     [
         ("refuse", "mild/disc1: shaky: not this clip"),
         ("break", "mild/disc1: shaky: RuntimeError: out of memory"),
-        ("short", "gave 4 frames of 32×32 for an input of 5 frames of 8×8, but the ground truth is 5 frames of 32×32"),
+        (
+            "short",
+            "returned 4 frames of 32×32 for an input of 5 frames of 8×8, but the ground truth is 5 frames",
+        ),
     ],
 )
 def test_a_restorer_that_fails_in_a_clip_is_told_and_the_rest_goes_on(options, here, capsys, how, says):
@@ -526,7 +530,7 @@ def test_a_damaged_clip_is_told_and_the_rest_goes_on(options, here, clips, monke
         ({"paper": {"test": "mild"}}, "paper: test: no such split"),
         ({"data": {}}, "data"),
         ({"data": {"mild": {"type": "VideoClips", "root": "nowhere"}}}, "nowhere: no such folder"),
-        ({"metrics": ["PSNR", "PSNR"]}, "PSNR is there twice"),
+        ({"metrics": ["PSNR", "PSNR"]}, "two columns are named PSNR"),
     ],
 )  # fmt: skip
 def test_bad_input_is_exit_2_and_nothing_written(options, here, capsys, changes, says):

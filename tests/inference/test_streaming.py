@@ -98,8 +98,8 @@ def real_or_made_frames(count: int) -> tuple[torch.Tensor, str]:
         path = Path(feat.origin).parent / "tests/data/single_face.mp4" if feat and feat.origin else path
     if not path.is_file():
         return moving_texture(count, 16), "a moving texture"
-    from keep.data.clips import square_resize
     from keep.data.frames import to_float
+    from keep.data.images import square_resize
     from keep.data.video_io import read_video
 
     frames = read_video(path, 0, count)

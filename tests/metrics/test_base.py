@@ -84,5 +84,5 @@ def test_equal_options_are_built_once():
 
 
 def test_every_column_has_a_name_of_its_own():
-    with pytest.raises(UserError, match="PSNR is there twice"):
+    with pytest.raises(UserError, match="two columns are named PSNR"):
         build_metrics([METRICS.spec("PSNR"), METRICS.spec("PSNR")])

@@ -95,7 +95,7 @@ def video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
     for number, (start, end) in enumerate(pairwise(starts)):
         if end - start < args.min_frames:
             continue
-        _, points = largest_faces(detector, between(path, start, end))
+        _, points = largest_faces(detector, between(path, start, end), progress=True)
         points = smooth(fill_gaps(points, limit=GAP))
         if np.isnan(points).any():
             continue

