@@ -42,15 +42,42 @@ class GMFlow(nn.Module):
 
     @torch.no_grad()
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """The flow current→previous: sampling ``previous`` at p + flow(p) lands on ``current``."""
+        """The flow current→previous: sampling ``previous`` at p + flow(p) gives ``current``."""
         h, w = current.shape[-2:]
         if h % 16 or w % 16:
             raise UserError(f"GMFlow: frames are {w}×{h}; both sides must be multiples of 16")
         with torch.autocast(current.device.type, enabled=False):  # a position is a weighted mean of coordinates
             pair = torch.cat([current, previous]).to(self.backbone.conv1.weight.dtype)
-            f1, f2 = self.transformer(self.backbone(((pair + 1) / 2 - self.mean) / self.std)).chunk(2)
-            flow = self.feature_flow_attn(f1, match(f1, f2))
-            return self._upsample(flow, f1)
+            return self._flow(self._features(pair))
+
+    @torch.no_grad()
+    def clip(self, frames: Tensor) -> Tensor:
+        """The flow of every frame but the first to the one before it. The features of each frame are computed once.
+
+        Args:
+            frames: (B, T, 3, H, W) in [-1, 1], T ≥ 2.
+
+        Returns:
+            (B, T - 1, 2, H, W), in pixels.
+        """
+        with torch.autocast(frames.device.type, enabled=False):
+            frames = frames.to(self.backbone.conv1.weight.dtype)
+            previous = self._features(frames[:, 0])
+            flows = []
+            for frame in frames[:, 1:].unbind(1):
+                current = self._features(frame)
+                flows.append(self._flow(torch.cat([current, previous])))
+                previous = current
+            return torch.stack(flows, dim=1)
+
+    def _features(self, frames: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 128, H/8, W/8)."""
+        return self.backbone(((frames + 1) / 2 - self.mean) / self.std)
+
+    def _flow(self, features: Tensor) -> Tensor:
+        """Features of the current frames, then of the previous ones, (2N, 128, h, w) → flow (N, 2, 8h, 8w)."""
+        f1, f2 = self.transformer(features).chunk(2)
+        return self._upsample(self.feature_flow_attn(f1, match(f1, f2)), f1)
 
     def _upsample(self, flow: Tensor, f1: Tensor) -> Tensor:
         """Convex combination of the 3×3 coarse neighbours for every fine pixel (Teed & Deng 2020)."""

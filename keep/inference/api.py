@@ -21,12 +21,8 @@ from keep.inference.fast import accelerate
 from keep.inference.streaming import CONTEXT, WINDOW, stream
 from keep.inference.weights import DEFAULT, Params, load_keep
 from keep.utils.devices import pick_device
+from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError
-
-DTYPES = {
-    "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
-    "float16": torch.float16, "fp16": torch.float16,
-}  # fmt: skip
 
 
 def load_restorer(
@@ -70,18 +66,16 @@ def load_restorer(
     Raises:
         UserError: no such file, device or dtype, or another network's weights.
     """
-    picked = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if picked is None or picked not in DTYPES.values():
-        raise UserError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+    dtype = parse_dtype(dtype)
     place = pick_device(str(device))
     network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache))
     options = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
     if fast:
-        network = accelerate(network, picked, compile=compile)
+        network = accelerate(network, dtype, compile=compile)
     elif compile:
         raise UserError("compile needs fast=True")
     else:
-        cast(network, picked)
+        cast(network, dtype)
     return Restorer(network.to(place), **options)
 
 

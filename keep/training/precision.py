@@ -7,12 +7,11 @@ import torch
 import torch.nn as nn
 
 from keep.config.schema import TrainOptions
+from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError, nearest
 from keep.utils.logging import log
 
 T = TypeVar("T")
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.device) -> None:
@@ -54,7 +53,7 @@ def make_scaler(options: TrainOptions, device: torch.device) -> torch.amp.GradSc
 
 def autocast(phases: Iterator[T], options: TrainOptions, device: torch.device) -> Iterator[T]:
     """The recipe's phases, each computed in the run's precision; the backward pass, outside, follows it."""
-    dtype: Any = DTYPES.get(options.amp or "")
+    dtype: Any = parse_dtype(options.amp) if options.amp else None
     done = object()
     while True:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):

@@ -22,6 +22,7 @@ from keep.config.cli import Parser, run
 from keep.flow.gmflow import GMFlow
 from keep.inference.fast import accelerate, keep_freed_memory
 from keep.utils.devices import prepare
+from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.visual import markdown_table
@@ -39,7 +40,7 @@ SMALL: dict[str, Any] = {
 def bench(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     device = prepare(args.device, args.threads, SEED)
-    dtype = getattr(torch, args.dtype)
+    dtype = parse_dtype(args.dtype)
     say(f"building the network ({args.size})")
     plain = KEEP(**(SMALL if args.size == "small" else {}), flow=GMFlow()).eval().requires_grad_(False)
     random_weights(plain)
