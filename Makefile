@@ -26,17 +26,18 @@ demo-train: $(INSTALLED) $(MEDIA)  ## train all three stages at a tiny scale on 
 test: $(INSTALLED) $(MEDIA)  ## run the fast tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
-lint: $(INSTALLED)  ## check style and types
+lint: $(INSTALLED)  ## check style, types and imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
 
 format: $(INSTALLED)  ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove caches, build outputs and demo_out/ (keeps .venv, experiments/ and results/)
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache demo_out
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache demo_out
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt setup.py pyproject.toml | $(BIN)/activate

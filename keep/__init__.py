@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from keep.utils.version import __version__
+
 if TYPE_CHECKING:
     from keep.inference.api import Restorer, load_restorer
 
-__version__ = "0.1.0"
 __all__ = ["Restorer", "__version__", "load_restorer"]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep.data.video_io import VideoInfo
 from keep.faces.shots import ShotDetector
 from keep.utils.errors import UserError
 
@@ -17,8 +16,8 @@ class ShotFinder:
     A cut that is missed spoils a clip, one too many merely shortens it: so any detector's word is taken.
     """
 
-    def __init__(self, info: VideoInfo, scenedetect: bool, builtin: bool) -> None:
-        self.fps, self.cuts, self.last = float(info.fps), set(), -1
+    def __init__(self, fps: float, scenedetect: bool, builtin: bool) -> None:
+        self.fps, self.cuts, self.last = fps, set(), -1
         self.own = ShotDetector() if builtin else None
         self.others: list[Any] = []
         if scenedetect:
@@ -46,13 +45,14 @@ class ShotFinder:
         return sorted(self.cuts - {0})
 
 
-def shot_finder(which: str) -> Callable[[VideoInfo], "ShotFinder"]:
+def shot_finder(which: str) -> Callable[[float], "ShotFinder"]:
+    """The finder of ``which`` detectors, for a video of a given frame rate."""
     if which == "builtin":
-        return lambda info: ShotFinder(info, scenedetect=False, builtin=True)
+        return lambda fps: ShotFinder(fps, scenedetect=False, builtin=True)
     try:
         import scenedetect  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"PySceneDetect cannot be imported ({error}): pip install keep-vfsr[collect], or use --shots builtin"
         ) from error
-    return lambda info: ShotFinder(info, scenedetect=True, builtin=which == "both")
+    return lambda fps: ShotFinder(fps, scenedetect=True, builtin=which == "both")

@@ -2,12 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
-
-from keep.data.video_io import iter_video
 
 GRID = 32  # px: side of the thumbnail that frames are compared by
 BINS = 8  # a channel, in the colour histogram
@@ -62,13 +59,12 @@ class ShotDetector:
         return cut
 
 
-def shot_cuts(source: Iterable[np.ndarray] | str | Path) -> list[int]:
+def shot_cuts(frames: Iterable[np.ndarray]) -> list[int]:
     """Numbers of the frames that begin a new shot, in order, frame 0 left out.
 
     Args:
-        source: a video file, or its frames, uint8 (H, W, 3) RGB.
+        frames: of a video, uint8 (H, W, 3) RGB.
     """
-    frames = iter_video(source) if isinstance(source, str | Path) else source
     detector = ShotDetector()
     return [number for number, frame in enumerate(frames) if detector.update(frame)]
 

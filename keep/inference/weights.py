@@ -25,6 +25,7 @@ from keep.flow.gmflow import GMFlow
 from keep.utils import weight_files
 from keep.utils.downloads import fetch
 from keep.utils.errors import UserError, nearest
+from keep.utils.version import __version__
 
 Params = Literal["ema", "online"]
 
@@ -174,7 +175,7 @@ def write(path: Path, state: Mapping[str, Tensor], arch: Arch | None, layout: La
     if layout != "ours":
         _check_public(state, arch)
         state = to_public(state, "v0.1.0" if layout == "public-v0.1.0" else "v1.0.0")
-    about = {"arch": arch, "version": keep.__version__} if layout == "ours" else {}
+    about = {"arch": arch, "version": __version__} if layout == "ours" else {}
     if path.suffix == ".safetensors":
         text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
         weight_files.save_safetensors(path, state, {"format": "pt", "layout": layout, **text})

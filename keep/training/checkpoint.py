@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-import keep
 from keep.config.registry import dump
 from keep.config.schema import TrainConfig
 from keep.models.base import Recipe
@@ -25,6 +24,7 @@ from keep.utils import weight_files
 from keep.utils.errors import UserError
 from keep.utils.io import link_or_copy
 from keep.utils.logging import log
+from keep.utils.version import __version__
 
 MAY_CHANGE = (
     "name", "root", "plugins", "device", "threads", "pretrained",     # where the run is, what it started from
@@ -63,7 +63,7 @@ def save_weights(run: Run) -> None:
     metadata = {
         "arch": dump(run.config.model.options.get("net")),
         "step": run.step,
-        "version": keep.__version__,
+        "version": __version__,
         "options": dump(run.config),
         "pretrained": dict(run.files),
     }
@@ -105,7 +105,7 @@ def save_state(run: Run) -> None:
             "processes": processes,
             "options": dump(run.config),
             "pretrained": dict(run.files),
-            "version": keep.__version__,
+            "version": __version__,
         },
     )
     log.info(f"saved {path}")
@@ -151,8 +151,8 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
         check_options(run, state, path, changed)
     if changed:
         log.info(f"resumed with changed options: {'; '.join(changed)}")
-    if state["version"] != keep.__version__:
-        log.warning(f"warning: {path} was written by version {state['version']}; this is {keep.__version__}")
+    if state["version"] != __version__:
+        log.warning(f"warning: {path} was written by version {state['version']}; this is {__version__}")
 
     weight_files.check_fit(recipe_state(run.recipe), state["recipe"], path, type(run.recipe).__name__)
     run.recipe.load_state_dict(state["recipe"], strict=False)

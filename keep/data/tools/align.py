@@ -90,7 +90,7 @@ def photograph(path: Path, detector, args: argparse.Namespace) -> np.ndarray:
 def video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
     """Writes the aligned shots; how many."""
     info = probe(path)
-    starts = [0, *shot_cuts(path), info.frames]
+    starts = [0, *shot_cuts(iter_video(path)), info.frames]
     written = 0
     for number, (start, end) in enumerate(pairwise(starts)):
         if end - start < args.min_frames:

@@ -29,7 +29,6 @@ import yaml
 from pydantic import ValidationError
 from tqdm import tqdm
 
-import keep
 from keep.config.cli import Parser, check_output, run
 from keep.config.plugins import import_registered
 from keep.config.reading import read_yaml
@@ -39,6 +38,7 @@ from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
+from keep.utils.version import __version__
 from keep.utils.visual import console_table
 
 LEVELS = Path(__file__).with_name("levels")  # a link to options/degradation, whose files a wheel holds
@@ -183,7 +183,7 @@ class Split:
             "degradation": [step.dump() for step in steps],
             "x264": encoder_version("libx264"),
             "versions": {
-                "keep": keep.__version__, "av": av.__version__, "opencv": cv2.__version__, "numpy": np.__version__
+                "keep": __version__, "av": av.__version__, "opencv": cv2.__version__, "numpy": np.__version__
             },
         }  # fmt: skip
         self.manifest: dict[str, Any] = json.loads(json.dumps({**settings, "clips": {}}))

@@ -17,6 +17,7 @@ import keep
 from keep.config.registry import Spec
 from keep.inference.weights import PUBLISHED, SHIPPED
 from keep.utils.downloads import sha256
+from keep.utils.version import __version__
 
 PACKAGES = (
     "torchvision", "numpy", "opencv-python-headless", "av", "lpips", "spandrel", "spandrel-extra-arches", "basicsr",
@@ -26,7 +27,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python, KEEP and the packages that numbers depend on, if installed."""
-    found = {"keep": keep.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    found = {"keep": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

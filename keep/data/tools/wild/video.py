@@ -77,7 +77,7 @@ def tracks_of(
     """One pass over the video: its cuts, and its faces joined into tracks. The bar gets a step a frame."""
     if args.longest_side:
         detector.longest_side = min(args.longest_side, detector.longest_side or args.longest_side)
-    shots, found = new_shots(info), []
+    shots, found = new_shots(float(info.fps)), []
     for t, frame in enumerate(iter_video(source.path)):
         bar.update()
         shots.update(t, frame)
