@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS, schema
 from keep.data.vfhq import VFHQ, read_landmarks, read_meta_info
 from keep.faces.align import TEMPLATE_512, crop, similarity
@@ -171,6 +172,7 @@ def test_landmark_files_that_cannot_be_used(tmp_path: Path, text: str, reason: s
 
 
 def test_every_option_of_every_dataset_is_explained() -> None:
+    import_registered()
     names = {"VideoClips", "FrameFolders", "ImageFolder", "VFHQ", "LMDBClips", "PackedClips"}
     assert names <= set(DATASETS.names())
     for name in names:
