@@ -7,9 +7,7 @@ import pytest
 
 from keep.data.clips import VideoClips
 from keep.data.images import read_images
-from keep.data.tools import collect as collect_wild
-from keep.data.tools.collect import collect
-from keep.data.tools.wild import clips, video
+from keep.data.tools import collect, collect_clips, collect_video
 from keep.data.video_io import read_video, write_video
 from keep.faces.align import TEMPLATE_512, transform
 from keep.faces.detect import Face
@@ -30,7 +28,7 @@ def people(frames: int, *who: tuple[int, int, tuple[int, int, int]], background:
     return clip
 
 
-REAL_SHEET = video.sheet
+REAL_SHEET = collect_video.write_sheet
 
 
 class Squares:
@@ -56,8 +54,8 @@ class Squares:
 
 @pytest.fixture(autouse=True)
 def _squares(monkeypatch):
-    monkeypatch.setattr(collect_wild, "default_detector", Squares)
-    monkeypatch.setattr(video, "sheet", lambda *_: None)  # drawing is slow; test_sheet has its own
+    monkeypatch.setattr(collect, "default_detector", Squares)
+    monkeypatch.setattr(collect_video, "write_sheet", lambda *_: None)  # drawing is slow; test_sheet has its own
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def run(raw: Path, out: Path, *options: str) -> tuple[int, dict, dict]:
-    status = collect([str(raw), str(out), *OPTIONS, *options])
+    status = collect.collect([str(raw), str(out), *OPTIONS, *options])
     return status, *(json.loads((out / f"{name}.json").read_text()) for name in ("manifest", "report"))
 
 
@@ -136,7 +134,7 @@ def test_landmarks_are_smoothed_within_a_shot_only(raw, tmp_path):
         (["--max-clips", "1"], "beyond --max-clips", 4),
     ],
 )
-def test_what_is_left_out_is_named_and_counted(options, reason, count, raw, tmp_path):
+def test_rejects_are_named_and_counted(options, reason, count, raw, tmp_path):
     _, manifest, report = run(raw, tmp_path / "out", *options)
     assert report["reasons"][reason] == count
     rejects = [r for r in report["rejects"] if r["reason"] == reason]
@@ -151,7 +149,7 @@ def test_detection_every_few_frames(raw, tmp_path):
     assert max(s[1] for s in spans) == 69
 
 
-def test_a_second_run_does_only_what_is_missing(raw, tmp_path, monkeypatch):
+def test_a_second_run_makes_only_what_is_missing(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     _, first, _ = run(raw, out)
     times = {p: p.stat().st_mtime_ns for p in (out / "clips").rglob("*.mp4")}
@@ -204,35 +202,38 @@ def test_validation_gets_every_nth_video_that_gives_clips(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "advice"),
     [
         (["--min-face", "60"], r"the largest of 3 faces has 3\d px: lower --min-face \(60\)"),
         (["--min-length", "50", "--max-length", "50"], r"the longest of 3 stretches has 44 frames: lower --min-length"),
         (["--min-sharpness", "1e6"], r"the sharpest of 7 clips has [\d.]+: lower --min-sharpness"),
         (["--min-score", "0.95"], r"the best of 3 scores is 0.9: lower --min-score \(0.95\)"),
-        (["--max-outside", "0", "--min-face", "30"], r"of 3 crops the least lies 0.\d+ beyond .* raise --max-outside"),
+        (
+            ["--max-outside", "0", "--min-face", "30"],
+            r"of 3 crops the smallest share outside is 0.\d+: raise --max-outside",
+        ),
     ],
 )
-def test_no_clip_at_all_is_told_with_what_was_nearest(options, told, raw, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clips, "outside_share", lambda *_: 0.25)
+def test_when_no_clip_is_kept_the_nearest_reject_is_named(options, advice, raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect_clips, "outside_share", lambda *_: 0.25)
     (raw / "more/broken.mp4").unlink()
     assert run(raw, tmp_path / "out", *options)[0] == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: no clip was kept: ")
-    assert re.search(told, line)
+    assert re.search(advice, line)
     assert "no face was found in 1 video: try another --detector" in line
 
 
 def test_the_bar_counts_frames(raw, tmp_path, monkeypatch):
-    assert [collect_wild.told_frames(p) for p in collect_wild.find(raw)] == [0, 12, 70]
+    assert [collect.stated_frames(p) for p in collect.find_videos(raw)] == [0, 12, 70]
     bars = []
 
-    class Bar(collect_wild.tqdm):
+    class Bar(collect.tqdm):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             bars.append(self)
 
-    monkeypatch.setattr(collect_wild, "tqdm", Bar)
+    monkeypatch.setattr(collect, "tqdm", Bar)
     for _ in range(2):  # the second run looks at nothing again
         run(raw, tmp_path / "out")
         assert (bars[0].n, bars[0].total, bars[0].unit) == (82, 82, " frames")
@@ -243,13 +244,13 @@ def test_an_interrupted_video_leaves_nothing_under_its_name(raw, tmp_path, monke
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video, "sheet", stop)
+    monkeypatch.setattr(collect_video, "write_sheet", stop)
     with pytest.raises(KeyboardInterrupt):
         run(raw / "talk.mkv", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out/clips").iterdir()] == []
     monkeypatch.undo()
-    monkeypatch.setattr(collect_wild, "default_detector", Squares)
-    monkeypatch.setattr(video, "sheet", lambda *_: None)
+    monkeypatch.setattr(collect, "default_detector", Squares)
+    monkeypatch.setattr(collect_video, "write_sheet", lambda *_: None)
     assert run(raw / "talk.mkv", tmp_path / "out")[0] == 0
     assert [p.name for p in (tmp_path / "out/clips").iterdir()] == ["talk"]
 
@@ -267,14 +268,14 @@ def test_a_video_that_breaks_off_is_named(raw, tmp_path):
 
 
 def test_sheet(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "sheet", REAL_SHEET)
+    monkeypatch.setattr(collect_video, "write_sheet", REAL_SHEET)
     run(raw / "talk.mkv", tmp_path / "out", "--max-clips", "1")
     image = read_images([tmp_path / "out/sheets/talk.png"])[0]
     assert image.shape[1] > 1000
     assert image.std() > 10
 
 
-def test_two_people_in_one_clip_are_left_out(raw, tmp_path, monkeypatch):
+def test_a_clip_of_two_people_is_rejected(raw, tmp_path, monkeypatch):
     """The square changes its colour, and so its identity, in the middle of a shot."""
     clip = people(20, (60, 60, RED))
     half = people(20, (60, 60, BLUE))
@@ -291,8 +292,8 @@ def test_two_people_in_one_clip_are_left_out(raw, tmp_path, monkeypatch):
             v = frames[0, y, x].astype(np.float32)
             return (v / np.linalg.norm(v))[None]
 
-    monkeypatch.setattr(collect_wild, "network", lambda registry, text: Colour())
-    monkeypatch.setattr(clips, "LOOK_EVERY", 3)
+    monkeypatch.setattr(collect, "network", lambda registry, text: Colour())
+    monkeypatch.setattr(collect_clips, "SAMPLE_EVERY", 3)
     _, manifest, report = run(raw / "more/two.mkv", tmp_path / "out", "--identity", "Colour")
     assert manifest["clips"] == []
     assert report["reasons"] == {"more than one person": 1}
@@ -313,4 +314,4 @@ def test_bad_arguments(raw, tmp_path):
         ([raw / "other", raw / "talk.mp4/out"], "cannot be the output folder: .*talk.mp4 is a file"),
     ):
         with pytest.raises(UserError, match=message):
-            collect([str(a) for a in argv])
+            collect.collect([str(a) for a in argv])

@@ -1,4 +1,4 @@
-"""What came of one video."""
+"""The result of collecting from one video."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,14 +7,17 @@ from typing import Any
 
 @dataclass
 class Source:
-    """One video: what came of it.
+    """One video and its result.
 
     Attributes:
-        path: of the video.
-        name: of its folder below OUT/clips.
-        clips: what was kept, one dict a clip.
-        rejects: what was not, one dict each: step, reason, and where.
+        path: the video file.
+        name: name of its folder below OUT/clips.
+        clips: the kept clips, one dict each.
+        rejects: the rejected tracks and clips, one dict each: step, reason, position.
         problem: why the video could not be read, or None.
+        shots: number of shots.
+        tracks: number of face tracks.
+        frames: number of frames.
     """
 
     path: Path
