@@ -36,7 +36,7 @@ from tqdm import tqdm
 from keep.config.cli import Parser, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
-from keep.data.tools.splits import layout
+from keep.data.tools.layout import dataset_for
 from keep.data.video_io import write_video
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import FFmpeg, PyAV, VideoCodec
@@ -171,7 +171,7 @@ def sources(root: Path | None, folder: Path) -> Iterator[tuple[str, Any]]:
     """Names and datasets whose reading is timed."""
     options: dict[str, Any] = {"clip_length": LENGTH, "size": SIZE, "interval": (1, 2, 3, 4, 5, 6)}
     if root is not None:
-        kind = "PackedClips" if root.is_file() else layout(root)
+        kind = "PackedClips" if root.is_file() else dataset_for(root)
         yield f"{kind} {root.name}", DATASETS[kind](str(root), **options)
         return
     frames = synthetic()

@@ -1,10 +1,10 @@
-"""Cut the largest face out of photographs and videos, upright and at one size, as training data.
+"""Cut the largest face out of photographs and videos, aligned and at one size, as training data.
 
     keep-data align portraits faces/images --size 256
     keep-data align videos faces/videos --size 256
 
-A photograph becomes a PNG, a video becomes videos: one a shot, its landmarks smoothed over time (eq. (10)). For long
-raw videos with several people see ``keep-data collect``. Files without a usable face are named; the exit status
+A photograph becomes a PNG. A video becomes one video for each shot, its landmarks smoothed over time (eq. (10)). For
+long raw videos with several people see ``keep-data collect``. Files without a usable face are listed. The exit status
 is 1 if nothing was written.
 """  # fmt: skip
 
@@ -31,7 +31,7 @@ from keep.utils.io import write_file
 from keep.utils.visual import encode_image
 
 GAP = 10
-"""Frames without a found face that are bridged; a shot with a longer gap is left out."""
+"""Longest gap without a face, in frames, that is filled; shots with a longer one are skipped."""
 
 
 def align(argv: Sequence[str] | None) -> int:
@@ -39,36 +39,36 @@ def align(argv: Sequence[str] | None) -> int:
     detector = network(DETECTORS, args.detector) if args.detector else default_detector()
     paths = [p for p in sorted(args.root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not paths:
-        raise UserError(f"{args.root}: no photographs and no videos in it or below it")
+        raise UserError(f"{args.root}: holds no photographs and no videos")
     doubles = {p for p, n in Counter(p.with_suffix("") for p in paths).items() if n > 1}
-    left_out, written = [], 0
+    skipped, written = [], 0
     for path in tqdm(paths, desc="aligning faces", unit=" files", delay=2):
         target = args.out / path.relative_to(args.root)
         if path.with_suffix("") in doubles:  # a.jpg beside a.png
             target = target.with_name(f"{path.stem}_{path.suffix[1:]}{path.suffix}")
         try:
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                write_file(target.with_suffix(".png"), encode_image(photograph(path, detector, args), "png"))
+                write_file(target.with_suffix(".png"), encode_image(align_photograph(path, detector, args), "png"))
                 written += 1
             else:
-                written += video(path, target, detector, args)
+                written += align_video(path, target, detector, args)
         except UserError as error:
-            left_out.append(str(error))
-    print(f"{args.out}: {written} written, {len(left_out)} files left out")
-    for line in left_out:
+            skipped.append(str(error))
+    print(f"{args.out}: {written} written, {len(skipped)} files skipped")
+    for line in skipped:
         print(f"  {line}")
     return 0 if written else 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep-data align", description="aligned faces from photographs and videos")
-    p.add_argument("root", type=Path, help="folder that is searched, with all below it")
-    p.add_argument("out", type=Path, help="folder to write, laid out alike")
-    p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best that is at hand")
-    p.add_argument("--size", type=int, default=512, help="side of the crops in pixels")
-    p.add_argument("--largest", type=float, default=2.0, help="leave out faces that would be enlarged more than this")
-    p.add_argument("--crf", type=int, default=12, help="H.264 quality of the videos, lower is better")
-    p.add_argument("--min-frames", type=int, default=30, help="leave out shorter shots")
+    p = Parser(prog="keep-data align", description="Cut the largest face out of photographs and videos, aligned.")
+    p.add_argument("root", type=Path, help="folder of photographs and videos; its subfolders are searched too")
+    p.add_argument("out", type=Path, help="folder to write, with the same subfolders")
+    p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best available one")
+    p.add_argument("--size", type=int, default=512, help="side of the crops in pixels (512)")
+    p.add_argument("--largest", type=float, default=2.0, help="skip faces that would be enlarged more than this (2)")
+    p.add_argument("--crf", type=int, default=12, help="H.264 quality of the videos, lower is better (12)")
+    p.add_argument("--min-frames", type=int, default=30, help="skip shorter shots (30)")
     args = p.parse_args(argv)
     if not args.root.is_dir():
         raise UserError(f"{args.root}: no such folder")
@@ -76,8 +76,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def photograph(path: Path, detector, args: argparse.Namespace) -> np.ndarray:
-    """The aligned face, uint8 (size, size, 3) RGB."""
+def align_photograph(path: Path, detector, args: argparse.Namespace) -> np.ndarray:
+    """The aligned face, uint8 (size, size, 3) RGB.
+
+    Raises:
+        UserError: no face, or only a small one.
+    """
     frame = read_images([path])[0]
     faces = detector(frame)
     if not faces:
@@ -87,15 +91,19 @@ def photograph(path: Path, detector, args: argparse.Namespace) -> np.ndarray:
     return crop(frame, matrix, args.size, border="reflect")
 
 
-def video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
-    """Writes the aligned shots; how many."""
+def align_video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
+    """Write the aligned shots of a video beside ``target``; returns their number.
+
+    Raises:
+        UserError: no usable shot, or a small face.
+    """
     info = probe(path)
     starts = [0, *shot_cuts(iter_video(path)), info.frames]
     written = 0
     for number, (start, end) in enumerate(pairwise(starts)):
         if end - start < args.min_frames:
             continue
-        _, points = largest_faces(detector, between(path, start, end), progress=True)
+        _, points = largest_faces(detector, frames_between(path, start, end), progress=True)
         points = smooth(fill_gaps(points, limit=GAP))
         if np.isnan(points).any():
             continue
@@ -103,22 +111,23 @@ def video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
         refuse_small(path, matrices[0], args)
         crops = (
             crop(frame, matrix, args.size, border="reflect")
-            for frame, matrix in zip(between(path, start, end), matrices, strict=True)
+            for frame, matrix in zip(frames_between(path, start, end), matrices, strict=True)
         )
         name = target.with_name(f"{target.stem}_{number}.mp4" if len(starts) > 2 else f"{target.stem}.mp4")
         name.parent.mkdir(parents=True, exist_ok=True)
         write_video(name, crops, info.fps, crf=args.crf)
         written += 1
     if not written:
-        raise UserError(f"{path}: no shot of {args.min_frames} frames that shows a face throughout")
+        raise UserError(f"{path}: no shot of {args.min_frames} frames has a face throughout")
     return written
 
 
-def between(path: Path, start: int, end: int) -> Iterator[np.ndarray]:
+def frames_between(path: Path, start: int, end: int) -> Iterator[np.ndarray]:
     return (frame for t, frame in enumerate(iter_video(path)) if start <= t < end)
 
 
 def refuse_small(path: Path, matrix: np.ndarray, args: argparse.Namespace) -> None:
+    """Raise UserError if a crop would enlarge the face more than ``--largest``."""
     if (scale := scale_of(matrix)) > args.largest:
         raise UserError(f"{path}: the face is small: it would be enlarged {scale:.1f} times (--largest {args.largest})")
 

@@ -5,10 +5,10 @@
     keep-data pack datasets/VFHQ/train vfhq.zip --codec libx264 --crf 12
     keep-data pack faces/videos faces.zip --photographs faces/images --size 256 --codec libx264
 
-Encoded again, with many key frames, a clip is read several times faster than from a video of the web. A
-photograph becomes a clip of one frame, which ``move_stills`` makes longer ones of. Sizes for options/small and
-options/nano: docs/small_models.md.
-Train on it where it is, nothing to unpack: ``--set data.train.type=PackedClips --set data.train.root=my_videos.zip``.
+``--codec libx264`` encodes clips again with many key frames; they are then read several times faster than videos from
+the web. A photograph becomes a clip of one frame; the option ``move_stills`` makes longer clips of it. For the sizes of
+options/small and options/nano see docs/small_models.md. Training reads the file directly, without unpacking:
+``--set data.train.type=PackedClips --set data.train.root=my_videos.zip``.
 """  # fmt: skip
 
 import argparse
@@ -20,17 +20,18 @@ from keep.config.cli import Parser, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
 from keep.data.packed import PackedClips, pack_clips
-from keep.data.tools.splits import layout
+from keep.data.tools.layout import dataset_for
 from keep.utils.errors import UserError
 
 
 def pack(argv: Sequence[str] | None) -> None:
     args = parse(argv)
     import_registered()
-    kinds = {root: args.type or layout(root) for root in args.roots} | dict.fromkeys(args.photographs, "ImageFolder")
+    kinds = {root: args.type or dataset_for(root) for root in args.roots}
+    kinds |= dict.fromkeys(args.photographs, "ImageFolder")
     codec = args.codec or ("copy" if set(kinds.values()) == {"VideoClips"} and not args.piece else "ffv1")
     if codec == "copy" and (args.size or args.max_frames):
-        raise UserError("--size and --max-frames need the frames encoded again: name --codec libx264 or ffv1 too")
+        raise UserError("--size and --max-frames need new encoding: add --codec libx264 or ffv1")
     options: dict[str, Any] = {"size": args.size or 512, "max_frames": args.max_frames}
     datasets = [DATASETS[kind](str(root), **options) for root, kind in kinds.items()]
     pack_clips(datasets, args.out, codec=codec, crf=args.crf, keyint=args.keyint, piece=args.piece)
@@ -40,24 +41,24 @@ def pack(argv: Sequence[str] | None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = Parser(prog="keep-data pack", description="pack folders of clips into one file")
+    p = Parser(prog="keep-data pack", description="Pack folders of clips into one file.")
     p.add_argument("roots", type=Path, nargs="+", metavar="root", help="folders of videos, or of folders of frames")
     p.add_argument("out", type=Path, help="the file to write (.zip)")
     p.add_argument(
         "--photographs", type=Path, action="append", default=[], metavar="FOLDER",
-        help="pack the images in it or below it, too, each as a clip of one frame; repeatable",
+        help="also pack the images of this folder and its subfolders, each as a clip of one frame; repeatable",
     )  # fmt: skip
     p.add_argument(
         "--codec", choices=("copy", "libx264", "ffv1"),
         help="copy: video files byte for byte; libx264: smaller; ffv1: lossless (default: copy, or ffv1 for frames)",
     )  # fmt: skip
     p.add_argument("--crf", type=int, default=12, help="libx264's quality, lower is better (12)")
-    p.add_argument("--keyint", type=int, default=12, help="frames from key frame to key frame; fewer read faster (12)")
-    p.add_argument("--size", type=int, help="side of the square that frames are cut and resized to (512)")
-    p.add_argument("--max-frames", type=int, help="only the first so many frames of each clip")
-    p.add_argument("--piece", type=int, help="cut clips into pieces of so many frames (default: whole)")
+    p.add_argument("--keyint", type=int, default=12, help="distance of key frames; smaller values read faster (12)")
+    p.add_argument("--size", type=int, help="crop frames to a square and resize it to this side (512)")
+    p.add_argument("--max-frames", type=int, help="pack only the first frames of each clip, this many")
+    p.add_argument("--piece", type=int, help="cut clips into pieces of this many frames (default: no cuts)")
     p.add_argument(
-        "--type", help="dataset class that reads the folders (default: VideoClips or FrameFolders, by what is there)"
+        "--type", help="dataset class that reads the folders (default: VideoClips or FrameFolders, by their files)"
     )
     args = p.parse_args(argv)
     for root in [*args.roots, *args.photographs]:

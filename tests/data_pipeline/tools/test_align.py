@@ -1,4 +1,4 @@
-"""Aligned faces from photographs and videos, with a detector that knows where the drawn face is."""
+"""Aligned faces from photographs and videos, with a detector that returns the position of the drawn face."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ import pytest
 
 from keep.config import cli
 from keep.data.images import read_images
-from keep.data.tools import align as align_faces
+from keep.data.tools import align
 from keep.data.video_io import probe, write_video
 from keep.faces.align import TEMPLATE_512
 from keep.faces.detect import Face
 
 POINTS = TEMPLATE_512 / 512 * 60 + (40, 20)
-"""Where the face of :func:`picture` is: a template of 60 pixels."""
+"""Five points of the face of :func:`picture`: the template at 60 pixels."""
 
 
 def picture() -> np.ndarray:
@@ -34,7 +34,7 @@ def detector(frame: np.ndarray) -> list[Face]:
 
 @pytest.fixture(autouse=True)
 def _known_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(align_faces, "default_detector", lambda: detector)
+    monkeypatch.setattr(align, "default_detector", lambda: detector)
 
 
 def test_photographs_and_videos_become_aligned_crops(tmp_path: Path, capsys) -> None:
@@ -45,39 +45,39 @@ def test_photographs_and_videos_become_aligned_crops(tmp_path: Path, capsys) -> 
     cv2.imwrite(str(source / "empty.png"), np.full((120, 160, 3), 90, np.uint8))
     write_video(source / "b/clip.mkv", np.stack([picture()] * 6), fps=25, codec="ffv1")
     arguments = [str(source), str(tmp_path / "out"), "--size", "64", "--min-frames", "5"]
-    assert cli.run(align_faces.align, arguments) == 0
-    told = capsys.readouterr().out
-    assert "3 written, 1 files left out" in told
-    assert "empty.png: no face found" in told
+    assert align.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "3 written, 1 files skipped" in printed
+    assert "empty.png: no face found" in printed
     for name in ("a_png.png", "a_jpg.png"):
         crop = read_images([tmp_path / "out" / name])[0]
         assert crop.shape == (64, 64, 3)
     x, y = (TEMPLATE_512[2] / 8).round().astype(int)
-    assert read_images([tmp_path / "out/a_png.png"])[0][y, x].argmax() == 1  # the nose is green, and where it belongs
+    assert read_images([tmp_path / "out/a_png.png"])[0][y, x].argmax() == 1  # the nose, which is green
     assert probe(tmp_path / "out/b/clip.mp4").frames == 6
 
 
-def test_small_faces_are_left_out(tmp_path: Path, capsys) -> None:
+def test_small_faces_are_skipped(tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in/a.png"), picture())
-    assert cli.run(align_faces.align, [str(tmp_path / "in"), str(tmp_path / "out"), "--size", "256"]) == 1
+    assert align.main([str(tmp_path / "in"), str(tmp_path / "out"), "--size", "256"]) == 1
     assert "it would be enlarged 4.3 times" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
 def test_the_detector_can_be_named(tmp_path: Path, capsys) -> None:
-    for text, told in (("YuNett", "no face detector"), ("YuNet=none.onnx", "no file none.onnx")):
-        assert cli.run(align_faces.align, [str(tmp_path), str(tmp_path / "out"), "--detector", text]) == 2
-        assert told in capsys.readouterr().err
+    for text, message in (("YuNett", "no face detector"), ("YuNet=none.onnx", "no file none.onnx")):
+        assert align.main([str(tmp_path), str(tmp_path / "out"), "--detector", text]) == 2
+        assert message in capsys.readouterr().err
 
 
-def test_an_output_folder_that_cannot_be_is_told(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_output_folder_is_reported(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.os, "access", lambda *_: False)
-    assert cli.run(align_faces.align, [str(tmp_path), str(tmp_path / "new/out")]) == 2
-    told = capsys.readouterr().err
-    assert told == f"error: {tmp_path}/new/out: cannot be the output folder: {tmp_path} cannot be written to\n"
+    assert align.main([str(tmp_path), str(tmp_path / "new/out")]) == 2
+    reason = f"cannot be the output folder: {tmp_path} cannot be written to"
+    assert capsys.readouterr().err == f"error: {tmp_path}/new/out: {reason}\n"
 
 
-def test_an_empty_folder_is_told(tmp_path: Path, capsys) -> None:
-    assert cli.run(align_faces.align, [str(tmp_path), str(tmp_path / "out")]) == 2
+def test_an_empty_folder_is_reported(tmp_path: Path, capsys) -> None:
+    assert align.main([str(tmp_path), str(tmp_path / "out")]) == 2
     assert "no photographs and no videos" in capsys.readouterr().err

@@ -3,15 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from keep.config import cli
 from keep.config.registry import DATASETS
-from keep.data.tools import pack as script
+from keep.data.tools.pack import main
 
 
 @pytest.mark.parametrize("more", [[], ["--codec", "ffv1", "--size", "40"]])
 def test_a_packed_folder_gives_the_same_samples(clips: Path, tmp_path: Path, more: list[str], capsys) -> None:
     out = tmp_path / "clips.zip"
-    assert cli.run(script.pack, [str(clips), str(out), *more]) == 0
+    assert main([str(clips), str(out), *more]) == 0
     assert "2 clips, 24 frames" in capsys.readouterr().out
     options = {"size": 40, "clip_length": 3}
     one, two = DATASETS["VideoClips"](str(clips), **options), DATASETS["PackedClips"](str(out), **options)
@@ -21,13 +20,13 @@ def test_a_packed_folder_gives_the_same_samples(clips: Path, tmp_path: Path, mor
         assert torch.equal(a["gt"], b["gt"])
 
 
-def test_a_wrong_command_line_is_told_in_a_line(clips: Path, tmp_path: Path, capsys) -> None:
-    assert cli.run(script.pack, [str(clips), str(tmp_path / "x.zip"), "--codec", "libx266"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: argument --codec: invalid choice: 'libx266' (choose from ")
-    assert len(told.splitlines()) == 1
+def test_a_wrong_command_line_is_reported_in_one_line(clips: Path, tmp_path: Path, capsys) -> None:
+    assert main([str(clips), str(tmp_path / "x.zip"), "--codec", "libx266"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: argument --codec: invalid choice: 'libx266' (choose from ")
+    assert len(message.splitlines()) == 1
 
 
 def test_no_such_folder(tmp_path: Path, capsys) -> None:
-    assert cli.run(script.pack, [str(tmp_path / "nowhere"), str(tmp_path / "x.zip")]) == 2
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "x.zip")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err

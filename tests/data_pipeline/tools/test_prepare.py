@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keep.data.tools import prepare as prepare_vfhq
+from keep.data.tools import prepare_copy
 from keep.data.tools.prepare import prepare
+from keep.data.tools.prepare_checks import image_size
 from keep.data.vfhq import read_landmarks, read_meta_info
 from keep.utils.visual import encode_image
 
@@ -28,7 +29,7 @@ def write_clip(root: Path, name: str, frames: int = 6, size: int = 32, landmarks
 
 @pytest.fixture
 def tree(tmp_path: Path) -> tuple[Path, Path]:
-    """(frames, landmarks) of one good clip and one to be spoilt."""
+    """(frames, landmarks) of one intact clip and one for tests to damage."""
     root, landmarks = tmp_path / "frames", tmp_path / "landmarks"
     write_clip(root, NAME, landmarks=landmarks)
     write_clip(root, "other", landmarks=landmarks)
@@ -58,7 +59,7 @@ def drop_row(path: Path) -> None:
     path.write_text("\n".join(path.read_text().splitlines()[:-2]))
 
 
-SPOILS = {
+DAMAGES = {
     "1 frames are missing between 0 and 5: 2": lambda f, m: (f / "00000002.png").unlink(),
     "1 images cannot be read: 00000003.png": lambda f, m: cut(f / "00000003.png"),
     "1 frames are not 32x32 as the others: 00000004.png": lambda f, m: (f / "00000004.png").write_bytes(
@@ -69,16 +70,16 @@ SPOILS = {
     "2 frames have no landmark row: 00000004.png, 00000005.png": lambda f, m: drop_row(m / "other.txt"),
     "has no landmarks": lambda f, m: (m / "other.txt").unlink(),
     "not a landmark row": lambda f, m: (m / "other.txt").write_text("00000000.png 1 2 3"),
-    "all five points lie beyond the frame in 6 frames": lambda f, m: (m / "other.txt").write_text(
+    "all five points are outside the frame in 6 frames": lambda f, m: (m / "other.txt").write_text(
         (m / "other.txt").read_text().replace("png ", "png 9")
     ),
 }
 
 
-@pytest.mark.parametrize("message", SPOILS)
-def test_each_problem_is_named_and_the_clip_left_out(message, tree, tmp_path, capsys):
+@pytest.mark.parametrize("message", DAMAGES)
+def test_each_problem_is_named_and_the_clip_is_not_listed(message, tree, tmp_path, capsys):
     root, landmarks = tree
-    SPOILS[message](root / "other", landmarks)
+    DAMAGES[message](root / "other", landmarks)
     if message.startswith("all five"):
         rows = [f"{n:08d}.png " + " ".join(["900"] * 10) for n in range(6)]
         (landmarks / "other.txt").write_text("\n".join(rows))
@@ -89,7 +90,7 @@ def test_each_problem_is_named_and_the_clip_left_out(message, tree, tmp_path, ca
     assert read_meta_info(tmp_path / "list.txt") == {NAME: 6}
 
 
-def test_what_is_odd_is_a_note(tree, capsys):
+def test_oddities_are_notes(tree, capsys):
     root, landmarks = tree
     (root / "other/readme.doc").touch()
     (landmarks / "nobody.txt").touch()
@@ -101,7 +102,7 @@ def test_what_is_odd_is_a_note(tree, capsys):
     assert "note: 1 landmark files belong to no clip: nobody" in out
 
 
-def test_sizes_that_are_odd(tmp_path, capsys):
+def test_unusual_sizes_are_notes(tmp_path, capsys):
     folder = write_clip(tmp_path / "frames", "odd", size=31)
     assert "an odd side" in run(capsys, tmp_path / "frames")[1]
     for path in folder.iterdir():
@@ -114,7 +115,7 @@ def test_the_list_of_clips(tree, tmp_path, capsys):
     (tmp_path / "list.txt").write_text(f"{NAME}/7\ngone/6\n")
     status, out = run(capsys, root, "--meta-info", tmp_path / "list.txt")
     assert status == 1
-    assert f"problem: {NAME}: has 6 frames, the list of clips says 7" in out
+    assert f"problem: {NAME}: has 6 frames, but 7 in the list of clips" in out
     assert "problem: gone: is in the list of clips, but has no folder" in out
     assert "note: other: is not in the list of clips" in out
 
@@ -122,13 +123,13 @@ def test_the_list_of_clips(tree, tmp_path, capsys):
 def test_fast_reads_headers_only(tree, capsys):
     root, _ = tree
     path = root / "other/00000003.png"
-    cut(path)  # the header is whole
+    cut(path)  # the header is intact
     assert run(capsys, root, "--fast")[0] == 0
     assert run(capsys, root)[0] == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_smaller_copy(workers, tree, tmp_path, capsys):
+def test_a_smaller_copy(workers, tree, tmp_path, capsys):
     root, landmarks = tree
     (root / "other/00000003.png").write_bytes(b"no image")
     out = tmp_path / "small"
@@ -137,14 +138,14 @@ def test_the_smaller_copy(workers, tree, tmp_path, capsys):
     assert read_meta_info(out / "meta_info.txt") == {NAME: 6}
     frames = sorted((out / "frames" / NAME).iterdir())
     assert [f.name for f in frames] == [f"{n:08d}.png" for n in range(6)]
-    assert {prepare_vfhq.image_size(f, False) for f in frames} == {(16, 16)}
+    assert {image_size(f, False) for f in frames} == {(16, 16)}
     points = read_landmarks(out / "landmarks" / f"{NAME}.txt", [f.name for f in frames], (16, 16))
     np.testing.assert_allclose(points[2], (POINTS + 2 + 0.5) / 2 - 0.5, atol=1e-3)
     assert not (out / "frames/other").exists()
 
     before = {f: f.stat().st_mtime_ns for f in frames}
     assert run(capsys, *argv)[0] == 1
-    assert {f: f.stat().st_mtime_ns for f in frames} == before, "what is done stays"
+    assert {f: f.stat().st_mtime_ns for f in frames} == before, "complete clips are skipped"
 
 
 def test_a_copy_that_was_interrupted_leaves_no_folder(tree, tmp_path, monkeypatch):
@@ -158,7 +159,7 @@ def test_a_copy_that_was_interrupted_leaves_no_folder(tree, tmp_path, monkeypatc
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    monkeypatch.setattr(prepare_vfhq, "write_file", stop)
+    monkeypatch.setattr(prepare_copy, "write_file", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare([str(root), "--out", str(tmp_path / "small"), "--size", "16"])
     assert [p.name for p in (tmp_path / "small/frames").iterdir() if not p.name.startswith(".")] == []

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from keep.config import cli
 from keep.config.registry import DATASETS
 from keep.data.images import read_images
-from keep.data.tools import splits as script
+from keep.data.tools.splits import main
+from keep.data.tools.splits_folder import LEVELS, Split, read_steps
 from keep.data.video_io import read_video
 
 LEVEL = """
@@ -36,7 +36,7 @@ def split(clips: Path, level: Path, tmp_path: Path):
 
     def make(name: str = "out", *more: str, root: Path = clips) -> tuple[int, Path]:
         arguments = [str(root), str(tmp_path / name), "--levels", str(level), "--size", "40", *more]
-        return cli.run(script.make_splits, arguments), tmp_path / name / "small"
+        return main(arguments), tmp_path / name / "small"
 
     return make
 
@@ -56,7 +56,7 @@ def test_the_levels_are_table_a1() -> None:
         "heavy": ((5, 10), (5, 10), (35, 45)),
     }
     for name, (blur, noise, crf) in table.items():
-        steps = {s.type: s.options for s in script.read_steps(script.LEVELS / f"{name}.yml")}
+        steps = {s.type: s.options for s in read_steps(LEVELS / f"{name}.yml")}
         assert list(steps) == ["GaussianBlur", "Downsample", "GaussianNoise", "VideoCodec"]
         assert steps["GaussianBlur"]["sigma"] == blur
         assert steps["Downsample"]["scale"] == 4
@@ -67,7 +67,7 @@ def test_the_levels_are_table_a1() -> None:
 def test_a_split_is_what_a_test_makes_on_reading(clips: Path, level: Path, split) -> None:
     status, folder = split()
     assert status == 0
-    steps = tuple(s.build() for s in script.read_steps(level))
+    steps = tuple(s.build() for s in read_steps(level))
     dataset = DATASETS["VideoClips"](str(clips), size=40, degradation=steps)
     for i, clip in enumerate(dataset.clips):
         sample = dataset[0, i]
@@ -76,12 +76,12 @@ def test_a_split_is_what_a_test_makes_on_reading(clips: Path, level: Path, split
         assert manifest(folder)["clips"][clip.name]["degradation"] == json.loads(sample["degradation"])
 
 
-def test_the_manifest_tells_how_it_was_made(split) -> None:
+def test_the_manifest_holds_the_parameters(split) -> None:
     _, folder = split("out", "--seed", "3")
-    told = manifest(folder)
-    assert told["seed"] == 3
-    assert told["x264"].startswith("x264 - core ")
-    for clip in told["clips"].values():
+    made = manifest(folder)
+    assert made["seed"] == 3
+    assert made["x264"].startswith("x264 - core ")
+    for clip in made["clips"].values():
         blur, _, noise, codec = clip["degradation"]
         assert 0.5 <= blur["sigma"] <= 1.5
         assert 0 <= noise["sigma"] <= 10
@@ -129,26 +129,26 @@ def test_keep_test_gives_the_same_scores_from_disk(clips: Path, level: Path, spl
     assert "disc1" in tables[0]
 
 
-def test_an_interrupted_split_goes_on(split, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, whole = split("whole")
-    write = script.Split.write
+def test_an_interrupted_split_is_resumed(split, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, complete = split("complete")
+    write = Split.write
 
     def stop_at_the_second(self, name, position, gt, rng) -> None:
         if position == 1:
             raise KeyboardInterrupt
         write(self, name, position, gt, rng)
 
-    monkeypatch.setattr(script.Split, "write", stop_at_the_second)
+    monkeypatch.setattr(Split, "write", stop_at_the_second)
     status, folder = split()
     assert status == 130
     assert not folder.exists()
     done = folder.parent / ".small.unfinished" / "disc0" / "00000.png"
     written = done.stat().st_mtime_ns
 
-    monkeypatch.setattr(script.Split, "write", write)
+    monkeypatch.setattr(Split, "write", write)
     assert split()[0] == 0
     assert (folder / "disc0" / "00000.png").stat().st_mtime_ns == written
-    assert content(folder) == content(whole)
+    assert content(folder) == content(complete)
 
 
 def test_bad_clips_are_listed_and_nothing_is_published(split, clips: Path, tmp_path: Path, capsys) -> None:
@@ -158,9 +158,9 @@ def test_bad_clips_are_listed_and_nothing_is_published(split, clips: Path, tmp_p
     status, folder = split(root=root)
     assert status == 1
     assert not folder.exists()
-    told = capsys.readouterr().err
-    assert "1 bad clips" in told
-    assert "broken.mp4" in told
+    message = capsys.readouterr().err
+    assert "1 bad clips" in message
+    assert "broken.mp4" in message
 
     (root / "broken.mp4").unlink()
     assert split(root=root)[0] == 0
@@ -182,32 +182,30 @@ def test_a_finished_split_is_checked(split, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nowhere", "out"], "nowhere: no such folder"),
         (["{clips}", "{out}", "--levels", "wild"], "no such level; known: heavy"),
         (["{clips}", "{out}", "--seed", "-1"], "--seed must be at least 0"),
     ],
 )
-def test_mistakes_are_told_in_a_line(arguments, told, clips: Path, tmp_path: Path, capsys) -> None:
-    filled = [a.format(clips=clips, out=tmp_path / "out") for a in arguments]
-    assert cli.run(script.make_splits, filled) == 2
-    assert told in capsys.readouterr().err
+def test_mistakes_are_reported_in_one_line(arguments, message, clips: Path, tmp_path: Path, capsys) -> None:
+    given = [a.format(clips=clips, out=tmp_path / "out") for a in arguments]
+    assert main(given) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["frames", "h264"])
-def test_a_size_that_the_steps_cannot_take_is_told_before_the_work(split, kind: str, capsys) -> None:
+def test_a_size_that_the_steps_cannot_process_is_reported_before_the_work(split, kind: str, capsys) -> None:
     status, folder = split("out", "--size", "41", "--format", kind)
     assert status == 2
     assert not folder.parent.exists()
-    told = capsys.readouterr().err
-    assert told.startswith("error: --size 41, level small: Downsample: frames of 41x41 are not divisible by scale 2")
-    assert len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: --size 41, level small: Downsample: frames of 41x41 are not divisible by scale 2")
+    assert len(message.splitlines()) == 1
 
 
-def test_a_level_without_steps_is_told(clips: Path, tmp_path: Path, capsys) -> None:
+def test_a_level_without_steps_is_reported(clips: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "empty.yml").write_text("name: x\n")
-    assert (
-        cli.run(script.make_splits, [str(clips), str(tmp_path / "out"), "--levels", str(tmp_path / "empty.yml")]) == 2
-    )
+    assert main([str(clips), str(tmp_path / "out"), "--levels", str(tmp_path / "empty.yml")]) == 2
     assert "data.NAME.degradation" in capsys.readouterr().err
