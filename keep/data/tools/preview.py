@@ -1,17 +1,18 @@
-"""What the network will see: a contact sheet, a short clip, and what each step of making it costs.
+"""Show what the network will see: a contact sheet, a short clip, and the time of each step.
 
     keep-data preview -opt options/train/stage2_kalman.yml
     keep-data preview -opt options/test/vfhq_heavy.yml --clips 3 --out look
 
 Takes the options file of a training or a test and writes into ``--out``
 
-- ``sheet.png``: a row a sample: what was drawn, the truth, and the input's frames enlarged as the network gets them;
-- ``clip.mp4``: the samples in motion, input beside truth, over what was drawn;
+- ``sheet.png``: a row a sample: the parameters drawn, the truth, and input frames enlarged as the network gets them;
+- ``clip.mp4``: the samples as video, input beside truth, above the parameters drawn;
 
-and prints the seconds of each step on one core, and the clips a second of the loader with the file's ``workers`` (no
-more than this machine has cores).
+and prints the time of each step on one core, and the clips per second of the loader. The loader has the file's
+``workers``, but no more than the machine has cores.
 """  # fmt: skip
 
+import argparse
 import json
 import os
 import textwrap
@@ -37,20 +38,22 @@ from keep.degradation.resize import upsample
 from keep.utils.errors import UserError
 from keep.utils.visual import DARK, LIGHT, STYLE, console_table, side_by_side, write_figure
 
-COLUMNS = 5  # frames of a sample on the sheet
-WHOLE = 48  # frames of a whole clip that are shown
+COLUMNS = 5
+"""Input frames of a sample on the sheet."""
+MAX_FRAMES = 48
+"""Frames shown of a clip that is read in full."""
 
 
 @dataclass
 class Sample:
-    """One sample as it is shown.
+    """One sample as pictures.
 
     Attributes:
-        name: of its clip.
-        drawn: what was drawn, a line a step.
+        name: name of its clip.
+        drawn: parameters drawn, a line a step.
         truth: uint8 (T, H, W, 3).
-        input: the same, low quality, enlarged.
-        side: of the low-quality frames, in pixels.
+        input: the low-quality frames, enlarged to the same size.
+        side: side of the low-quality frames, in pixels.
     """
 
     name: str
@@ -61,65 +64,77 @@ class Sample:
 
 
 def preview(argv: Sequence[str] | None) -> None:
-    parser = cli.parser("keep-data preview", "Show what the network will see, and what making it costs.")
-    parser.add_argument("--part", help="which data: train or val, or a test's split (default: the first)")
-    parser.add_argument("--clips", type=int, default=6, help="samples to show (6)")
-    parser.add_argument("--first", type=int, default=0, help="position of the first of them (0)")
-    parser.add_argument("--timed", type=int, default=16, help="samples to time (16); 0: no timing")
-    parser.add_argument("--out", type=Path, default=Path("preview"), help="folder for sheet.png and clip.mp4 (preview)")
-    args = parser.parse_args(argv)
-    if args.clips < 1 or args.first < 0 or args.timed < 0:
-        raise UserError("--clips must be at least 1, --first and --timed at least 0")
-    check_output(args.out)
+    args = parse(argv)
     is_test = args.opt is not None and "restorers" in read_yaml(Path(args.opt)).data
     config: Any = cli.read_options(args, TestConfig) if is_test else cli.read_options(args, TrainConfig)
     if config is None:
         return
+    part, dataset, has_clip_length = open_part(config, args)
+    count = args.clips if has_clip_length else min(args.clips, len(dataset) - args.first)
+    if count < 1:
+        raise UserError(f"--first {args.first}: data.{part} has {len(dataset)} clips, counted from 0")
+    positions = tqdm(range(args.first, args.first + count), desc="reading", unit=" clips", delay=2, leave=False)
+    samples = [to_sample(dataset[config.seed, i]) for i in positions]
+    args.out.mkdir(parents=True, exist_ok=True)
+    draw_sheet(samples, args.out / "sheet.png", f"{args.opt}, data.{part}, seed {config.seed}")
+    draw_clip(samples, args.out / "clip.mp4", fps=8 if has_clip_length else 25)
+    print(f"{args.out}/sheet.png and {args.out}/clip.mp4: {count} samples of data.{part} ({len(dataset)} clips)")
+    if args.timed:
+        count = args.timed if has_clip_length else min(args.timed, len(dataset))
+        report_speed(dataset, config.seed, count, getattr(config.data, "workers", 0))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = cli.parser("keep-data preview", "Show what the network will see, and time the loader.")
+    p.add_argument("--part", help="dataset to show: train or val, or a split of a test (default: the first)")
+    p.add_argument("--clips", type=int, default=6, help="number of samples to show (6)")
+    p.add_argument("--first", type=int, default=0, help="position of the first sample (0)")
+    p.add_argument("--timed", type=int, default=16, help="number of samples to time (16); 0: no timing")
+    p.add_argument("--out", type=Path, default=Path("preview"), help="folder for sheet.png and clip.mp4 (preview)")
+    args = p.parse_args(argv)
+    if args.clips < 1 or args.first < 0 or args.timed < 0:
+        raise UserError("--clips must be at least 1, --first and --timed at least 0")
+    check_output(args.out)
+    return args
+
+
+def open_part(config: Any, args: argparse.Namespace) -> tuple[str, Any, bool]:
+    """The dataset to show: its name in the options, the dataset, and whether its clips have a fixed length.
+
+    Raises:
+        UserError: ``--part`` names no dataset of the options.
+    """
     parts = config.data if isinstance(config.data, dict) else {"train": config.data.train, "val": config.data.val}
     part = args.part or next(iter(parts))
     spec = parts.get(part)
     if spec is None:
-        raise UserError(
-            f"{args.opt}: there is no data.{part} to show; there is {', '.join(k for k in parts if parts[k])}"
-        )
-    cut = spec.options["clip_length"] is not None
-    # Of whole clips the beginning is enough to look at, and to time.
-    dataset = spec.build() if cut else spec.build(max_frames=min(spec.options["max_frames"] or WHOLE, WHOLE))
-    count = args.clips if cut else min(args.clips, len(dataset) - args.first)
-    if count < 1:
-        raise UserError(f"--first {args.first}: data.{part} has {len(dataset)} clips, 0 the first")
-    positions = tqdm(range(args.first, args.first + count), desc="reading", unit=" clips", delay=2, leave=False)
-    samples = [look(dataset[config.seed, i]) for i in positions]
-    args.out.mkdir(parents=True, exist_ok=True)
-    draw_sheet(samples, args.out / "sheet.png", f"{args.opt}, data.{part}, seed {config.seed}")
-    draw_clip(samples, args.out / "clip.mp4", fps=8 if cut else 25)
-    print(
-        f"{args.out}/sheet.png and {args.out}/clip.mp4: {count} samples of data.{part}, which has {len(dataset)} clips"
-    )
-    if args.timed:
-        count = args.timed if cut else min(args.timed, len(dataset))
-        report_speed(dataset, config.seed, count, getattr(config.data, "workers", 0))
+        known = ", ".join(k for k in parts if parts[k])
+        raise UserError(f"{args.opt}: there is no data.{part} to show; known: {known}")
+    if spec.options["clip_length"] is not None:
+        return part, spec.build(), True
+    # The start of a clip is enough to show and to time.
+    return part, spec.build(max_frames=min(spec.options["max_frames"] or MAX_FRAMES, MAX_FRAMES)), False
 
 
-def look(item: dict[str, Any]) -> Sample:
+def to_sample(item: dict[str, Any]) -> Sample:
     """A dataset's sample as pictures."""
     truth, lq = item["gt"], item.get("lq", item["gt"])
     scale = truth.shape[-1] // lq.shape[-1]
     enlarged = to_uint8(upsample(to_float(lq), scale)) if scale > 1 else lq
-    drawn = [describe(step) for step in json.loads(item["degradation"])] or ["not degraded"]
+    drawn = [describe_step(step) for step in json.loads(item["degradation"])] or ["not degraded"]
     truth, enlarged = truth.permute(0, 2, 3, 1).numpy(), enlarged.permute(0, 2, 3, 1).numpy()
     return Sample(item["name"], drawn, truth, enlarged, lq.shape[-1])
 
 
-def describe(step: dict[str, Any]) -> str:
-    """``GaussianBlur: sigma 5.31`` of a step's record; seeds say nothing to a reader."""
+def describe_step(step: dict[str, Any]) -> str:
+    """A step's record as text, e.g. ``GaussianBlur: sigma 5.31``, without seeds."""
     values = {k: v for k, v in step.items() if k not in ("type", "seed") and v is not None}
-    told = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
-    return f"{step['type']}: {told}" if told else step["type"]
+    text = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+    return f"{step['type']}: {text}" if text else step["type"]
 
 
 def draw_sheet(samples: Sequence[Sample], path: Path, title: str) -> None:
-    """A row a sample: what was drawn, the truth's first frame, and the input's frames spread over the clip."""
+    """A row a sample: the parameters drawn, the first true frame, and input frames spread over the clip."""
 
     def draw(figure: Any) -> None:
         figure.suptitle(title, fontsize=11)
@@ -129,14 +144,7 @@ def draw_sheet(samples: Sequence[Sample], path: Path, title: str) -> None:
             times = dict.fromkeys(int(t) for t in np.linspace(0, length - 1, COLUMNS).round())
             panels = [("truth, frame 1", sample.truth[0])]
             panels += [(f"input, frame {t + 1} of {length}", sample.input[t]) for t in times]
-            about = figure.add_subplot(grid[row, 0])
-            about.set_axis_off()
-            name = textwrap.fill(sample.name, 32)
-            size = f"{length} frames, {sample.side} px from {sample.truth.shape[2]}"
-            told = [textwrap.fill(line, 36, subsequent_indent="    ") for line in (size, *sample.drawn)]
-            style: dict[str, Any] = {"va": "top", "linespacing": 1.4, "transform": about.transAxes, "parse_math": False}
-            about.text(0, 1, name, size=8, weight="bold", **style)
-            about.text(0, 1, "\n" * (name.count("\n") + 1) + "\n".join(told), size=8, **style)
+            write_parameters(figure.add_subplot(grid[row, 0]), sample)
             for column, (caption, image) in enumerate(panels, 1):
                 axes = figure.add_subplot(grid[row, column])
                 axes.imshow(image)
@@ -146,8 +154,19 @@ def draw_sheet(samples: Sequence[Sample], path: Path, title: str) -> None:
     write_figure(path, draw, size=(2.1 * (COLUMNS + 2), 2.3 * len(samples) + 0.4))
 
 
+def write_parameters(axes: Any, sample: Sample) -> None:
+    """Write name, size and parameters of a sample as text."""
+    axes.set_axis_off()
+    name = textwrap.fill(sample.name, 32)
+    size = f"{len(sample.truth)} frames, {sample.side} px from {sample.truth.shape[2]}"
+    lines = [textwrap.fill(line, 36, subsequent_indent="    ") for line in (size, *sample.drawn)]
+    style: dict[str, Any] = {"va": "top", "linespacing": 1.4, "transform": axes.transAxes, "parse_math": False}
+    axes.text(0, 1, name, size=8, weight="bold", **style)
+    axes.text(0, 1, "\n" * (name.count("\n") + 1) + "\n".join(lines), size=8, **style)
+
+
 def draw_clip(samples: Sequence[Sample], path: Path, fps: int) -> None:
-    """The samples one after the other: input and truth side by side over what was drawn. Short ones play twice."""
+    """The samples one after another: input beside truth, above the parameters drawn. Short clips play twice."""
 
     def frames() -> Iterator[np.ndarray]:
         for sample in samples:
@@ -161,7 +180,7 @@ def draw_clip(samples: Sequence[Sample], path: Path, fps: int) -> None:
 
 
 def caption(lines: Sequence[str], width: int) -> np.ndarray:
-    """Lines of text as an image, uint8 (height, width, 3); a line too long is set smaller."""
+    """Lines of text as an image, uint8 (height, width, 3); the font of a long line shrinks to fit."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -181,7 +200,7 @@ def caption(lines: Sequence[str], width: int) -> np.ndarray:
 
 
 def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
-    """Print the seconds of each step on one core, and the loader's clips a second."""
+    """Print the time of each step on one core, and the clips per second of the loader."""
     cv2.setNumThreads(0)  # as in a loader's worker
     torch.set_num_threads(1)
     seconds: dict[str, float] = {"decode, crop, resize": 0.0}
@@ -199,19 +218,21 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
     print(f"\none core, mean of {count} clips ({count / total:.1f} clips/s):")
     print(console_table(rows, ["step", "ms a clip", "share, %"], digits=1))
 
-    most = cores()
-    fewer = f" (for {workers}: this machine has {most} core{'s' * (most > 1)})" if workers > most else ""
-    workers = min(workers, most)
+    available = cores()
+    reduced = ""
+    if workers > available:
+        reduced = f" (not {workers}: this machine has {available} core{'s' * (available > 1)})"
+        workers = available
     start = time.perf_counter()
     loader = make_loader(dataset, seed, 1, stop=count, workers=workers)
     for _ in tqdm(loader, desc="timing the loader", unit=" clips", delay=2, leave=False):
         pass
     rate = count / (time.perf_counter() - start)
-    print(f"the loader, workers: {workers}{fewer}: {rate:.1f} clips/s, the start of its processes included")
+    print(f"loader, workers: {workers}{reduced}: {rate:.1f} clips/s, including the start of its processes")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from keep.config import cli
-from keep.data.tools import preview as script
+from keep.data.tools import preview
 from keep.data.video_io import probe
 
 
@@ -16,46 +15,46 @@ def arguments(path: Path, overrides: list[str], *more: str) -> list[str]:
 def test_a_training_is_shown_and_timed(tiny, tmp_path: Path, capsys) -> None:
     out = tmp_path / "look"
     more = ["--clips", "2", "--timed", "2", "--out", str(out)]
-    assert cli.run(script.preview, arguments(*tiny(2, "data.train.size=40"), *more)) == 0
+    assert preview.main(arguments(*tiny(2, "data.train.size=40"), *more)) == 0
     sheet = cv2.imread(str(out / "sheet.png"))
     assert sheet is not None
     assert sheet.shape[1] > 1000
     clip = probe(out / "clip.mp4")
     assert clip.frames == 2 * 2 * 3  # two clips of three frames, each twice
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("2 samples of data.train", "decode", "GaussianBlur", "GaussianNoise", "VideoCodec", "clips/s"):
-        assert word in told
+        assert word in printed
 
 
-def test_whole_clips_of_a_test(clips: Path, tmp_path: Path, capsys) -> None:
+def test_complete_clips_of_a_test(clips: Path, tmp_path: Path, capsys) -> None:
     path = Path("options/test/vfhq_heavy.yml")
     path = Path(__file__).resolve().parents[3] / path
     out = ["--out", str(tmp_path), "--timed", "0"]
     overrides = [f"data.test.root={clips}", "data.test.size=40", "data.test.type=VideoClips"]
-    assert cli.run(script.preview, arguments(path, overrides, *out)) == 0
+    assert preview.main(arguments(path, overrides, *out)) == 0
     assert "2 samples of data.test" in capsys.readouterr().out
     assert probe(tmp_path / "clip.mp4").frames == 2 * 2 * 12
 
 
 def test_no_more_workers_than_cores(tiny, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "cores", lambda: 1)
+    monkeypatch.setattr(preview, "cores", lambda: 1)
     path, overrides = tiny(2, "data.workers=3")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         more = ["--clips", "1", "--timed", "2", "--out", str(tmp_path / "look")]
-        assert cli.run(script.preview, arguments(path, overrides, *more)) == 0
-    assert "workers: 1 (for 3: this machine has 1 core)" in capsys.readouterr().out
+        assert preview.main(arguments(path, overrides, *more)) == 0
+    assert "workers: 1 (not 3: this machine has 1 core)" in capsys.readouterr().out
 
 
-def test_what_was_drawn_is_printed() -> None:
+def test_parameters_are_described() -> None:
     step = {"type": "GaussianNoise", "sigma": 3.14159, "seed": 12345, "grey": False}
-    assert script.describe(step) == "GaussianNoise: sigma 3.14, grey False"
+    assert preview.describe_step(step) == "GaussianNoise: sigma 3.14, grey False"
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
-    [(["--part", "test"], "no data.test"), (["--part", "val"], "there is train"), (["--clips", "0"], "--clips")],
+    ("more", "message"),
+    [(["--part", "test"], "no data.test"), (["--part", "val"], "known: train"), (["--clips", "0"], "--clips")],
 )
-def test_mistakes_are_told(tiny, more: list[str], told: str, capsys) -> None:
-    assert cli.run(script.preview, arguments(*tiny(2), *more)) == 2
-    assert told in capsys.readouterr().err
+def test_mistakes_are_reported(tiny, more: list[str], message: str, capsys) -> None:
+    assert preview.main(arguments(*tiny(2), *more)) == 2
+    assert message in capsys.readouterr().err
