@@ -107,7 +107,7 @@ def _report(
 ) -> int:
     """Write options, tables, page and costs; return the exit status."""
     about = {**about, "files": dict(sorted(parts.hashes.items()))}
-    write_file(folder / "options.yml", to_yaml(config).encode())
+    write_file(folder / "options.yml", to_yaml(config))
     content = write_report(folder, config, about, parts.restorers, parts.metrics, records, parts.problems)
     write_costs(folder, [unit for unit, _ in records])
     for line in content["problems"]:

@@ -167,16 +167,14 @@ def score_clip(
         score.seconds, score.degradation = clock.seconds[f"restore {name}"], sample.get("degradation", "")
         clip = Clip(output, f"output of {name}")
         for metric in metrics:
-            if not isinstance(metric, SetMetric):  # a failed metric keeps its column, without values
-                score.per_frame[metric.name] = np.full(len(truth), np.nan)
+            values = np.full(len(truth), np.nan)  # a failed metric keeps its column, without values
             with guarded(name, metric.name), clock(f"metric {metric.name}"):
                 if isinstance(metric, SetMetric):
                     score.samples[metric.name] = (metric.samples(clip), metric.samples(target))
                 else:
-                    score.per_frame[metric.name] = metric(clip, target)
-        for metric in metrics:
+                    values = metric(clip, target)
             if not isinstance(metric, SetMetric):
-                values = score.per_frame[metric.name]
+                score.per_frame[metric.name] = values
                 score.scores[metric.name] = metric.score(values)
                 score.missing[metric.name] = metric.missing(values)
         result.scores.append(score)

@@ -1,6 +1,6 @@
-"""Is a difference more than noise? Bootstrap intervals over clips, and paired differences of two restorers.
+"""Is a difference significant? Bootstrap intervals over clips, and paired differences of two restorers.
 
-The clip is the unit: frames of one clip are far from independent.
+The unit is the clip: frames of one clip are far from independent.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 EXACT_UP_TO = 14
-"""Clips for which all 2ⁿ sign changes are tried; beyond, a sample of them."""
+"""Up to this many clips all 2ⁿ sign changes are tried; above, a random sample of them."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Interval:
     """A mean over clips and its confidence interval; ``low`` and ``high`` are NaN for fewer than two clips.
 
     Attributes:
-        mean: of the scores that are there.
-        low: end of the interval.
-        high: end of the interval.
-        clips: how many scores are there.
+        mean: of the scores that exist.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        clips: how many scores exist.
     """
 
     mean: float
@@ -31,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """The mean of a − b over clips, its interval, and how likely so large a mean is if nothing but chance is at work.
+    """The mean of a − b over clips, its interval, and the probability of so large a mean by chance alone.
 
     Attributes:
         p: two-sided, by random sign changes of the differences; NaN for fewer than two clips.
@@ -41,42 +41,42 @@ class Difference(Interval):
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def bootstrap(scores: np.ndarray, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
     """Mean of the clips' scores and its percentile bootstrap interval (Efron, 1979).
 
-    With fewer than some twenty clips such an interval is too short: it then says at least how uncertain the mean is.
+    With fewer than about twenty clips such an interval is too short: it is a lower bound of the uncertainty.
 
     Args:
-        scores: (N,), one a clip; NaN where a clip has none, and an infinite one makes the mean infinite.
+        scores: (N,), one per clip; NaN for a clip without a score. An infinite score makes the mean infinite.
         level: of confidence.
-        resamples: how many draws of N clips with replacement.
+        resamples: number of draws of N clips with replacement.
         seed: of the draws; equal calls give equal intervals.
     """
-    there = np.asarray(scores, np.float64)
-    there = there[~np.isnan(there)]
-    n = len(there)
-    mean = float(there.mean()) if n else float("nan")
-    if n < 2 or not np.isfinite(there).all():
+    known = np.asarray(scores, np.float64)
+    known = known[~np.isnan(known)]
+    n = len(known)
+    mean = float(known.mean()) if n else float("nan")
+    if n < 2 or not np.isfinite(known).all():
         return Interval(mean, float("nan"), float("nan"), n)
-    drawn = there[np.random.default_rng(seed).integers(n, size=(resamples, n))].mean(1)
+    drawn = known[np.random.default_rng(seed).integers(n, size=(resamples, n))].mean(1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), n)
 
 
 def paired(a: np.ndarray, b: np.ndarray, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Difference:
-    """The difference of two restorers on the same clips: how much of it would be there by chance?
+    """The difference of two restorers on the same clips, and whether it could be chance.
 
-    Clips differ far more from one another than restorers do; differences clip by clip take that out.
+    Clips differ far more from one another than restorers do; differences clip by clip remove that variation.
 
     Args:
-        a: (N,), one restorer's scores; clips where a difference is not finite are left out.
-        b: (N,), the other's, in the same order.
+        a: (N,), scores of one restorer; clips without a finite difference are excluded.
+        b: (N,), scores of the other, in the same order.
         level: of confidence.
-        resamples: how many draws.
+        resamples: number of draws.
         seed: of the draws.
     """
     with np.errstate(invalid="ignore"):  # ∞ − ∞

@@ -131,7 +131,7 @@ def test_what_a_run_leaves(options, here, capsys):
     folder = here("a")
     assert keep_test.main(options(save=LOOK)) == 0
     told = capsys.readouterr().out
-    for word in ("mild: 2 clips", "own: 2 clips", "shaky/one", "PSNR ↑", "where the time went", "degrade"):
+    for word in ("mild: 2 clips", "own: 2 clips", "shaky/one", "PSNR ↑", "time by part", "degrade"):
         assert word in told
     here_now = files(folder)
     for name in ("options.yml", "table.md", "table.tex", "frames.csv", "clips.csv", "results.json", "report.html"):
@@ -449,7 +449,7 @@ def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, he
     folder = here("a")
     assert keep_test.main(options(metrics=[{"type": "Face", "level": 2}, "PSNR"])) == 0
     told = capsys.readouterr().out
-    assert "bicubic: without a value and left out: 4 frames (IDS (test))" in told
+    assert "bicubic: without a value, excluded from the means: 4 frames (IDS (test))" in told
     result = json.loads((folder / "results.json").read_text())
     own = next(c for c in result["clips"] if c["split"] == "mild" and c["clip"] == "disc0")["restorers"]["bicubic"]
     values = own["per_frame"]["IDS (test)"]

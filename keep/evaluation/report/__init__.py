@@ -1,1 +1,1 @@
-"""What ``keep.test`` leaves behind: records of clips, tables, pictures, and the page."""
+"""The results of ``keep.test``: records of clips, tables, pictures, and the page."""

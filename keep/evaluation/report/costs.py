@@ -1,4 +1,4 @@
-"""Where the time of a run went, and the memory: files of their own, since no two runs agree in them."""
+"""Time and memory of a run, in separate files: they differ from run to run, all other files do not."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ COLUMNS = {"part": None, "kind": None, "seconds": None, "share %": None, "ms/fra
 
 
 def write_costs(folder: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
-    """``seconds/times.json``, ``.md`` and ``.js`` (which the page reads), summed over the clips; and the console."""
+    """Write ``seconds/times.json``, ``.md`` and ``.js`` (which the page reads), summed over the clips; log them."""
     rows = time_table([u.path("seconds", ".json") for u in units])
     write_json(folder / "seconds/times.json", rows)
-    write_file(folder / "seconds/times.md", markdown_table(rows, COLUMNS, digits=2).encode())
-    write_file(folder / "seconds/times.js", f"window.keepTimes = {json.dumps(rows)};\n".encode())
-    log.info("\nwhere the time went\n" + console_table(rows, COLUMNS, digits=2))
+    write_file(folder / "seconds/times.md", markdown_table(rows, COLUMNS, digits=2))
+    write_file(folder / "seconds/times.js", f"window.keepTimes = {json.dumps(rows)};\n")
+    log.info("\ntime by part\n" + console_table(rows, COLUMNS, digits=2))
     return rows
 
 
 def time_table(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a part, in the order of the work: its seconds over all clips, share, milliseconds a frame, peak memory.
+    """One row per part, in the order of the work: seconds over all clips, share, milliseconds per frame, peak memory.
 
-    A restorer's own frames count for it alone; the last row is the sum.
+    Each part counts the frames of its own clips; the last row is the sum.
     """
     seconds: dict[str, float] = {}
     frames: dict[str, int] = {}
@@ -57,5 +57,5 @@ def time_table(files: Sequence[Path]) -> list[dict[str, Any]]:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # times alone are lost
+    except (OSError, ValueError):  # only times are lost
         return {}

@@ -1,8 +1,7 @@
-"""``report.html``: the page to look at.
+"""``report.html``: the results in a browser.
 
-One file with all numbers, styles and scripts in it; videos and pictures lie beside it under ``media/``, times in
-``seconds/times.js``. It loads nothing from anywhere else and works from ``file://``. Without ``media/`` the tables and
-curves are still there.
+One file with all numbers, styles and scripts; it loads videos and pictures from ``media/`` and times from
+``seconds/times.js``, nothing else, and works from ``file://``. Without ``media/`` it still shows tables and curves.
 """
 
 import html
@@ -14,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from keep.evaluation.report import paper
-from keep.evaluation.report.tables import left_out, origin_of, paper_headers
+from keep.evaluation.report.notes import missing_values, origin_of, paper_headers
 
-DIGITS = 6  # of a value on the page; the files hold all
+DIGITS = 6  # of a value on the page; the other files hold all digits
 
 
 def page(content: Mapping[str, Any], options: str, records: Sequence[Mapping[str, Any]], worst: int) -> str:
@@ -26,15 +25,14 @@ def page(content: Mapping[str, Any], options: str, records: Sequence[Mapping[str
         content: see :func:`keep.evaluation.report.write.write_report`.
         options: the options file as text.
         records: of all clips, split by split.
-        worst: how many worst frames of each restorer are shown, a split.
+        worst: how many worst frames of each restorer are shown per split.
     """
     splits = []
     for split in content["splits"]:
         own = [r for r in records if r["split"] == split["name"]]
         note = paper.note(split["sizes"]) if split["paper"] else ""
-        lost = left_out(split)
-        shown = {"clips": [_clip(r) for r in own], "worst": _worst(own, content, worst), "note": note, "lost": lost}
-        splits.append({**split, **shown})
+        shown = {"clips": [_clip(r) for r in own], "worst": _worst(own, content, worst), "note": note}
+        splits.append({**split, **shown, "missing": missing_values(split)})
     quoted = {
         "source": paper.SOURCE,
         "headers": paper_headers(),
@@ -48,7 +46,7 @@ def page(content: Mapping[str, Any], options: str, records: Sequence[Mapping[str
         title=html.escape(content["name"]),
         style=_part("page.css"),
         script=_part("page.js"),
-        data=text.replace("<", "\\u003c"),  # so that no "</script>" in a name ends the element
+        data=text.replace("<", "\\u003c"),  # a "</script>" in a name must not end the element
     )
 
 
@@ -57,21 +55,23 @@ def _part(name: str) -> str:
 
 
 def _clip(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of a clip."""
+    """The part of a record that the page shows."""
     media = record["media"] or {}
     curves: dict[str, dict[str, Any]] = {}
     for restorer, own in record["restorers"].items():
         for metric, values in own["per_frame"].items():
-            curves.setdefault(metric, {})[restorer] = [_short(v) for v in values]
+            curves.setdefault(metric, {})[restorer] = [_rounded(v) for v in values]
         if "gain" in own:
-            curves.setdefault("gain", {})[restorer] = [_short(v) for v in own["gain"]]
+            curves.setdefault("gain", {})[restorer] = [_rounded(v) for v in own["gain"]]
     return {
         "name": record["clip"],
         "frames": record["frames"],
         "fps": record.get("fps", 25),
         "size": record.get("size"),
         "degradation": record.get("degradation", []),
-        "scores": {name: {m: _short(v) for m, v in own["scores"].items()} for name, own in record["restorers"].items()},
+        "scores": {
+            name: {m: _rounded(v) for m, v in own["scores"].items()} for name, own in record["restorers"].items()
+        },
         "curves": curves,
         "videos": _urls(media.get("videos", {})),
         "gains": _urls(media.get("gains", {})),
@@ -81,7 +81,7 @@ def _clip(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _worst(records: Sequence[Mapping[str, Any]], content: Mapping[str, Any], count: int) -> dict[str, list[Any]]:
-    """Restorer → its worst frames over all clips, the worst first."""
+    """Restorer → its worst frames over all clips, worst first."""
     higher = {c["name"]: c["better"] for c in content["columns"]}
     found: dict[str, list[Any]] = {name: [] for name in content["restorers"]}
     for record in records:
@@ -98,5 +98,5 @@ def _urls(paths: Mapping[str, str]) -> dict[str, str]:
     return {name: quote(path) for name, path in paths.items()}
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""What is kept of a clip to look at: videos, x–t slices, gain maps, worst frames. Deterministic files, no clock."""
+"""Videos, x–t slices, gain maps and worst frames of a clip. The files are deterministic and hold no times."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,20 +14,20 @@ from keep.evaluation.report.records import file_name
 from keep.utils.io import write_file
 from keep.utils.visual import contact_sheet, encode_image, gain_figure, side_by_side
 
-KEY = 12  # frames from one key frame to the next: the page jumps to a frame without a wait
-WORST_TILE = 384  # px: the largest side of a panel of a worst frame
-ERROR_FULL = 64  # grey levels: the error that an error map shows as its brightest
-NO_GAIN = (128, 128, 128)  # of a frame that has no prediction
+KEY = 12  # frames from one key frame to the next, so that the page seeks quickly
+WORST_TILE = 384  # px: longest side of a panel of a worst frame
+ERROR_FULL = 64  # grey levels: the error with the brightest colour in an error map
+NO_GAIN = (128, 128, 128)  # colour of a frame without a prediction
 
 
 @dataclass
 class Media:
-    """Files of a clip, relative to the results' folder.
+    """Files of a clip, relative to the folder of the results.
 
     Attributes:
         videos: panel (``input``, restorers, ``truth``) → its video.
         gains: restorer → video of its gain maps.
-        slices: panel → x–t slice: the row ``row`` of every frame, time downwards.
+        slices: panel → x–t slice: row ``row`` of every frame, time downwards.
         row: of the ground truth, in pixels.
         worst: restorer → its worst frame: number, value, picture (input, output, ground truth, error).
         more: other files: side by side, contact sheet, gain figures.
@@ -50,34 +50,34 @@ def save_clip(
     """Videos, slices and gain maps of one clip.
 
     Args:
-        root: the results' folder; the paths given back are relative to it.
+        root: folder of the results; returned paths are relative to it.
         folder: of this clip, below ``root``.
         clips: panel → uint8 RGB (T, H, W, 3); ``input`` first, ``truth`` last.
-        gains: restorer → (T, h, w) in [0, 1], NaN where there is none.
+        gains: restorer → (T, h, w) in [0, 1], NaN for a frame without one.
         fps: of the videos.
-        crf: their H.264 quality.
+        crf: of their H.264 encoding.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
-    def at(name: str) -> tuple[Path, str]:
+    def path_of(name: str) -> tuple[Path, str]:
         path = folder / file_name(name)
         return path, path.relative_to(root).as_posix()
 
     media = Media(row=busiest_row(clips["truth"]))
     height = clips["truth"].shape[1]
     for name, clip in clips.items():
-        path, media.videos[name] = at(f"{name}.mp4")
+        path, media.videos[name] = path_of(f"{name}.mp4")
         write_video(path, clip, fps=fps, crf=crf, keyint=KEY)
-        path, media.slices[name] = at(f"{name} xt.png")
+        path, media.slices[name] = path_of(f"{name} xt.png")
         write_file(path, encode_image(clip[:, media.row * clip.shape[1] // height], "png"))
     for name, maps in gains.items():
-        path, media.gains[name] = at(f"{name} gain.mp4")
+        path, media.gains[name] = path_of(f"{name} gain.mp4")
         write_video(path, gain_frames(maps, clips["truth"].shape[1:3]), fps=fps, crf=crf, keyint=KEY)
-        path, media.more[f"{name} gain"] = at(f"{name} gain.png")
+        path, media.more[f"{name} gain"] = path_of(f"{name} gain.png")
         gain_figure(maps, clips["truth"], path)
-    path, media.more["side by side"] = at("side by side.mp4")
+    path, media.more["side by side"] = path_of("side by side.mp4")
     write_video(path, side_by_side(clips), fps=fps, crf=crf, keyint=KEY)
-    path, media.more["contact sheet"] = at("contact sheet.png")
+    path, media.more["contact sheet"] = path_of("contact sheet.png")
     contact_sheet(clips, path)
     return media
 
@@ -85,9 +85,10 @@ def save_clip(
 def save_worst(
     root: Path, folder: Path, name: str, clips: Mapping[str, np.ndarray], values: np.ndarray, higher_is_better: bool
 ) -> dict[str, Any] | None:
-    """The worst frame of the restorer ``name`` by ``values`` (T,): input, output, ground truth and error in a row.
+    """Save the worst frame of restorer ``name`` by ``values`` (T,): input, output, ground truth and error in a row.
 
-    Gives its number, value and picture's path; None where no frame has a value.
+    Returns:
+        its number, its value and the path of the picture; None if no frame has a value.
     """
     known = np.where(np.isnan(values), np.inf if higher_is_better else -np.inf, values)
     if not np.isfinite(known).any():
@@ -105,7 +106,7 @@ def save_worst(
 
 
 def error_map(output: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean absolute error over the channels in colours, black (0) to yellow (``ERROR_FULL`` grey levels or more).
+    """Mean absolute error over the channels as colours, black (0) to yellow (``ERROR_FULL`` grey levels or more).
 
     Both uint8 (H, W, 3) → uint8 (H, W, 3).
     """
@@ -114,7 +115,7 @@ def error_map(output: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def gain_frames(gains: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Gain maps (T, h, w) as frames, uint8 (T, height, width, 3): 0 dark blue, 1 yellow, grey where there is none."""
+    """Gain maps (T, h, w) as frames, uint8 (T, height, width, 3): 0 dark blue, 1 yellow, no gain grey."""
     known = ~np.isnan(gains)
     levels = np.rint(np.clip(np.where(known, gains, 0), 0, 1) * 255).astype(np.uint8)
     maps = np.where(known[..., None], colours("viridis")[levels], np.array(NO_GAIN, np.uint8))
@@ -122,7 +123,7 @@ def gain_frames(gains: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def busiest_row(truth: np.ndarray) -> int:
-    """The row of (T, H, W, 3) whose x–t slice shows most: eyes, mouth; of the middle half of the frame."""
+    """The row of (T, H, W, 3) with the most detail (eyes, mouth), within the middle half of the frame."""
     height = truth.shape[1]
     top, bottom = height // 4, max(height // 4 + 1, 3 * height // 4)
     middle = truth[:: max(1, len(truth) // 16), top:bottom].astype(np.float32).mean(axis=-1)
@@ -131,7 +132,7 @@ def busiest_row(truth: np.ndarray) -> int:
 
 @cache
 def colours(name: str) -> np.ndarray:
-    """A colour map of matplotlib as uint8 (256, 3)."""
+    """A colour map of matplotlib, uint8 (256, 3)."""
     from matplotlib import colormaps
 
     return np.rint(colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)

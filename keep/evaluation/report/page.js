@@ -56,7 +56,7 @@
   }
   function padded(values, share = 0.06, least = 0) {
     let low = Math.min(...values), high = Math.max(...values);
-    const lacking = Math.max(0, least - (high - low)) / 2;  // what shows no difference in its digits is drawn flat
+    const lacking = Math.max(0, least - (high - low)) / 2;  // values that print alike are drawn flat
     if (lacking) [low, high] = [low - lacking, high + lacking];
     const room = (high - low || Math.abs(high) || 1) * share;
     return [low - room, high + room];
@@ -90,7 +90,7 @@
       body.append(el("tr", {}, el("td", { title: data.restorers[row.restorer] }, dot(row.restorer), row.restorer), ...cells));
     }
     fill($("table"), el("caption", { class: "hidden" }, `Scores of ${split().name}`), head, body);
-    fill($("notes"), ...split().lost.map((t) => el("li", {}, t)));
+    fill($("notes"), ...split().missing.map((t) => el("li", {}, t)));
   }
 
   function scoreCell(row, c, rows) {
@@ -181,8 +181,8 @@
   function drawForest() {
     const others = names.filter((n) => n !== state.reference);
     const scored = columns.filter((c) => split().pairs.some((p) => p.metric === c.name));
-    if (!others.length) return fill($("forest"), el("p", { class: "empty" }, "There is one restorer: nothing to compare it with."));
-    if (split().clips.length < 2) return fill($("forest"), el("p", { class: "empty" }, "An interval over clips needs two clips at least."));
+    if (!others.length) return fill($("forest"), el("p", { class: "empty" }, "There is only one restorer: nothing to compare."));
+    if (split().clips.length < 2) return fill($("forest"), el("p", { class: "empty" }, "An interval over clips needs at least two clips."));
     fill($("forest"), ...scored.map((c) => {
       const found = others.map((n) => [n, differenceTo(state.reference, n, c.name)]);
       const host = el("div", { class: "chart" }, el("div", { class: "title" }, `${c.header} ${arrow(c)}`));
@@ -190,7 +190,7 @@
       const row = 46, width = 400, height = others.length * row + 24, [low, high] = padded(values, .12);
       const x = scale(low, high, 4, width - 4);
       const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${c.header}: differences to ${state.reference}` });
-      const lanes = found.map((_, i) => [i * row + 20, i * row + 40]);  // lines keep out of the words above them
+      const lanes = found.map((_, i) => [i * row + 20, i * row + 40]);  // lines stay clear of the text above them
       for (const [top, bottom] of lanes) {
         svg.append(el("rect", { class: "good", x: c.better ? x(0) : 0, y: top, width: c.better ? width - x(0) : x(0), height: bottom - top }));
         for (const v of ticks(low, high, 4)) svg.append(el("line", { class: v === 0 ? "zero" : "grid", x1: x(v), x2: x(v), y1: top, y2: bottom }));
@@ -198,16 +198,16 @@
       for (const [v, all] of marks(low, high, 4)) svg.append(el("text", { x: x(v), y: height - 6, "text-anchor": "middle" }, tickText(v, all)));
       found.forEach(([name, d], i) => {
         const g = el("g", { style: `--c: ${colour(name)}` }), y = i * row + 30;
-        let said = "no finite difference";
+        let text = "no finite difference";
         if (d && Number.isFinite(number(d.mean))) {
           const clear = (number(d.low) > 0 || number(d.high) < 0) && number(d.p) < .05;
           if (Number.isFinite(number(d.low))) g.append(el("line", { class: "whisker", x1: x(d.low * c.factor), x2: x(d.high * c.factor), y1: y, y2: y }));
           g.append(el("circle", { class: `mark${clear ? "" : " hollow"}`, cx: x(d.mean * c.factor), cy: y, r: 4.5 }));
-          said = `${show(d.mean, c, true)} [${show(d.low, c, true)}, ${show(d.high, c, true)}]  p ${Number.isFinite(number(d.p)) ? number(d.p).toPrecision(2) : "–"}`;
+          text = `${show(d.mean, c, true)} [${show(d.low, c, true)}, ${show(d.high, c, true)}]  p ${Number.isFinite(number(d.p)) ? number(d.p).toPrecision(2) : "–"}`;
         }
-        const room = Math.floor((width - 16 - 5.7 * said.length) / 6.9);
+        const room = Math.floor((width - 16 - 5.7 * text.length) / 6.9);
         g.append(el("text", { class: "name", x: 4, y: y - 14 }, name.length > room ? `${name.slice(0, room - 1)}…` : name, el("title", {}, name)));
-        g.append(el("text", { x: width - 4, y: y - 14, "text-anchor": "end" }, said));
+        g.append(el("text", { x: width - 4, y: y - 14, "text-anchor": "end" }, text));
         svg.append(g);
       });
       host.append(svg);
@@ -275,7 +275,7 @@
     const here = panels.length > 0;
     $("controls").hidden = !here;
     document.querySelector(".keys").hidden = !here;
-    if (!here) return void fill($("stages"), el("p", { class: "empty" }, "No video of this clip was kept; the option save.clips says of how many."));
+    if (!here) return void fill($("stages"), el("p", { class: "empty" }, "No video of this clip was saved; see option save.clips."));
     const video = (src, classes) => {
       const v = el("video", { src, class: classes, preload: "auto", playsinline: true, tabindex: "-1" });
       v.muted = true;
@@ -345,7 +345,7 @@
     for (const v of videos) v.pause();
     $("play").textContent = "▶";
     $("play").setAttribute("aria-label", "Play");
-    if (was) seek(state.frame);  // all on exactly one frame
+    if (was) seek(state.frame);  // all videos on the same frame
   }
   function follow() {
     if (!state.playing || !videos.length) return;
@@ -393,10 +393,10 @@
         const v = number(raw);
         if (!Number.isFinite(v)) return void (pen = false);
         d += `${pen ? "L" : "M"}${x(t).toFixed(1)},${y(v * c.factor).toFixed(1)}`;
-        if (!pen && !Number.isFinite(number(series[n][t + 1]))) d += "h.01";  // a frame alone is a dot
+        if (!pen && !Number.isFinite(number(series[n][t + 1]))) d += "h.01";  // a single frame is a dot
         pen = true;
       });
-      const dashed = shown.slice(0, i).some((below) => hides(n, below));  // so that the one beneath is seen too
+      const dashed = shown.slice(0, i).some((below) => hides(n, below));  // so that the line beneath stays visible
       svg.append(el("path", { class: "line", d, style: `--c: ${colour(n)}`, "stroke-linecap": dashed ? "butt" : "round", "stroke-dasharray": dashed ? "6 6" : null }));
     });
     const head = el("line", { class: "head", y1: 4, y2: height - bottom });
@@ -405,14 +405,14 @@
       const r = svg.getBoundingClientRect();
       return Math.max(0, Math.min(k.frames - 1, Math.round((((event.clientX - r.left) / r.width) * width - left) / (width - 2 - left) * (k.frames - 1))));
     };
-    const tell = (t) => {
+    const showFrame = (t) => {
       head.setAttribute("x1", x(t)); head.setAttribute("x2", x(t));
       shown.forEach((n, i) => { read[i].textContent = show(series[n][t], c); });
     };
     svg.addEventListener("pointermove", (event) => { const t = at(event); if (event.buttons) { pause(); seek(t); } else for (const f of heads) f(t); });
     svg.addEventListener("pointerleave", () => mark());
     svg.addEventListener("pointerdown", (event) => { pause(); seek(at(event)); });
-    heads.push(tell);
+    heads.push(showFrame);
     host.append(svg);
     return host;
   }
@@ -423,9 +423,9 @@
     const panels = Object.entries(k.slices);
     $("slices-block").hidden = !panels.length;
     if (!panels.length) return;
-    $("slices-lead").textContent = `Row ${k.row} of every frame (dashed in the truth above), time running down. What is still or moves smoothly draws smooth lines; flicker draws stripes across.`;
+    $("slices-lead").textContent = `Row ${k.row} of every frame (dashed in the truth above), time downwards. Smooth motion gives smooth lines; flicker gives horizontal stripes.`;
     const tall = Math.max(1, Math.min(4, Math.round(240 / k.frames)));
-    const blank = Object.keys(k.gains).map(() => el("figure"));  // so that the columns are those of the players
+    const blank = Object.keys(k.gains).map(() => el("figure"));  // keeps the columns of the players
     fill($("slices"), ...panels.map(([name, src]) => {
       const line = el("i");
       heads.push((t) => { line.style.top = `${((t + .5) / k.frames) * 100}%`; });
@@ -441,12 +441,12 @@
     $("worst").hidden = !found.length;
     if (!found.length) return;
     const c = byName[found[0][1][0].metric];
-    fill($("worst-lead"), `One frame a clip and restorer: the one with the worst ${c.header}; the worst of all clips come first. Error: mean over RGB, 0`, el("i", { class: "ramp fire" }), "64 grey levels and more.");
+    fill($("worst-lead"), `One frame per clip and restorer, the one with the worst ${c.header}; the worst over all clips first. Error: mean over RGB, 0`, el("i", { class: "ramp fire" }), "64 grey levels or more.");
     fill($("worst-list"), ...found.flatMap(([name, frames]) => frames.map((f) => {
       const i = split().clips.findIndex((k) => k.name === f.clip);
       return el("figure", { class: "card" },
         el("figcaption", {}, el("b", {}, dot(name), name), `${c.header} ${show(f.value, c)}`, el("span", { class: "soft" }, `${f.clip}, frame ${f.frame + 1}`),
-          el("button", { type: "button", on: { click: () => { pickClip(i); seek(f.frame); $("clips").scrollIntoView(); } } }, "go to the clip")),
+          el("button", { type: "button", on: { click: () => { pickClip(i); seek(f.frame); $("clips").scrollIntoView(); } } }, "show clip")),
         el("img", { src: f.file, loading: "lazy", alt: `input, ${name}, truth and error of frame ${f.frame + 1} of ${f.clip}` }),
         el("div", { class: "four" }, ...["input", name, "truth", "error"].map((t) => el("span", {}, t))));
     })));
@@ -456,7 +456,7 @@
     const rows = window.keepTimes;
     if (!rows) return;
     const most = Math.max(...rows.slice(0, -1).map((r) => r.seconds));
-    const head = ["part", "", "seconds", "share", "ms a frame", "peak memory", ""].map((h) => el("th", {}, h));
+    const head = ["part", "", "seconds", "share", "ms per frame", "peak memory", ""].map((h) => el("th", {}, h));
     fill($("times"),
       el("p", { class: "lead" }, "Seconds of each part over all clips. Faces and flow that several metrics share count for the first that needs them. Peak memory: of PyTorch on a GPU, of the whole process on a CPU."),
       el("div", { class: "scroll" }, el("table", { class: "times" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows.map((r, i) => el("tr", {},

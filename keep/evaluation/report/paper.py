@@ -1,4 +1,4 @@
-"""The paper's own numbers, to be quoted beside ours and never mixed with them."""
+"""Numbers of the paper, quoted beside ours and never mixed with them."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,23 @@ SOURCE = (
     "supplement, table A2"
 )
 NOTE = (
-    "Quoted, not measured here: VFHQ-Test, whose clips and degradations are the authors' own draw. "
-    "The paper names no network for LPIPS, IDS and AKD, so those columns compare with no column of this run; "
-    "the others are only comparable at 512 px on VFHQ-Test."
+    "Quoted, not measured here: VFHQ-Test, with clips and degradations drawn by the authors. "
+    "The paper names no network for LPIPS, IDS and AKD, so these columns are not comparable with this run; "
+    "the others are comparable only at 512 px on VFHQ-Test."
 )
 SIZE = [512, 512]
 
 
 def note(sizes: Sequence[Sequence[int]]) -> str:
-    """``NOTE``, and that nothing compares where the run's frames have other sizes, (height, width)."""
+    """``NOTE``; if the frames of the run have other sizes, (height, width), also that no column is comparable."""
     others = sorted({f"{width}×{height}" for height, width in sizes if [height, width] != SIZE})
-    return NOTE + (f" The frames of this run are {', '.join(others)}: no column compares." if others else "")
+    return NOTE + (f" The frames of this run are {', '.join(others)}: no column is comparable." if others else "")
 
 
 COLUMNS = ("PSNR", "SSIM", "LPIPS", "IDS", "AKD", "σ_IDS", "σ_AKD")
 HIGHER_IS_BETTER = (True, True, False, True, False, False, False)
 FACTORS = (1, 1, 1, 1, 1, 100, 1)
-"""σ_IDS stands in the table times 100; the values below are as printed."""
+"""The table prints σ_IDS times 100; the values below are as printed."""
 DECIMALS = 4
 
 A2: dict[str, dict[str, tuple[float, ...]]] = {

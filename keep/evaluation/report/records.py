@@ -1,10 +1,10 @@
-"""One file a clip: what ``keep.test`` has measured, and by which a run that was stopped goes on.
+"""One record file per clip: what ``keep.test`` measured, and how it resumes.
 
-A record is used again only if its key is the same: a hash of what all numbers of the clip follow from (data, seed,
-code, versions, plugins, the clip's files). Each restorer has a key of its own in it (its options, the metrics, the
-contents of the weight files of both), so that a new restorer leaves the others' numbers as they are. Nothing in a
-record depends on the clock: the same run gives the same bytes, in one go or in several, on one rank or on many. Only a
-failure, which is tried again, bears the launch that it happened in.
+A record is reused only if its key matches: a hash of everything that the numbers of the clip depend on (data, seed,
+code, versions, plugins, the files of the clip). Each restorer in it has its own key (its options, the metrics, the
+contents of the weight files of both), so that a new restorer leaves the numbers of the others unchanged. Records hold
+no times: the same run writes the same bytes, in one launch or in several, on one rank or on many. Only a failure that
+can be retried stores the launch in which it happened.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from keep.utils.io import write_file
 
 
 def file_name(name: str) -> str:
-    """``name`` with all that a file name had better not hold as %XX; different names stay different."""
+    """``name`` with special characters as %XX; different names stay different."""
     return quote(name, safe=" ()+,=@[]") if name.strip(".") else name.replace(".", "%2E")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One clip of one split: what is restored and scored in one piece.
+    """One clip of one split: the unit of work.
 
     Attributes:
         number: of the clip in its split.
@@ -52,7 +52,7 @@ class Unit:
         return self.folder / kind / file_name(self.split) / (file_name(self.clip) + suffix)
 
     def read(self) -> dict[str, Any] | None:
-        """What of the record has this unit's keys; None where there is none."""
+        """The parts of the record whose keys match; None if there is no such record."""
         try:
             record = json.loads(self.path("clips", ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -67,7 +67,7 @@ class Unit:
         }
 
     def samples(self) -> dict[str, np.ndarray]:
-        """The samples for metrics of sets."""
+        """The stored samples for metrics of sets."""
         try:
             with np.load(self.path("clips", ".npz")) as arrays:
                 return {k: arrays[k] for k in arrays.files}
@@ -75,7 +75,7 @@ class Unit:
             return {}
 
     def write(self, record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> None:
-        """The record, last of all the clip's files; and the samples for metrics of sets, where there are any."""
+        """Write the record, and before it the samples for metrics of sets, if any."""
         if samples:
             buffer = BytesIO()
             np.savez(buffer, allow_pickle=False, **samples)
@@ -86,7 +86,7 @@ class Unit:
 def record_of(
     unit: Unit, sample: Mapping[str, Any], result: ClipResult, media: Any, kept: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The record of a clip, as plain data for JSON; ``kept``: the former one, for the restorers that are not new."""
+    """The record of a clip, as plain data for JSON; ``kept``: the old record, for restorers that were not run again."""
     clips = {"gt": sample["gt"], **({"lq": sample["lq"]} if "lq" in sample else {})}
     restorers = dict(kept["restorers"]) if kept else {}
     failures = [f for f in (kept["failures"] if kept else []) if f["restorer"] in restorers]
@@ -119,7 +119,7 @@ def record_of(
 
 
 def failed_record(unit: Unit, message: str) -> dict[str, Any]:
-    """The record of a clip that cannot be read."""
+    """The record of an unreadable clip."""
     failures = [_failure(unit, Failure("", None, message))]
     return {"split": unit.split, "clip": unit.clip, "number": unit.number, "frames": 0, "restorers": {},
             "failures": failures, "media": None, **_launch(failures)}  # fmt: skip
@@ -136,21 +136,21 @@ def _launch(failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def pending_restorers(
     record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]
 ) -> list[str]:
-    """The restorers that are still to be run on a clip. What has failed is tried again, but for what always will."""
+    """The restorers still to run on a clip. Failures are retried, except lasting ones."""
     if record is None or record["media"] is None or record["media"]["wanted"] != wanted:
         return list(restorers)
     again = {f["restorer"] for f in record["failures"] if not f["lasting"]}
     names = [name for name in restorers if name in again or name not in record["restorers"]]
-    return list(restorers) if names and wanted["videos"] else names  # the videos show all of them
+    return list(restorers) if names and wanted["videos"] else names  # the videos show all restorers
 
 
 def settled(record: Mapping[str, Any] | None, wanted: Mapping[str, Any], restorers: Sequence[str]) -> bool:
-    """Whether nobody is still to work on a clip: it is done, or it was tried in this launch."""
+    """Whether no rank still has to work on a clip: it is complete, or it failed in this launch."""
     return not pending_restorers(record, wanted, restorers) or (record is not None and record.get("launch") == launch())
 
 
 def samples_of(result: ClipResult) -> dict[str, np.ndarray]:
-    """Samples for metrics of sets, by ``restorer/metric/which``."""
+    """Samples for metrics of sets, by quoted ``restorer metric which``."""
     found = {}
     for score in result.scores:
         for metric, pair in score.samples.items():
@@ -160,12 +160,12 @@ def samples_of(result: ClipResult) -> dict[str, np.ndarray]:
 
 
 def restorer_of(key: str) -> str:
-    """Whose samples they are, from their key in :func:`samples_of`."""
+    """The restorer in a key of :func:`samples_of`."""
     return unquote(key).split("\n")[0]
 
 
 def table_of(units: Iterable[tuple[Unit, Mapping[str, Any]]], restorers: Sequence[str]) -> Table:
-    """The table of one split from its records."""
+    """The table of one split, from its records."""
     tables = []
     for unit, record in units:
         samples = unit.samples()
@@ -198,7 +198,7 @@ def _score(unit: Unit, record: Mapping[str, Any], restorer: str, samples: Mappin
     )
 
 
-# --- what the numbers follow from ----------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------------------------
 
 
 def key_of(*facts: Any) -> str:
@@ -207,22 +207,22 @@ def key_of(*facts: Any) -> str:
 
 
 def clips_of(dataset: Any) -> list[tuple[str, Any]]:
-    """(name, what it is read from: frames, size, time of its files) of a dataset's clips, without decoding any."""
+    """(name, source: number of frames, size and time of its files) of each clip of a dataset, without decoding."""
     clips = getattr(dataset, "clips", None)
-    if clips is None:  # a dataset of the user's that says nothing of them
+    if clips is None:  # a user's dataset without this attribute
         return [(f"{i:05d}", None) for i in range(len(dataset))]
     own = [(clip.name, [clip.frames, list(clip.fingerprint)]) for clip in clips]
-    truth = getattr(dataset, "gt", None)  # of pairs: the clips above are the low-quality twins
+    truth = getattr(dataset, "gt", None)  # pairs: the clips above are the low-quality twins
     if truth is None:
         return own
     return [(name, [source, other]) for (name, source), (_, other) in zip(own, clips_of(truth), strict=True)]
 
 
-# --- numbers in JSON, which has neither NaN nor infinity -----------------------------------------------------------
+# --- numbers in JSON, which has neither NaN nor infinity --------------------------------------------------------
 
 
 def plain(value: Any) -> Any:
-    """``value`` for JSON: NaN becomes null, and infinity (the PSNR of equal frames) the text "inf"."""
+    """``value`` for JSON: NaN becomes null, infinity (the PSNR of equal frames) the text "inf"."""
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -244,5 +244,5 @@ def numbers(values: Iterable[Any]) -> np.ndarray:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    write_file(path, (json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+    """Write ``content`` as JSON, atomically."""
+    write_file(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")

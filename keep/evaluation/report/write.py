@@ -1,4 +1,4 @@
-"""From a run's records to its tables and its page."""
+"""Make tables and page from the records of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,9 @@ from keep.config.reading import to_yaml
 from keep.config.schema import TestConfig
 from keep.evaluation.report import paper, tables
 from keep.evaluation.report.html import page
+from keep.evaluation.report.latex import latex
 from keep.evaluation.report.records import Unit, table_of, write_json
+from keep.evaluation.report.summary import column_of, flat_rows, split_of
 from keep.utils.io import write_file
 from keep.utils.logging import log
 
@@ -22,16 +24,16 @@ def write_report(
     units: Sequence[tuple[Unit, Mapping[str, Any]]],
     problems: Sequence[str],
 ) -> dict[str, Any]:
-    """Tables, values and page, into ``folder``; the same records give the same bytes.
+    """Write tables, values and page into ``folder``; the same records give the same bytes.
 
     Args:
         about: versions, code, device, hashes of files.
-        restorers: row name → restorer, as built.
+        restorers: row name → built restorer.
         units: every clip, split by split, with its record.
-        problems: what was left out from the start, in lines.
+        problems: one line for each restorer or metric that was skipped.
 
     Returns:
-        What the tables hold, as plain data; its ``problems`` are all lines.
+        The content of the tables, as plain data; its ``problems`` are those of the whole run.
     """
     splits = []
     for name in config.data:
@@ -39,40 +41,38 @@ def write_report(
         table = table_of(own, list(restorers))
         level = config.paper.get(name, name if name in paper.A2 else None)
         sizes = sorted({tuple(r["size"]) for _, r in own if "size" in r})
-        splits.append(tables.split_of(name, table, [u.clip for u, _ in own], list(restorers), metrics, level, sizes))
+        splits.append(split_of(name, table, [u.clip for u, _ in own], list(restorers), metrics, level, sizes))
     content = {
         "name": config.name,
         **about,
         "restorers": {name: describe(restorer) for name, restorer in restorers.items()},
-        "columns": [tables.column_of(m) for m in metrics],
+        "columns": [column_of(m) for m in metrics],
         "splits": splits,
         "problems": [*problems, *(line for split in splits for line in split["problems"])],
     }
-    records = [_told(r) for _, r in units]
+    records = [_public(r) for _, r in units]
     options = to_yaml(config)
-    everything = {**content, "table": tables.flat_rows(content), "options": options, "clips": records}
+    everything = {**content, "table": flat_rows(content), "options": options, "clips": records}
     write_json(folder / "results.json", everything)
-    write_file(folder / "frames.csv", tables.frames_csv(content, records).encode())
-    write_file(folder / "clips.csv", tables.clips_csv(content, records).encode())
-    write_file(folder / "table.md", tables.markdown(content).encode())
-    write_file(folder / "table.tex", tables.latex(content).encode())
-    write_file(folder / "report.html", page(content, options, [r for _, r in units], config.save.worst).encode())
+    write_file(folder / "frames.csv", tables.frames_csv(content, records))
+    write_file(folder / "clips.csv", tables.clips_csv(content, records))
+    write_file(folder / "table.md", tables.markdown(content))
+    write_file(folder / "table.tex", latex(content))
+    write_file(folder / "report.html", page(content, options, [r for _, r in units], config.save.worst))
     log.info("\n" + tables.console(content))
     for name, text in content["restorers"].items():
         log.info(f"  {name}: {text}")
     return content
 
 
-def _told(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without what is for going on alone, and without what is no number."""
-    told = {k: v for k, v in record.items() if k not in ("key", "media", "launch")}
-    told["restorers"] = {
-        name: {k: v for k, v in own.items() if k != "key"} for name, own in record["restorers"].items()
-    }
-    told["failures"] = [{k: v for k, v in f.items() if k != "key"} for f in record["failures"]]
-    return told
+def _public(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without media and without the fields that only a resume needs."""
+    restorers = {name: {k: v for k, v in own.items() if k != "key"} for name, own in record["restorers"].items()}
+    failures = [{k: v for k, v in f.items() if k != "key"} for f in record["failures"]]
+    rest = {k: v for k, v in record.items() if k not in ("key", "media", "launch")}
+    return {**rest, "restorers": restorers, "failures": failures}
 
 
 def describe(restorer: Any) -> str:
-    """The restorer in words."""
+    """One line about the restorer, for the report."""
     return restorer.describe() if hasattr(restorer, "describe") else type(restorer).__name__

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from keep.evaluation.evaluate import ClipScore, Table
-from keep.evaluation.report import html, media, tables
+from keep.evaluation.report import html, media
+from keep.evaluation.report.summary import column_of, split_of
 from keep.metrics.base import Metric
 from keep.utils.io import write_file
 
@@ -59,10 +60,10 @@ def page(tmp_path_factory) -> Path:
                 "media": shown.plain(),
             })  # fmt: skip
         level = "mild" if split == "mild" else None
-        splits.append(tables.split_of(split, Table(scores), ["a 30%/x", "b", "c"], NAMES, metrics, level))
+        splits.append(split_of(split, Table(scores), ["a 30%/x", "b", "c"], NAMES, metrics, level))
     content = {
         "name": "a <test>", "versions": {"keep": "1"}, "code": "c0de", "device": "cpu", "files": {"w/net.pth": "ab"},
-        "restorers": dict.fromkeys(NAMES, "a restorer"), "columns": [tables.column_of(m) for m in metrics],
+        "restorers": dict.fromkeys(NAMES, "a restorer"), "columns": [column_of(m) for m in metrics],
         "splits": splits, "problems": ["own: something is missing"],
     }  # fmt: skip
     write_file(root / "report.html", html.page(content, "name: x\n", records, 2).encode())

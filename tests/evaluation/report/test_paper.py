@@ -9,9 +9,9 @@ SUPPLEMENT = Path(__file__).resolve().parents[3] / "../shared/reference/keep_sup
 
 
 def test_the_note_says_where_nothing_compares():
-    assert "only comparable at 512 px on VFHQ-Test" in paper.note([(512, 512)])
+    assert "comparable only at 512 px on VFHQ-Test" in paper.note([(512, 512)])
     assert "this run are" not in paper.note([(512, 512)])
-    assert paper.note([(512, 512), (256, 320)]).endswith("The frames of this run are 320×256: no column compares.")
+    assert paper.note([(512, 512), (256, 320)]).endswith("The frames of this run are 320×256: no column is comparable.")
 
 
 def test_every_row_has_every_column():

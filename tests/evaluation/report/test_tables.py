@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from keep.evaluation.evaluate import ClipScore, Failure, Table
-from keep.evaluation.report import tables
+from keep.evaluation.report import notes, tables
+from keep.evaluation.report.latex import latex, tex
+from keep.evaluation.report.summary import column_of, split_of
 from keep.metrics.base import Metric, SetMetric
 
 
@@ -47,7 +49,7 @@ def content():
     ]  # fmt: skip
     failures = [(f"clip{i}", Failure("KEEP", "IDS", "no face")) for i in range(3)]
     clips = ["clip0", "clip1", "clip2"]
-    split = tables.split_of("heavy", Table(scores, failures), clips, list(PSNR), METRICS, "heavy")
+    split = split_of("heavy", Table(scores, failures), clips, list(PSNR), METRICS, "heavy")
     return {
         "name": "run",
         "restorers": {"bicubic": "bicubic ×4", "KEEP": "KEEP (ema) net.pth"},
@@ -55,7 +57,7 @@ def content():
         "versions": {"torch": "2"},
         "code": "c0de",
         "device": "cpu",
-        "columns": [tables.column_of(m) for m in METRICS],
+        "columns": [column_of(m) for m in METRICS],
         "splits": [split],
         "problems": split["problems"],
     }
@@ -74,15 +76,15 @@ def test_differences_are_clip_by_clip(content):
     assert (pair["a"], pair["b"], pair["clips"]) == ("KEEP", "bicubic", 3)
     assert pair["mean"] == pytest.approx(1.0)
     assert 0.9 - 1e-9 <= pair["low"] <= pair["high"] <= 1.1 + 1e-9  # though the clips lie 2 dB apart
-    first, *_ = tables.differences(content["splits"][0], content)
+    first, *_ = notes.differences(content["splits"][0], content)
     assert first.startswith("KEEP − bicubic, PSNR: +1.00 [+0.90, +1.10]")
-    assert first.endswith("3 clips: not told from noise")  # however clear it looks, three clips cannot say so
+    assert first.endswith("3 clips: not significant")  # three clips are too few, however clear it looks
     content["splits"][0]["pairs"][0]["p"] = 0.01
-    assert tables.differences(content["splits"][0], content)[0].endswith("better")
+    assert notes.differences(content["splits"][0], content)[0].endswith("better")
     content["splits"][0]["pairs"][0].update(low=-0.1)
-    assert tables.differences(content["splits"][0], content)[0].endswith("not told from noise")
-    second = tables.differences(content["splits"][0], content)[1]
-    assert "2 clips: not told from noise" in second
+    assert notes.differences(content["splits"][0], content)[0].endswith("not significant")
+    second = notes.differences(content["splits"][0], content)[1]
+    assert "2 clips: not significant" in second
 
 
 def test_a_failure_is_one_line_with_the_clips_it_befell(content):
@@ -98,22 +100,24 @@ def three() -> dict:
         ClipScore(clip, name, i, 2, {}, {"PSNR": float(base[i] + k)}, {"PSNR": 3 if name == "b" else 0})
         for i, clip in enumerate(clips) for k, name in enumerate("abc")
     ]  # fmt: skip
-    split = tables.split_of("own", Table(scores), clips, list("abc"), METRICS[:1], None, [(256, 256)])
-    return {"columns": [tables.column_of(METRICS[0])], "splits": [split]}
+    split = split_of("own", Table(scores), clips, list("abc"), METRICS[:1], None, [(256, 256)])
+    return {"columns": [column_of(METRICS[0])], "splits": [split]}
 
 
 def test_each_is_compared_with_the_first_and_the_last_with_each():
     content = three()
-    lines = tables.differences(content["splits"][0], content)
+    lines = notes.differences(content["splits"][0], content)
     assert [line.partition(",")[0] for line in lines] == ["b − a", "c − a", "c − b"]
     assert lines[2].startswith("c − b, PSNR: +1.00 [+1.00, +1.00]")
     assert lines[2].endswith("better")
-    text = tables.latex(content)
+    text = latex(content)
     assert r"c $-$ b & $+1.00$$^*$" in text
 
 
-def test_what_is_left_out_is_a_line_a_restorer():
-    assert tables.left_out(three()["splits"][0]) == ["b: without a value and left out: 24 frames (PSNR)"]
+def test_missing_values_are_one_line_per_restorer():
+    assert notes.missing_values(three()["splits"][0]) == [
+        "b: without a value, excluded from the means: 24 frames (PSNR)"
+    ]
 
 
 def test_console(content):
@@ -121,7 +125,7 @@ def test_console(content):
     assert "heavy: 3 clips" in text
     assert re.search(r"KEEP +23\.00\* +3\.0000\* +7\.0\*", text)
     assert "σ_IDS (Net_1) (×10⁻²) ↓" in text
-    assert "bicubic: without a value and left out: 2 frames, 1 of 3 clips as a whole (σ_IDS (Net_1))" in text
+    assert "bicubic: without a value, excluded from the means: 2 frames, 1 of 3 clips (σ_IDS (Net_1))" in text
     assert "\n\n\n" not in text
 
 
@@ -141,7 +145,7 @@ def test_markdown_quotes_the_paper_apart_from_our_rows(content):
 
 
 def test_latex_has_two_blocks_with_headers_of_their_own(content):
-    text = tables.latex(content)
+    text = latex(content)
     assert r"KEEP & \textbf{23.00}" in text
     assert r"bicubic & \underline{22.00}" in text
     assert r"KEEP & \textbf{27.2165} & \textbf{0.8124}" in text
@@ -154,13 +158,13 @@ def test_latex_has_two_blocks_with_headers_of_their_own(content):
 
 @pytest.mark.skipif(which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(content, tmp_path):
-    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\small " + tables.latex(content)
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\small " + latex(content)
     (tmp_path / "t.tex").write_text(document + r"\end{document}")
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize(
-    ("text", "tex"),
+    ("text", "escaped"),
     [
         ("a_b & 50% #1 $", r"a\_b \& 50\% \#1 \$"),
         ("x\\y{z}", r"x\textbackslash y\{z\}"),
@@ -168,8 +172,8 @@ def test_latex_compiles(content, tmp_path):
         ("~^", r"\textasciitilde \textasciicircum "),
     ],
 )
-def test_tex_escapes(text, tex):
-    assert tables.tex(text) == tex
+def test_tex_escapes(text, escaped):
+    assert tex(text) == escaped
 
 
 def test_csv_keeps_values_in_full_and_leaves_gaps_empty(content):
