@@ -4,6 +4,8 @@ One scale, one global match, one propagation, no refinement. Features are at 1/8
 """
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -13,6 +15,7 @@ from torch import Tensor
 from keep.archs.blocks import to_map, to_tokens
 from keep.config.registry import FLOWS
 from keep.utils.errors import UserError
+from keep.utils.weight_files import fill, load_network
 
 DIM = 128
 LAYERS = 6
@@ -23,13 +26,22 @@ STRIDE = 8
 class GMFlow(nn.Module):
     """GMFlow: two images (N, 3, H, W) in [-1, 1] → flow (N, 2, H, W) in pixels; sides multiples of 16.
 
-    Its weights come with KEEP's public checkpoint (:mod:`keep.archs.public`).
+    It estimates only with trained weights: from ``weights``, or filled from a KEEP checkpoint that carries it.
+
+    Args:
+        weights: the official file of GMFlow (gmflow_sintel-0c07dcb3.pth) or a checkpoint of KEEP that carries
+            GMFlow, in a public layout or ours. null: the weights come with the checkpoint of KEEP.
+        random_weights: estimate with random weights, which is of use in tests of speed and memory alone.
+
+    Attributes:
+        trained: whether it may estimate: weights were loaded, or random ones were asked for.
+        files: the weight file it was loaded from.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Path | None = None, random_weights: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
@@ -39,10 +51,25 @@ class GMFlow(nn.Module):
         self.upsampler = nn.Sequential(
             nn.Conv2d(2 + DIM, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 9 * STRIDE**2, 1)
         )
+        self.trained = random_weights
+        self.files = () if weights is None else (weights,)
+        self.register_load_state_dict_post_hook(_mark_trained)
+        if weights is not None:
+            fill(self, gmflow_weights(load_network(weights), weights), weights, "GMFlow")
+
+    def require_weights(self) -> None:
+        """Raise UserError unless it has trained weights."""
+        if not self.trained:
+            raise UserError(
+                "flow estimator GMFlow has no weights: set its option weights to the official file "
+                "gmflow_sintel-0c07dcb3.pth (github.com/haofeixu/gmflow) or to a KEEP checkpoint that carries GMFlow, "
+                "such as KEEP-b76feb75.pth; flow: dis needs no weights"
+            )
 
     @torch.no_grad()
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """The flow current→previous: sampling ``previous`` at p + flow(p) gives ``current``."""
+        self.require_weights()
         h, w = current.shape[-2:]
         if h % 16 or w % 16:
             raise UserError(f"GMFlow: frames are {w}×{h}; both sides must be multiples of 16")
@@ -60,6 +87,7 @@ class GMFlow(nn.Module):
         Returns:
             (B, T - 1, 2, H, W), in pixels.
         """
+        self.require_weights()
         with torch.autocast(frames.device.type, enabled=False):
             frames = frames.to(self.backbone.conv1.weight.dtype)
             previous = self._features(frames[:, 0])
@@ -86,6 +114,27 @@ class GMFlow(nn.Module):
         neighbours = F.unfold(STRIDE * flow, 3, padding=1).view(n, 2, 9, 1, 1, h, w)
         fine = (weights * neighbours).sum(2)  # (n, 2, 8, 8, h, w)
         return fine.permute(0, 1, 4, 2, 5, 3).reshape(n, 2, STRIDE * h, STRIDE * w)
+
+
+def _mark_trained(module: nn.Module, _incompatible_keys: object) -> None:
+    assert isinstance(module, GMFlow)
+    module.trained = True
+
+
+PREFIXES = ("flownet.model.", "flownet.", "module.", "")
+"""What precedes GMFlow's names: in a public KEEP, in ours, in a file of several GPUs, in the official file."""
+
+
+def gmflow_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """GMFlow's weights among those of a file, in the names of :class:`GMFlow`.
+
+    Raises:
+        UserError: the file holds no GMFlow.
+    """
+    for prefix in PREFIXES:
+        if f"{prefix}feature_flow_attn.q_proj.weight" in state:
+            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    raise UserError(f"{path} holds no GMFlow: expected the official file or a KEEP checkpoint that carries GMFlow")
 
 
 def match(f1: Tensor, f2: Tensor) -> Tensor:

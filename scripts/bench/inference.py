@@ -42,7 +42,9 @@ def bench(argv: Sequence[str] | None = None) -> None:
     device = prepare(args.device, args.threads, SEED)
     dtype = parse_dtype(args.dtype)
     say(f"building the network ({args.size})")
-    plain = KEEP(**(SMALL if args.size == "small" else {}), flow=GMFlow()).eval().requires_grad_(False)
+    plain = (
+        KEEP(**(SMALL if args.size == "small" else {}), flow=GMFlow(random_weights=True)).eval().requires_grad_(False)
+    )
     random_weights(plain)
     plain.to(device)
     fast = accelerate(plain, dtype, compile=args.compile)

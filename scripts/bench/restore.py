@@ -92,7 +92,7 @@ def network(args: argparse.Namespace) -> Any:
     sizes: dict[str, Any] = (
         {} if args.size == "released" else {"channels": 16, "transformer_layers": 2, "kalman_blocks": 1}
     )
-    net = accelerate(KEEP(flow=GMFlow() if args.size == "released" else DIS(), **sizes))
+    net = accelerate(KEEP(flow=GMFlow(random_weights=True) if args.size == "released" else DIS(), **sizes))
     return KeepNetwork(Restorer(net.to(args.device)))
 
 

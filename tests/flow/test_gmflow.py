@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import tiny
 from rule import weight
 
 from keep.flow.gmflow import GMFlow, shift_mask
@@ -51,3 +52,34 @@ def test_shifted_windows_attend_to_former_neighbours_only():
     assert mask.shape == (4, 4, 4)
     assert mask[0].all()  # the first window holds no wrapped position
     assert torch.equal(mask[3], torch.eye(4, dtype=torch.bool))  # the last one has four from four corners
+
+
+def test_without_weights_it_refuses_to_estimate():
+    with pytest.raises(UserError, match=r"GMFlow has no weights: .*gmflow_sintel-0c07dcb3\.pth"):
+        GMFlow()(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "flownet.", "flownet.model."])
+@pytest.mark.parametrize("key", [None, "model", "params_ema"])
+def test_weights_come_from_the_official_file_or_from_a_checkpoint_of_keep(flownet, tmp_path, prefix, key):
+    state = {f"{prefix}{k}": v for k, v in flownet.state_dict().items()}
+    if prefix.startswith("flownet"):
+        state["codebook.embedding.weight"] = torch.zeros(2, 2)
+    torch.save({key: state} if key else state, tmp_path / "file.pth")
+    net = GMFlow(weights=tmp_path / "file.pth")
+    for name, value in flownet.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+    x, y = torch.rand(2, 1, 3, 32, 32)
+    assert torch.equal(net(x, y), flownet(x, y))
+
+
+def test_a_file_without_gmflow_is_refused(tmp_path):
+    torch.save({"params": {"codebook.embedding.weight": torch.zeros(2, 2)}}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match="holds no GMFlow"):
+        GMFlow(weights=tmp_path / "file.pth")
+
+
+def test_weights_of_a_whole_network_that_carries_gmflow_count():
+    net = tiny(flow=GMFlow())
+    net.load_state_dict(tiny(flow=GMFlow(random_weights=True)).state_dict())
+    assert net.flownet.trained

@@ -19,7 +19,7 @@ from keep.utils.errors import UserError
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_safetensors(tiny(temporal="causal", flow=GMFlow()), path)
+    save_safetensors(tiny(temporal="causal", flow=GMFlow(random_weights=True)), path)
     return path
 
 

@@ -53,7 +53,7 @@ def one_line(path: Path | str, **options) -> str:
 
 @pytest.mark.parametrize("layout", ["v0.1.0", "v1.0.0"])
 def test_public_layouts(tmp_path, layout):
-    net = tiny(flow=GMFlow())
+    net = tiny(flow=GMFlow(random_weights=True))
     path = public_file(tmp_path / "public.pth", net, layout)
     found = read(path)
     assert (found.layout, found.params) == (f"public-{layout}", "bare" if layout == "v0.1.0" else "params_ema")
@@ -83,7 +83,7 @@ def test_a_small_public_file_gives_the_public_numbers(tmp_path, layout):
 @pytest.mark.parametrize("scales", [(16, 32, 64), (32, 64, 128, 256)])
 def test_released_sizes_are_told_by_the_shapes(scales):
     with torch.device("meta"):
-        net = KEEP(flow=GMFlow(), cft_scales=scales)
+        net = KEEP(flow=GMFlow(random_weights=True), cft_scales=scales)
     arch = infer_arch(net.state_dict())
     expected = ARCHS.spec({"type": "KEEP", "cft_scales": scales, "flow": "GMFlow"})
     assert ARCHS.spec(arch).dump() == expected.dump()
@@ -117,7 +117,7 @@ def test_a_training_checkpoint_says_its_own_size(tmp_path):
 
 
 def test_safetensors_carry_their_arch(tmp_path):
-    net = tiny(temporal="causal", flow=GMFlow())
+    net = tiny(temporal="causal", flow=GMFlow(random_weights=True))
     save_safetensors(net, tmp_path / "net.safetensors")
     loaded = load_keep(tmp_path / "net.safetensors")
     assert equal(loaded, net.state_dict())
@@ -154,8 +154,8 @@ def test_raft_is_built_from_the_checkpoint_itself(tmp_path, monkeypatch):
 
 
 def test_the_flow_can_be_replaced(tmp_path):
-    path = public_file(tmp_path / "public.pth", tiny(flow=GMFlow()), "v1.0.0")
-    flow = GMFlow()
+    path = public_file(tmp_path / "public.pth", tiny(flow=GMFlow(random_weights=True)), "v1.0.0")
+    flow = GMFlow(random_weights=True)
     loaded = load_keep(path, flow=flow, net=NET)
     assert loaded.flownet is flow
     assert isinstance(load_keep(path, flow="dis", net=NET).flownet, DIS)
@@ -172,7 +172,7 @@ def test_a_network_can_be_given_to_fill(tmp_path):
 
 
 def test_published_names_are_downloaded(tmp_path, monkeypatch):
-    path = public_file(tmp_path / "x.pth", tiny(flow=GMFlow()), "v1.0.0")
+    path = public_file(tmp_path / "x.pth", tiny(flow=GMFlow(random_weights=True)), "v1.0.0")
     asked = []
     monkeypatch.setattr("keep.inference.weights.fetch", lambda *arguments: asked.append(arguments) or path)
     load_keep("KEEP_Asian", net=NET_WITH_FLOW, cache=tmp_path / "cache")
@@ -204,7 +204,7 @@ WRONG = {
     "a stage I VQGAN in the public names": lambda: {"params_ema": public_vqgan_state()},
     "a discriminator": lambda: {"params": TemporalPatchGAN(channels=2).state_dict()},
     "a discriminator;": lambda: PatchGAN(channels=2).state_dict(),
-    "GMFlow": lambda: {"model": GMFlow().state_dict()},
+    "GMFlow": lambda: {"model": GMFlow(random_weights=True).state_dict()},
     "an unknown network": lambda: {"layer.weight": torch.zeros(1)},
 }
 
@@ -299,7 +299,7 @@ def test_another_size_than_the_options(tmp_path):
 
 
 def test_a_public_file_with_names_missing(tmp_path):
-    state = to_public(tiny(flow=GMFlow()).state_dict())
+    state = to_public(tiny(flow=GMFlow(random_weights=True)).state_dict())
     missing = {k: v for k, v in state.items() if not k.startswith("position_emb")}
     torch.save(missing, tmp_path / "net.pth")
     assert "position_emb" in one_line(tmp_path / "net.pth")
@@ -307,7 +307,7 @@ def test_a_public_file_with_names_missing(tmp_path):
 
 
 def test_the_public_layout_holds_what_the_public_code_can_run(tmp_path):
-    net = tiny(flow=GMFlow())
+    net = tiny(flow=GMFlow(random_weights=True))
     with pytest.raises(UserError, match="gains are causal"):
         write(tmp_path / "x.pth", net.state_dict(), {**NET, "temporal": "causal"}, "public-v1.0.0")
     with pytest.raises(UserError, match="8 groups"):
@@ -353,8 +353,11 @@ def test_full_size_from_a_file_to_frames(tmp_path, layout):
     from keep.archs.public import from_public
 
     with torch.device("meta"):
-        shapes = {k: tuple(v.shape) for k, v in to_public(KEEP(flow=GMFlow()).state_dict(), "v0.1.0").items()}
-    net = KEEP(flow=GMFlow()).eval()
+        shapes = {
+            k: tuple(v.shape)
+            for k, v in to_public(KEEP(flow=GMFlow(random_weights=True)).state_dict(), "v0.1.0").items()
+        }
+    net = KEEP(flow=GMFlow(random_weights=True)).eval()
     net.load_state_dict(from_public({k: weight(k, shape) for k, shape in shapes.items()}))
     loaded = load_keep(public_file(tmp_path / "KEEP.pth", net, layout))
     assert equal(loaded, net.state_dict())

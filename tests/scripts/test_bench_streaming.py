@@ -16,7 +16,7 @@ def test_tables_and_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_streaming, "LENGTHS", (2, 4))
     frames = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
     write_video(tmp_path / "clip.mkv", frames, fps=25, codec="ffv1")
-    save_safetensors(tiny(flow=GMFlow()), tmp_path / "tiny.safetensors")
+    save_safetensors(tiny(flow=GMFlow(random_weights=True)), tmp_path / "tiny.safetensors")
     bench_streaming.bench(
         [str(tmp_path / "clip.mkv"), "-w", str(tmp_path / "tiny.safetensors"), "--out", str(tmp_path / "bars.png")]
     )
