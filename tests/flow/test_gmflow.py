@@ -82,4 +82,5 @@ def test_a_file_without_gmflow_is_refused(tmp_path):
 def test_weights_of_a_whole_network_that_carries_gmflow_count():
     net = tiny(flow=GMFlow())
     net.load_state_dict(tiny(flow=GMFlow(random_weights=True)).state_dict())
+    assert net.flownet is not None
     assert net.flownet.trained
