@@ -1,10 +1,8 @@
 """Patch discriminators: 2-D for the images of stage I, 3-D for the clips of stage III."""
 
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Literal
 
-import torch
 import torch.nn as nn
 from pydantic import PositiveInt
 from torch import Tensor
@@ -80,10 +78,4 @@ class TemporalPatchGAN(nn.Module):
         self.net = nn.Sequential(*blocks[:-1])
 
     def forward(self, clip: Tensor) -> Tensor:
-        # Of 32 pixels the last layer sees one. There oneDNN's bfloat16 gradient of a 5×5 kernel is garbage on
-        # processors with AMX (PyTorch 2.15), so such clips, which only tests have, are judged in float32.
-        tiny = max(clip.shape[-2:]) <= 32
-        if tiny:
-            clip = clip.to(self.net[-1].weight.dtype)  # type: ignore[arg-type]
-        with torch.autocast(clip.device.type, enabled=False) if tiny else nullcontext():
-            return self.net(clip.transpose(1, 2)).transpose(1, 2)
+        return self.net(clip.transpose(1, 2)).transpose(1, 2)

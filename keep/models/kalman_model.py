@@ -1,17 +1,17 @@
 """Stage II: LQ encoder, code transformer and Kalman filter network, on degraded clips."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 
 from keep.archs.public import from_codeformer, from_vqgan
 from keep.config.registry import MODELS, Arch, Loss
 from keep.degradation.resize import upsample
-from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze
+from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, fill_parts, freeze
 from keep.utils.errors import UserError
-from keep.utils.weight_files import State, fill
+from keep.utils.weight_files import State
 
 
 @MODELS.register()
@@ -20,10 +20,11 @@ class KalmanModel(Recipe):
 
     Trains E_L, T_Q and the Kalman filter network; E_H, codebook and generator are stage I's and frozen. The
     target codes are stage I's on the ground truth. As written in eq. (4) the feature term would train nothing
-    (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features. ``pretrained`` needs
-    ``vqgan`` (stage I's checkpoint); E_L starts from its encoder. It takes ``keep``, a KEEP of this stage to go on
-    from (a prediction is of use to the filter only once T_Q finds codes: a short run starts with ``per_frame``), or
-    ``codeformer``: E_L and T_Q of a CodeFormer that shares the codebook.
+    (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features.
+
+    Slots of ``pretrained``: ``vqgan`` (required), stage I's checkpoint; E_L starts from its encoder. ``keep``, a KEEP
+    of this stage to continue from (the filter can use a prediction only once T_Q finds codes: a short run starts with
+    ``per_frame``). ``codeformer``, E_L and T_Q of a CodeFormer with the same codebook.
 
     Args:
         net: ``KEEP``; CFT and CFA are off in this stage.
@@ -31,7 +32,7 @@ class KalmanModel(Recipe):
         feature: L_2 between z̃ and the target's quantised features.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
         per_frame: train the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, and the Kalman filter
-            network does not train. ``KEEPPerFrame`` tests it.
+            network does not train. Test it with ``KEEPPerFrame``.
     """
 
     needs_lq = True
@@ -49,22 +50,22 @@ class KalmanModel(Recipe):
     def slots(self) -> dict[str, Slot]:
         return {
             "vqgan": Slot(self._from_vqgan, "stage I's VQGAN", required=True),
-            "keep": Slot(lambda state, path: fill_keep(self.net, state, path), "a KEEP of stage II to go on from"),
+            "keep": Slot(partial(fill_keep, self.net), "a KEEP of stage II to continue from"),
             "codeformer": Slot(self._from_codeformer, "a CodeFormer of the same codebook"),
         }
 
-    def _from_vqgan(self, state: State, path: Path) -> None:
+    def _from_vqgan(self, state: State, path: Path) -> list[str]:
         parts = ("hq_encoder", "lq_encoder", "codebook", "generator")
-        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), from_vqgan(state), path, "VQGAN")
+        return fill_parts(self.net, parts, from_vqgan(state), path, "VQGAN")
 
-    def _from_codeformer(self, state: State, path: Path) -> None:
+    def _from_codeformer(self, state: State, path: Path) -> list[str]:
         given = from_codeformer(state)
         codebook = given.get("codebook.embedding.weight")
         if codebook is None or not torch.equal(codebook, self.net.codebook.embedding.weight):
             raise UserError(f"{path}: its codebook is not that of pretrained.vqgan; T_Q would predict other codes")
         parts = ("lq_encoder", "code_transformer")
-        own = {k: v for k, v in given.items() if k.split(".")[0] in parts}
-        fill(nn.ModuleDict({part: getattr(self.net, part) for part in parts}), own, path, "E_L and T_Q")
+        given = {k: v for k, v in given.items() if k.split(".")[0] in parts}
+        return fill_parts(self.net, parts, given, path, "E_L and T_Q")
 
     @torch.no_grad()
     def _target(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,5 +92,5 @@ class KalmanModel(Recipe):
         )
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
-        """Restored frames, CFT and CFA off."""
+        """Restored frames, with CFT and CFA off."""
         return self.net(upsample(frames, self.scale), **self.used)

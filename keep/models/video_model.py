@@ -11,40 +11,50 @@ from keep.archs.public import from_public, layout_of
 from keep.config.registry import MODELS, Arch, Flow, Loss
 from keep.degradation.resize import upsample
 from keep.flow.warp import consistency_mask
-from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, freeze, frozen
-from keep.models.vqgan_model import require_gan_loss
+from keep.models.base import (
+    Batch,
+    Recipe,
+    Slot,
+    Terms,
+    adversarial_phases,
+    check_gan,
+    discriminator_slot,
+    fill_keep,
+    freeze,
+    frozen,
+)  # fmt: skip
 from keep.utils.errors import UserError
-from keep.utils.weight_files import State, fill
+from keep.utils.weight_files import State
 
 
 @MODELS.register()
 class VideoModel(Recipe):
     """Stage III, eq. (8): L_III = λ_1 L_1 + λ_per L_per + λ_adv L_adv + λ_temp L_temp.
 
-    Trains CFT and CFA alone. The temporal loss, eq. (7), warps with the flow of the ground truth and masks what
-    fails the forward–backward check. The discriminator, eq. (5), sees the clip as a volume. ``pretrained`` needs
-    ``keep`` (stage II's checkpoint, or the authors' file) and takes ``discriminator``.
+    Trains only CFT and CFA. The temporal loss, eq. (7), warps with the flow of the ground truth and masks pixels that
+    fail the forward–backward check. The discriminator, eq. (5), sees the clip as a volume. Slots of ``pretrained``:
+    ``keep`` (required), stage II's checkpoint or the authors' file; ``discriminator``.
 
     Args:
         net: ``KEEP``.
         flow: estimator of the ground truth's flow, for the temporal loss.
         pixel: L_1.
-        temporal: L_temp; null leaves it out.
+        temporal: L_temp; null trains without it.
         discriminator: temporal 3-D PatchGAN; null trains without the adversarial term.
-        perceptual: L_per; null leaves it out.
+        perceptual: L_per; null trains without it.
         gan: L_adv; needed with a discriminator.
         gan_start: step at which the adversarial term begins.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
-        checkpoint_decoder: keep no activations of the decoder, CFT and CFA, and compute each frame's again in the
-            backward pass: about a third more time for a fraction of the memory.
-        cft: false is the ablation without CFT: it neither acts nor trains. Test it with the same option.
-        cfa: false is the ablation without CFA.
-        per_frame: the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, which leaves CFA out too.
-            ``KEEPPerFrame`` tests it.
+        checkpoint_decoder: keep no activations of the decoder, CFT and CFA; compute those of each frame again in the
+            backward pass. About a third more time for a fraction of the memory.
+        cft: false: the ablation without CFT, which neither acts nor trains. Test it with the same option.
+        cfa: false: the ablation without CFA.
+        per_frame: the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, and CFA is off too. Test it
+            with ``KEEPPerFrame``.
     """
 
     needs_lq = True
-    gan: Any  # there whenever the discriminator is
+    gan: Any  # None exactly when the discriminator is
 
     def __init__(
         self,
@@ -70,28 +80,24 @@ class VideoModel(Recipe):
         self.gan_start = gan_start
         self.scale = scale
         self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame, "use_filter": not per_frame}
-        require_gan_loss(self)
+        check_gan(self, gan)
         freeze(net, flow)
         net.cft.requires_grad_(self.used["use_cft"])
         net.cfa.requires_grad_(self.used["use_cfa"])
         if not (self.used["use_cft"] or self.used["use_cfa"]):
-            raise UserError("model: without cft and without cfa (per_frame leaves it out) nothing is left to train")
+            raise UserError("model: without cft and cfa (per_frame turns cfa off) there is nothing to train")
         net.checkpoint_decoder = checkpoint_decoder
 
     def slots(self) -> dict[str, Slot]:
-        slots = {"keep": Slot(self._from_keep, "stage II's KEEP", required=True)}
-        discriminator = self.discriminator
-        if discriminator is not None:
-            slots["discriminator"] = Slot(lambda state, path: fill(discriminator, state, path), "its discriminator")
-        return slots
+        return {"keep": Slot(self._from_keep, "stage II's KEEP", required=True)} | discriminator_slot(self)
 
-    def _from_keep(self, state: State, path: Path) -> None:
+    def _from_keep(self, state: State, path: Path) -> list[str]:
         if (layout_of(state) or "").startswith("public"):
             state = from_public(state)
-        fill_keep(self.net, state, path)
+        return fill_keep(self.net, state, path)
 
     def phases(self) -> dict[str, int]:
-        return {"start": 0} | ({"adversarial": self.gan_start} if self.discriminator and self.gan_start else {})
+        return adversarial_phases(self, self.gan_start)
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"]
@@ -115,7 +121,7 @@ class VideoModel(Recipe):
 
     @torch.no_grad()
     def _flow_of_truth(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flow t → t−1 of the ground truth (B, T−1, 2, H, W), and where it passes the forward–backward check."""
+        """Flow t → t−1 of the ground truth (B, T−1, 2, H, W), and its mask of the forward–backward check."""
         b, t, _, h, w = y.shape
         if t == 1:
             return y.new_zeros(b, 0, 2, h, w), y.new_zeros(b, 0, 1, h, w)

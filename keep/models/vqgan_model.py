@@ -1,14 +1,24 @@
 """Stage I: the codebook and the autoencoder around it, on high-quality frames."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
 from keep.config.registry import MODELS, Arch, Loss
-from keep.models.base import Batch, OneProcess, Recipe, Slot, Terms, frozen
-from keep.utils.errors import UserError
+from keep.models.base import (
+    Batch,
+    OneProcess,
+    Recipe,
+    Slot,
+    Terms,
+    adversarial_phases,
+    check_gan,
+    discriminator_slot,
+    frozen,
+)  # fmt: skip
 from keep.utils.weight_files import fill
 
 
@@ -16,27 +26,27 @@ from keep.utils.weight_files import fill
 class VQGANModel(Recipe):
     """Stage I, eq. (3): L_I = L_1 + L_per + L_adv + ‖sg(E_H(y)) − ẑ^q‖² + ‖E_H(y) − sg(ẑ^q)‖².
 
-    Frames are trained one by one: a clip (B, T, …) is B·T images. ``pretrained`` takes ``vqgan`` and
+    Frames are trained as single images: a clip (B, T, …) is B·T images. Slots of ``pretrained``: ``vqgan`` and
     ``discriminator``, both optional.
 
     Args:
         net: the autoencoder, e.g. ``VQGAN``.
         discriminator: 2-D PatchGAN; null trains without the adversarial term.
         pixel: L_1.
-        perceptual: L_per; null leaves it out.
+        perceptual: L_per; null trains without it.
         gan: L_adv; needed with a discriminator.
         codebook: the two code terms.
         gan_start: step at which the adversarial term begins.
         adaptive: scale the adversarial term so that its gradient at the generator's last layer is as large as
             that of the reconstruction terms (VQGAN). Processes share one factor; each accumulated batch has its own.
         revive: every so many steps, codes that no token chose since the last time move to random tokens of the
-            batch; 0 never does. Against codebook collapse, which small data and short runs invite. The averaged
-            weights follow a moved code over 1 / (1 - train.ema) steps: keep it well above that.
+            batch; 0: never. It prevents codebook collapse, which is likely with little data and in short runs. The
+            averaged weights follow a moved code over 1 / (1 - train.ema) steps: keep ``revive`` well above that.
     """
 
     chosen: torch.Tensor
-    _tokens: torch.Tensor  # of the last batch, where revived codes move
-    gan: Any  # there whenever the discriminator is
+    _tokens: torch.Tensor  # encoder outputs of the last batch: where revived codes move
+    gan: Any  # None exactly when the discriminator is
 
     def __init__(
         self,
@@ -58,17 +68,13 @@ class VQGANModel(Recipe):
         self.adaptive = adaptive
         self.revive = revive
         self.register_buffer("chosen", torch.zeros(net.codebook.embedding.num_embeddings, dtype=torch.bool))
-        require_gan_loss(self)
+        check_gan(self, gan)
 
     def slots(self) -> dict[str, Slot]:
-        slots = {"vqgan": Slot(lambda state, path: fill(self.net, state, path), "a VQGAN to go on from")}
-        discriminator = self.discriminator
-        if discriminator is not None:
-            slots["discriminator"] = Slot(lambda state, path: fill(discriminator, state, path), "its discriminator")
-        return slots
+        return {"vqgan": Slot(partial(fill, self.net), "a VQGAN to continue from")} | discriminator_slot(self)
 
     def phases(self) -> dict[str, int]:
-        return {"start": 0} | ({"adversarial": self.gan_start} if self.discriminator and self.gan_start else {})
+        return adversarial_phases(self, self.gan_start)
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"].flatten(0, 1)
@@ -101,12 +107,6 @@ class VQGANModel(Recipe):
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Reconstruction of high-quality frames (B, T, 3, H, W)."""
         return self.net(frames.flatten(0, 1)).reconstruction.unflatten(0, frames.shape[:2])
-
-
-def require_gan_loss(recipe: Recipe) -> None:
-    """A discriminator without its loss, or the loss without it, is a mistake in the options."""
-    if (getattr(recipe, "discriminator", None) is None) != (getattr(recipe, "gan", None) is None):
-        raise UserError("model.discriminator and model.gan go together: give both, or neither")
 
 
 @torch.no_grad()

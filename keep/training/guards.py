@@ -1,4 +1,4 @@
-"""What keeps a run from going on wrongly: numbers that are not finite, bad clips, and a GPU that is full."""
+"""Guards of a run: gradient clipping, values that are not finite, bad clips, and a GPU out of memory."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,45 @@ from keep.training.run import Run
 from keep.utils.errors import UserError
 from keep.utils.logging import log
 
+Values = list[tuple[str, int, torch.Tensor]]
+"""(loss term, number of the batch in the step, value)"""
 
-def is_nonfinite(
-    run: Run, seen: list[tuple[str, int, torch.Tensor]], norms: dict[str, torch.Tensor], batches: Sequence[Batch]
-) -> bool:
-    """Whether a loss term of any process, or a gradient, is NaN or infinite, and this step must be left out.
 
-    With float16, gradients that overflow are normal: there the scaler leaves out the step and lowers its scale. At a
-    scale below 1 it was not the scale.
+def gradient_norm(run: Run, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """Norm of an optimizer's gradients, unscaled; the same in all processes."""
+    run.scaler.unscale_(optimizer)
+    return torch.nn.utils.get_total_norm([p.grad for p in _with_gradient(optimizer) if p.grad is not None])
+
+
+def clip_gradients(run: Run, optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """Scale an optimizer's gradients of norm ``norm`` down to the norm ``train.grad_clip``."""
+    if run.config.train.grad_clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(_with_gradient(optimizer), run.config.train.grad_clip, norm)
+
+
+def _with_gradient(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def must_skip(run: Run, values: Values, norms: dict[str, torch.Tensor], batches: Sequence[Batch]) -> bool:
+    """Whether a loss term or a gradient is NaN or infinite in any process, so that this step must be skipped.
+
+    With float16, gradients that overflow are normal: the scaler skips the step and lowers its scale. Below a scale of
+    1 the scale was not the cause.
 
     Raises:
-        UserError: it is, and ``train.on_nonfinite`` says stop, or it happened ``train.max_skipped`` times in a row.
+        UserError: it is, and ``train.on_nonfinite`` is ``stop`` or more than ``train.max_skipped`` steps in a row were
+            skipped.
     """
-    values = [value for _, _, value in seen]
+    numbers = [value for _, _, value in values]
     if not run.scaler.is_enabled() or run.scaler.get_scale() < 1:
-        values += [norm.float() for norm in norms.values()]
-    bad = ~torch.isfinite(torch.stack(values))  # the order of the values is the same in all processes
+        numbers += [norm.float() for norm in norms.values()]
+    bad = ~torch.isfinite(torch.stack(numbers))  # in the same order in all processes
     if not run.ranks.max(bad.any().float()).item():
         run.skipped = (0, run.skipped[1])
         return False
-    what = "; ".join(told_nonfinite(run, seen, list(norms), bad.tolist(), batches))
-    in_a_row, in_all = run.skipped[0] + 1, run.skipped[1] + 1
+    what = "; ".join(describe_nonfinite(run, values, list(norms), bad.tolist(), batches))
+    in_a_row, total = run.skipped[0] + 1, run.skipped[1] + 1
     message = f"step {run.step + 1}: not finite: {what}"
     if run.config.train.on_nonfinite == "stop":
         raise UserError(f"{message}. Lower the learning rate, or set train.grad_clip or train.on_nonfinite: skip")
@@ -37,37 +55,52 @@ def is_nonfinite(
         raise UserError(
             f"{message}; {in_a_row} steps in a row, and train.max_skipped is {run.config.train.max_skipped}"
         )
-    run.skipped = (in_a_row, in_all)
-    log.warning(f"warning: {message}; left out, {in_all} so far")
+    run.skipped = (in_a_row, total)
+    log.warning(f"warning: {message}; skipped this step ({total} so far)")
     return True
 
 
-def told_nonfinite(
-    run: Run, seen: list[tuple[str, int, torch.Tensor]], norms: list[str], bad: list[bool], batches: Sequence[Batch]
+def describe_nonfinite(
+    run: Run, values: Values, norms: list[str], bad: list[bool], batches: Sequence[Batch]
 ) -> list[str]:
-    """The terms and their clips, of all processes, that are not finite; where there are none, the gradients."""
+    """The terms that are not finite and their clips, in all processes; without any, the gradients.
+
+    Args:
+        run: the run.
+        values: the loss terms.
+        norms: names of the optimizers.
+        bad: of each value, then of each optimizer's norm, whether it is not finite.
+        batches: those of this step.
+    """
     where = f" in process {run.ranks.rank}" if run.ranks.world > 1 else ""
-    of_terms, of_norms = bad[: len(seen)], bad[len(seen) :]
     own = [
-        f"loss term {term} of {clips_of(run, i, batches[i])}{where}"
-        for (term, i, _), b in zip(seen, of_terms, strict=True)
-        if b
+        f"loss term {term} of {describe_clips(run, i, batches[i])}{where}"
+        for (term, i, _), is_bad in zip(values, bad[: len(values)], strict=True)
+        if is_bad
     ]
-    terms = [row for rows in run.ranks.gather(own) for row in rows]
-    return terms or [f"the gradient of {name}" for name, b in zip(norms, of_norms, strict=False) if b]
+    terms = [line for lines in run.ranks.gather(own) for line in lines]
+    bad_norms = bad[len(values) :]
+    return terms or [f"the gradient of {name}" for name, is_bad in zip(norms, bad_norms, strict=False) if is_bad]
 
 
-def note_bad_clips(run: Run, batches: Sequence[Batch]) -> None:
-    """Count the clips that the dataset passed over (its option ``on_bad: skip``); tell of each file once."""
+def describe_clips(run: Run, i: int, batch: Batch) -> str:
+    """The clips of batch ``i`` of this step, by name and position in the run."""
+    size = run.config.data.batch_size
+    first = run.position + (i * run.ranks.world + run.ranks.rank) * size
+    return ", ".join(f"{name} (position {first + k})" for k, name in enumerate(batch.get("name", ())))
+
+
+def count_bad_clips(run: Run, batches: Sequence[Batch]) -> None:
+    """Count the clips that the dataset skipped (its option ``on_bad: skip``); log each file once."""
     for batch in batches:
-        for line in (line for told in batch.get("skipped", ()) for line in told.splitlines()):
+        for line in (line for lines in batch.get("skipped", ()) for line in lines.splitlines()):
             run.bad_clips[line] += 1
             if run.bad_clips[line] == 1:
-                log.warning(f"warning: passed over {line}")
+                log.warning(f"warning: skipped {line}")
 
 
 def out_of_memory(run: Run, error: Exception) -> str:
-    """What can be turned down, in this run, when the GPU's memory is full."""
+    """An error message that names the options of this run that reduce the memory it needs."""
     config, model = run.config, run.config.model.options
     advice = []
     if config.data.batch_size > 1:
@@ -81,13 +114,5 @@ def out_of_memory(run: Run, error: Exception) -> str:
         advice.append(f"a shorter data.train.clip_length than {config.data.train.options['clip_length']}")
     size = config.data.train.options.get("size")
     advice.append(f"smaller frames than data.train.size {size}" if size else "smaller frames")
-    first = str(error).partition(". ")[0]
-    told = f"step {run.step + 1}: the memory of {run.device} is full ({first})"
-    return f"{told}. Turn down, in this order: {'; '.join(advice)}"
-
-
-def clips_of(run: Run, i: int, batch: Batch) -> str:
-    """The clips of batch ``i`` of this step by name and position in the run, for a message."""
-    options = run.config.data
-    first = run.position + (i * run.ranks.world + run.ranks.rank) * options.batch_size
-    return ", ".join(f"{name} (position {first + k})" for k, name in enumerate(batch.get("name", ())))
+    reason = str(error).partition(". ")[0]
+    return f"step {run.step + 1}: out of memory on {run.device} ({reason}). Try, in this order: {'; '.join(advice)}"

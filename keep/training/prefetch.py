@@ -1,16 +1,57 @@
-"""Batches brought to the device ahead of their step."""
+"""Batches of each step, loaded and copied to the device before the step needs them."""
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 
 from keep.data.frames import to_float
+from keep.data.sampler import make_loader
+from keep.models.base import Batch
+from keep.training.run import Run
 
 AHEAD = 2
 """Batches that wait on the GPU."""
+
+
+def step_batches(run: Run, data: Any) -> Iterator[tuple[Sequence[Batch], float]]:
+    """For each remaining step, the batches whose gradients it sums, on the device, and the seconds it waited for them.
+
+    The position in the data follows from ``run.position`` alone.
+    """
+    options, count, steps = run.config.data, run.config.train.accumulate, run.config.train.iters - run.step
+    first = -(-run.position // (options.batch_size * run.ranks.world))
+    loader = make_loader(
+        data, run.config.seed, options.batch_size, workers=options.workers, rank=run.ranks.rank, world=run.ranks.world,
+        start=first, stop=first + steps * count,
+    )  # fmt: skip
+    batches = on_device(loader, run.device, options.prefetch)
+    for _ in range(steps):
+        start = time.perf_counter()
+        with run.profiler.part("data"):
+            group = list(islice(batches, count))
+        yield group, time.perf_counter() - start
+
+
+def on_device(
+    loader: Iterable[dict[str, Any]], device: torch.device, ahead: bool
+) -> Generator[dict[str, Any], None, None]:
+    """The loader's batches on the device.
+
+    Args:
+        loader: gives batches in (pinned) CPU memory.
+        device: where the run computes.
+        ahead: on CUDA, copy and convert the next batches on a second stream while a step computes.
+    """
+    if ahead and device.type == "cuda":
+        yield from _on_side_stream(loader, device)
+    else:
+        for batch in loader:
+            yield to_device(batch, device)
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -21,27 +62,10 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def on_device(
-    loader: Iterable[dict[str, Any]], device: torch.device, ahead: bool
-) -> Generator[dict[str, Any], None, None]:
-    """The loader's batches on the device.
-
-    Args:
-        loader: gives batches in (pinned) CPU memory.
-        device: where they go.
-        ahead: on CUDA, copy and convert the next batches on a stream of their own while a step computes.
-    """
-    if ahead and device.type == "cuda":
-        yield from _side_stream(loader, device)
-    else:
-        for batch in loader:
-            yield to_device(batch, device)
-
-
-def _side_stream(loader: Iterable[dict[str, Any]], device: torch.device) -> Generator[dict[str, Any], None, None]:
+def _on_side_stream(loader: Iterable[dict[str, Any]], device: torch.device) -> Generator[dict[str, Any], None, None]:
     stream = torch.cuda.Stream(device)
     ready: queue.Queue[Any] = queue.Queue(AHEAD)
-    left = threading.Event()
+    stopped = threading.Event()
 
     def fetch() -> None:
         try:
@@ -49,13 +73,13 @@ def _side_stream(loader: Iterable[dict[str, Any]], device: torch.device) -> Gene
             for batch in loader:
                 with torch.cuda.stream(stream):
                     moved = to_device(batch, device)
-                    done = torch.cuda.Event()
-                    done.record(stream)
-                if not _put(ready, (moved, done), left):
+                    copied = torch.cuda.Event()
+                    copied.record(stream)
+                if not _put(ready, (moved, copied), stopped):
                     return
-            _put(ready, None, left)
+            _put(ready, None, stopped)
         except BaseException as error:
-            _put(ready, error, left)
+            _put(ready, error, stopped)
 
     thread = threading.Thread(target=fetch, name="prefetch", daemon=True)
     thread.start()
@@ -63,21 +87,21 @@ def _side_stream(loader: Iterable[dict[str, Any]], device: torch.device) -> Gene
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            batch, done = item
+            batch, copied = item
             current = torch.cuda.current_stream(device)
-            current.wait_event(done)
+            current.wait_event(copied)
             for value in batch.values():
                 if isinstance(value, torch.Tensor):
-                    value.record_stream(current)  # its memory must not be given to the next batch while in use
+                    value.record_stream(current)  # its memory must not be reused while the step computes
             yield batch
     finally:
-        left.set()
+        stopped.set()
         thread.join(timeout=10)
 
 
-def _put(ready: "queue.Queue[Any]", item: Any, left: threading.Event) -> bool:
-    """Wait for a free place; False when nobody will take it any more."""
-    while not left.is_set():
+def _put(ready: "queue.Queue[Any]", item: Any, stopped: threading.Event) -> bool:
+    """Put the item into the queue when there is room; False if the reader has stopped."""
+    while not stopped.is_set():
         try:
             ready.put(item, timeout=0.5)
             return True

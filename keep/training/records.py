@@ -1,53 +1,38 @@
-"""Console, log file, ``log.jsonl``, TensorBoard and Weights & Biases of one run."""
+"""Records of a run: log file, ``log.jsonl``, TensorBoard and Weights & Biases."""
 
 import io
 import json
 import logging
 import math
 import secrets
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
-from tqdm import tqdm
 
 from keep.config.schema import WandbOptions
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-log = logging.getLogger("keep")
-
-
-def learning_rates(optimizers: Mapping[str, "Optimizer"]) -> dict[str, float]:
-    """``lr/OPTIMIZER`` or, for a parameter group with a ``name``, ``lr/OPTIMIZER.NAME`` → its learning rate."""
-    return {
-        ".".join(filter(None, (f"lr/{name}", group.get("name")))): float(group["lr"])
-        for name, optimizer in optimizers.items()
-        for group in optimizer.param_groups
-    }
+from keep.utils.logging import log
 
 
 class RunLog:
     """The records of a run in its folder: ``train.log``, ``log.jsonl`` (one object a line) and ``tb/``.
 
-    A run that goes on loses the records after ``last_step``: its older process wrote them on a way that is now taken
-    again. W&B keeps them; its charts have the step as their axis, and after an exact resume the values are the same.
+    A resumed run deletes the records after ``last_step``, because it repeats those steps. W&B keeps them; its charts
+    have the step as their axis, and after an exact resume the values are the same.
 
     Args:
         folder: the run's folder.
-        last_step: step that the run goes on from; 0 for a new one.
+        last_step: step that the run resumes from; 0 for a new run.
         enabled: False on all ranks but the first: nothing is opened, and every method does nothing.
-        wandb: what to send to W&B; None sends nothing.
+        wandb: options of W&B; None sends nothing.
         options: the run's resolved options as YAML, shown by TensorBoard and W&B.
 
     Raises:
-        UserError: ``wandb`` is asked for, and the package is missing or a new run cannot be opened there.
+        UserError: ``wandb`` is given, and the package is missing or a new run cannot be opened there.
     """
 
     def __init__(
@@ -73,7 +58,7 @@ class RunLog:
             self._board.add_text("options", "".join(f"    {line}\n" for line in options.splitlines()), last_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One record: name → number. What is not finite is null in ``log.jsonl``: JSON knows no NaN."""
+        """Write one record: name → number. Values that are not finite are null in ``log.jsonl``: JSON has no NaN."""
         if not self._enabled:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
@@ -85,7 +70,7 @@ class RunLog:
             self._wandb.log(step, values)
 
     def clip(self, name: str, step: int, frames: np.ndarray, fps: float = 8.0) -> None:
-        """A clip, uint8 (T, H, W, 3): its first frame as an image, all of it as an animation when T > 1."""
+        """Write a clip, uint8 (T, H, W, 3): its first frame as an image, and an animation when T > 1."""
         if not self._enabled:
             return
         self._board.add_image(f"{name}/frame", frames[0], step, dataformats="HWC")
@@ -106,7 +91,7 @@ class RunLog:
 
 
 def cut_records(path: Path, step: int) -> None:
-    """Drop what ``log.jsonl`` holds after ``step``, and a last line that a killed process left half written."""
+    """Delete the records after ``step`` from ``log.jsonl``, and a last line that a killed process did not finish."""
     if not path.exists():
         return
     kept = []
@@ -121,7 +106,7 @@ def cut_records(path: Path, step: int) -> None:
 
 
 def open_board(folder: Path, last_step: int) -> Any:
-    """TensorBoard's writer; what an older process wrote after ``last_step`` is hidden."""
+    """TensorBoard's writer; records of an earlier process after ``last_step`` are hidden."""
     from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
     from torch.utils.tensorboard import SummaryWriter
 
@@ -134,7 +119,7 @@ def open_board(folder: Path, last_step: int) -> Any:
             fps: float = 4,
             walltime: float | None = None,
         ) -> None:
-            """Clips (N, T, 3, H, W), uint8, side by side as a GIF: torch's own needs a moviepy older than 2."""
+            """Clips (N, T, 3, H, W), uint8, side by side as a GIF: torch's own method needs a moviepy older than 2."""
             _, t, _, h, _ = vid_tensor.shape
             frames = np.asarray(vid_tensor).transpose(1, 3, 0, 4, 2).reshape(t, h, -1, 3)
             picture = Summary.Image(
@@ -157,11 +142,11 @@ def to_gif(frames: np.ndarray, fps: float) -> bytes:
 
 
 class Wandb:
-    """The run at Weights & Biases; a resumed run goes on there under the id in ``wandb_id.txt``.
+    """The run at Weights & Biases; a resumed run continues there under the id in ``wandb_id.txt``.
 
     Args:
         folder: the run's folder; W&B's own files go there as well.
-        last_step: step that the run goes on from; 0 for a new one.
+        last_step: step that the run resumes from; 0 for a new run.
         choice: project, entity, tags, mode.
         options: the run's resolved options as YAML.
     """
@@ -182,13 +167,13 @@ class Wandb:
         }  # fmt: skip
         try:
             self._run = wandb.init(mode=choice.mode, **given)
-        except Exception as error:  # wandb has many kinds: no account, no network, no such team
+        except Exception as error:  # wandb raises many kinds: no account, no network, unknown team
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             if not last_step:
                 raise UserError(f"log.wandb: cannot open the run: {reason}; or set log.wandb.mode to offline") from None
-            log.warning(f"warning: W&B cannot be reached ({reason}); this part of the run is kept for `wandb sync`")
+            log.warning(f"warning: cannot reach W&B ({reason}); this part of the run is kept for `wandb sync`")
             self._run = wandb.init(mode="offline", **given)
-        self._run.define_metric("*", step_metric="step")  # its own counter cannot go back, as a resumed run does
+        self._run.define_metric("*", step_metric="step")  # wandb's own counter cannot go back to the resumed step
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         self._run.log({"step": step, **values})
@@ -201,58 +186,3 @@ class Wandb:
 
     def close(self) -> None:
         self._run.finish()
-
-
-class Progress:
-    """A progress bar on a terminal; a line every log interval anywhere (also into ``train.log``).
-
-    A line: loss terms, learning rate, share of time spent waiting for data, seconds a step, time left.
-
-    Args:
-        name: of the run.
-        total: its steps.
-        start: steps already done.
-        enabled: False on all ranks but the first: times are still taken, and nothing is shown.
-    """
-
-    def __init__(self, name: str, total: int, start: int, enabled: bool = True) -> None:
-        self._name, self._total, self._enabled = name, total, enabled
-        shown = enabled and sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total, initial=start, desc=name, unit="step", dynamic_ncols=True, smoothing=0.05, disable=not shown
-        )  # fmt: skip
-        self._steps, self._waited, self._busy = 0, 0.0, 0.0
-
-    def step(
-        self, step: int, waited: float, busy: float, values: Mapping[str, float] | None, lr: float
-    ) -> dict[str, float]:
-        """Count one step that waited ``waited`` seconds for data and then took ``busy`` seconds.
-
-        With ``values``, write the line; returns its timing scalars, else ``{}``.
-        """
-        self._steps, self._waited, self._busy = self._steps + 1, self._waited + waited, self._busy + busy
-        self._bar.update(1)
-        if values is None:
-            return {}
-        each = (self._waited + self._busy) / self._steps
-        share = self._waited / max(self._waited + self._busy, 1e-9)
-        if self._enabled:
-            terms = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-            self._bar.set_postfix_str(f"{terms}  data {share:.0%}", refresh=False)
-            log.info(
-                f"{self._name}  {step}/{self._total}  {terms}  lr {lr:.2e}  "
-                f"data {share:.0%}  {each:.2f} s/step  left {duration(each * (self._total - step))}"
-            )
-        self._steps, self._waited, self._busy = 0, 0.0, 0.0
-        return {"time/step": each, "time/data_share": share}
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """``3 d 04:05:06``, or ``04:05:06`` below a day."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    return f"{days} d {h:02}:{m:02}:{s:02}" if days else f"{h:02}:{m:02}:{s:02}"

@@ -1,4 +1,4 @@
-"""A training run put together: device, recipe, starting weights, optimizers, average."""
+"""Builds a training run: device, recipe, pretrained weights, optimizers, average."""
 
 import random
 from collections import Counter
@@ -30,25 +30,25 @@ OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 @dataclass
 class Run:
-    """What the training loop works with.
+    """Everything the training loop works with.
 
     Attributes:
         config: the checked options.
         ranks: this process among the others.
         device: where this process computes.
-        recipe: networks and losses; its trained networks are shared over the processes once the run has started.
+        recipe: networks and losses; the trainer shares its trained networks over the processes.
         optimizers: name → optimizer; ``net`` is the network's.
         ema: average of the network's weights.
-        schedule: learning rate from the step.
-        scaler: of float16 losses.
-        files: sha256 of the files that ``pretrained`` named, by slot.
+        schedule: learning rate as a function of the step.
+        scaler: scales float16 losses.
+        files: slot of ``pretrained`` → sha256 of its file.
         step: steps done.
-        position: clips seen, by all processes: the whole state of the data.
-        skipped: steps left out in a row, and in all, for a loss that was not finite.
+        position: clips seen by all processes: the complete state of the data.
+        skipped: steps skipped for values that were not finite: in a row, and in total.
         scores: step → validation score of the metric that chooses the best weights.
         profiler: times the parts of a step.
         meters: use of the codes that the recipe reports.
-        bad_clips: line about a clip that the dataset passed over → how often, since the process started.
+        bad_clips: message about a clip that the dataset skipped → how often, since the process started.
     """
 
     config: TrainConfig
@@ -78,26 +78,33 @@ class Run:
         return self.config.data.batch_size * self.config.train.accumulate * self.ranks.world
 
     def due(self, interval: int) -> bool:
-        """Whether something done every ``interval`` steps, and at the end, is done after this step."""
+        """Whether something done every ``interval`` steps, and at the end, is due after this step."""
         return self.step % interval == 0 or self.step == self.config.train.iters
 
     def options_of(self, optimizer: str) -> OptimOptions:
         return self.config.train.optim if optimizer == "net" else self.config.train.optim_d
 
+    def count_codes(self) -> None:
+        """Count the codes that the recipe chose for its last batch."""
+        for name, codes in self.recipe.codes.items():
+            if name not in self.meters:
+                self.meters[name] = CodeUse(self.recipe.codebook_size, self.device)
+            self.meters[name].add(codes)
+
 
 def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -> Run:  # noqa: B008, it is frozen
-    """Networks, losses, optimizers; the same in every process, which then draw random numbers of their own.
+    """Build networks, losses and optimizers, equal in all processes; then seed each process differently.
 
     Args:
         config: the checked options.
         ranks: this process among the others; the networks are not shared over them yet.
-        start: fill the recipe from ``pretrained``; a resumed run does not.
+        start: load the weights named in ``pretrained``; a resumed run does not.
     """
     device = prepare(config.device, config.threads, config.seed, ranks.local)
     recipe: Recipe = config.model.build()
     files = load_pretrained(recipe, config) if start else {}
     recipe.to(device)
-    precision.prepare_networks(recipe, config.train, device)
+    precision.prepare_networks(recipe, config.train, device, config.data.train.options.get("size"))
     recipe.train()
     recipe.ranks = ranks
     ema = EMA(recipe.net, config.train.ema) if config.train.ema else None
@@ -109,13 +116,14 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
 
 
 def seed_all(seed: int) -> None:
-    """Every generator that a step could draw from: torch's, and those a user's recipe may use."""
+    """Seed every generator that a step may use: torch's, and those of a user's recipe."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
 
 def make_optimizer(run: Run, name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer ``name``; a group's ``scale`` is a factor of its learning rate."""
     options = run.options_of(name)
     groups = [{"params": parameters, "scale": 1.0}]
     if name == "net":
@@ -125,41 +133,38 @@ def make_optimizer(run: Run, name: str, parameters: list[nn.Parameter]) -> torch
 
 
 def scaled_groups(net: nn.Module, scales: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The network's trained parameters as optimizer groups: those named nowhere, then the parts in ``scales``."""
-    left = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    """The network's trained parameters as optimizer groups: each part in ``scales``, after the group of all others."""
+    others = {name: p for name, p in net.named_parameters() if p.requires_grad}
     groups = []
     for part, scale in scales.items():
-        own = [left.pop(name) for name in list(left) if name.split(".")[0] == part]
+        own = [others.pop(name) for name in list(others) if name.split(".")[0] == part]
         if not own:
-            parts = list(dict.fromkeys(name.split(".")[0] for name in left))
+            parts = list(dict.fromkeys(name.split(".")[0] for name in others))
             hint = nearest(part, parts) or f"; parts: {', '.join(parts)}"
             raise UserError(f"train.lr_scale.{part}: no such part of the network trains in this stage{hint}")
         groups.append({"params": own, "scale": scale, "name": part})
-    return [{"params": list(left.values()), "scale": 1.0, "name": ""}, *groups]
+    return [{"params": list(others.values()), "scale": 1.0, "name": ""}, *groups]
 
 
 def load_pretrained(recipe: Recipe, config: TrainConfig) -> dict[str, str]:
-    """Fill the recipe's slots from the files named in ``pretrained``, and say how much of each network they filled.
+    """Load the files named in ``pretrained`` into the recipe's slots, and log what each of them filled.
 
     Returns:
         Slot → sha256 of its file.
 
     Raises:
-        UserError: an unknown slot, a required slot with no file, a file of another network.
+        UserError: an unknown slot, a required slot without a file, a file of another network.
     """
-    slots = recipe.slots()
+    slots, files = recipe.slots(), {}
     for name in config.pretrained:
         if name not in slots:
             hint = nearest(name, slots) or f"; known: {', '.join(slots) or 'none'}"
-            raise UserError(f"pretrained.{name}: {config.model.type} has no such part{hint}")
-    files: dict[str, str] = {}
+            raise UserError(f"pretrained.{name}: {config.model.type} has no such slot{hint}")
     for name, slot in slots.items():
         path = config.pretrained.get(name)
-        if path is None and slot.required:
-            raise UserError(
-                f"{config.model.type} needs {slot.what}, and no file is named: set pretrained.{name} to its checkpoint"
-            )
         if path is None:
+            if slot.required:
+                raise UserError(f"{config.model.type} needs {slot.what}: set pretrained.{name} to its checkpoint")
             continue
         if not path.is_file():
             raise UserError(
@@ -167,41 +172,26 @@ def load_pretrained(recipe: Recipe, config: TrainConfig) -> dict[str, str]:
                 f"train that stage first, or set pretrained.{name} to its checkpoint"
             )
         state, which = weight_files.network_state(weight_files.load(path), path)
-        before = versions(recipe)
-        slot.fill(state, path)
+        filled = slot.fill(state, path)
         files[name] = sha256(path)
         log.info(f"pretrained.{name}: {which} of {path}, sha256 {files[name]}")
-        for line in filled(recipe, before):
-            log.info(f"  {line}")
+        log.info(f"  {describe_filled(recipe, slot.network, filled)}")
     return files
 
 
-def versions(recipe: Recipe) -> dict[str, int]:
-    """How often each weight was written to; loading a file is one more time."""
-    return {k: v._version for k, v in recipe.state_dict(keep_vars=True).items()}
-
-
-def filled(recipe: Recipe, before: Mapping[str, int]) -> list[str]:
-    """A line for each network that got weights since ``before``: how many, and which parts got none."""
-    now = recipe.state_dict(keep_vars=True)
-    lines = []
-    for name, network in recipe.named_children():
-        own = {k: v for k, v in now.items() if k.startswith(f"{name}.")}
-        new = {k: v for k, v in own.items() if v._version != before[k]}
-        if not new:
-            continue
-        size, total = (sum(v.numel() for v in part.values()) / 1e6 for part in (new, own))
-        empty = {k.split(".")[1] for k in own} - {k.split(".")[1] for k in new}
-        rest = [k for k, _ in network.named_children() if k in empty]
-        lines.append(
-            f"filled {len(new)} of {len(own)} tensors of {name}, {size:.2f} of {total:.2f} M numbers"
-            + (f"; not {', '.join(rest)}" if rest else "")
-        )
-    return lines
+def describe_filled(recipe: Recipe, network: str, filled: list[str]) -> str:
+    """How much of a network a file filled, and which of its parts it did not; ``filled``: names of tensors."""
+    module = recipe.get_submodule(network)
+    own = module.state_dict()
+    size, total = (sum(own[k].numel() for k in names) / 1e6 for names in (filled, own))
+    empty = {k.split(".")[0] for k in own} - {k.split(".")[0] for k in filled}
+    parts = [k for k, _ in module.named_children() if k in empty]
+    line = f"filled {len(filled)} of {len(own)} tensors of {network}, {size:.2f} of {total:.2f} M numbers"
+    return line + (f"; not {', '.join(parts)}" if parts else "")
 
 
 def check_data(recipe: Recipe, train: Any, val: Any) -> None:
-    """Raise UserError where a dataset cannot feed the recipe."""
+    """Raise UserError if a dataset does not fit the recipe."""
     if getattr(train, "clip_length", 1) is None:
         raise UserError("data.train.clip_length: training needs the number of frames of a clip, e.g. 8")
     for name, data in (("train", train), ("val", val)):
@@ -210,7 +200,7 @@ def check_data(recipe: Recipe, train: Any, val: Any) -> None:
 
 
 def describe(run: Run) -> str:
-    """The run in a few words, for the log."""
+    """The run in one line, for the log."""
     count = {k: sum(p.numel() for g in o.param_groups for p in g["params"]) for k, o in run.optimizers.items()}
     trained = ", ".join(f"{v / 1e6:.2f} M {k} parameters train" for k, v in count.items())
     several = f"{run.ranks.world} processes, " if run.ranks.world > 1 else ""

@@ -128,7 +128,7 @@ def load_network(path: Path | str, prefer: str = "ema") -> State:
     return network_state(load(path), path, prefer)[0]
 
 
-def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> None:
+def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> list[str]:
     """Load ``state`` into ``module``; every name and shape must fit.
 
     Args:
@@ -137,6 +137,9 @@ def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> N
         path: where they are from, for messages.
         what: the module in words, for messages; by default its class.
 
+    Returns:
+        The names of the tensors that were loaded.
+
     Raises:
         UserError: a checkpoint of another network; names the first few differences.
     """
@@ -144,6 +147,7 @@ def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> N
     own = {k: v for k, v in module.state_dict().items() if k in state or not k.endswith("num_batches_tracked")}
     check_fit(own, state, path, what or type(module).__name__)
     module.load_state_dict(dict(state))
+    return list(state)
 
 
 def check_fit(own: State, state: State, path: Path | str, what: str) -> None:

@@ -47,5 +47,5 @@ def test_a_part_left_out_neither_acts_nor_trains(left_out: str, kept: str) -> No
 
 
 def test_something_must_be_left_to_train() -> None:
-    with pytest.raises(UserError, match="nothing is left to train"):
+    with pytest.raises(UserError, match="there is nothing to train"):
         VideoModel(net(), ZeroFlow(), L1(), cft=False, per_frame=True)

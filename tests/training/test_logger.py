@@ -16,7 +16,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keep.config.schema import WandbOptions
-from keep.training.records import Progress, RunLog, cut_records, duration, learning_rates
+from keep.training.progress import Progress, format_duration, learning_rates
+from keep.training.records import RunLog, cut_records
 from keep.utils.errors import UserError
 
 
@@ -272,4 +273,4 @@ def test_other_ranks_take_times_and_say_nothing(caplog: pytest.LogCaptureFixture
 
 
 def test_durations_longer_than_a_day() -> None:
-    assert [duration(s) for s in (0, 3661, 86400 * 3 + 59.6)] == ["00:00:00", "01:01:01", "3 d 00:01:00"]
+    assert [format_duration(s) for s in (0, 3661, 86400 * 3 + 59.6)] == ["00:00:00", "01:01:01", "3 d 00:01:00"]

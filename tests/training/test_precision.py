@@ -4,9 +4,16 @@ import pytest
 import torch
 import torch.nn as nn
 
+from keep.archs.discriminators import TemporalPatchGAN
 from keep.config.schema import TrainOptions
 from keep.training.precision import prepare_networks
 from keep.training.schedules import Constant
+
+CPU = torch.device("cpu")
+
+
+def options(amp) -> TrainOptions:
+    return TrainOptions(iters=1, schedule={"type": Constant.__name__}, amp=amp)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +25,31 @@ def test_bfloat16_that_a_processor_only_imitates_is_warned_of(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
     with caplog.at_level("WARNING", "keep"):
-        prepare_networks(
-            nn.Linear(1, 1), TrainOptions(iters=1, schedule={"type": Constant.__name__}, amp=amp), torch.device("cpu")
-        )
+        prepare_networks(nn.Linear(1, 1), options(amp), CPU)
     assert ("set train.amp: null" in caplog.text) == warned
+
+
+def judge(size: int, amp: str | None) -> tuple[torch.Tensor, TemporalPatchGAN]:
+    """Logits of a discriminator prepared for training clips of that size, under bfloat16 autocast."""
+    torch.manual_seed(0)
+    net = TemporalPatchGAN(channels=16)
+    prepare_networks(nn.ModuleDict({"discriminator": net}), options(amp), CPU, size)
+    with torch.autocast("cpu", torch.bfloat16):
+        return net(torch.rand(1, 3, 3, size, size).bfloat16() * 2 - 1), net
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(32, torch.float32), (40, torch.bfloat16)])
+def test_on_a_cpu_the_temporal_discriminator_judges_tiny_clips_in_float32(size: int, dtype: torch.dtype) -> None:
+    logits, net = judge(size, "bf16")
+    assert logits.dtype == dtype
+    nn.functional.softplus(-logits).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_after_an_error_in_it_autocast_is_as_before() -> None:
+    net = TemporalPatchGAN(channels=4)
+    prepare_networks(nn.ModuleDict({"discriminator": net}), options("bf16"), CPU, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            net(torch.zeros(1, 3, 2, 32, 32))
+        assert torch.is_autocast_enabled("cpu")

@@ -81,7 +81,7 @@ def test_auto_resume_starts_a_new_run_and_leaves_a_finished_one_as_it_is(clips, 
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.state")}
     assert keep_train.main(arguments) == 0
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.state")} == before
-    assert "done already" in capsys.readouterr().out
+    assert "finished already" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["stage1"]
 
 

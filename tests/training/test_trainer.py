@@ -20,6 +20,7 @@ from keep.losses.pixel import L1
 from keep.training import checkpoint, dry_run, trainer
 from keep.training import run as keep_run
 from keep.training.ema import EMA
+from keep.training.prefetch import step_batches
 from keep.training.schedules import Constant, Cosine, MultiStep
 from keep.utils import weight_files
 from keep.utils.errors import UserError
@@ -128,7 +129,7 @@ def test_a_frozen_part_without_weights_stops_the_run_before_it_writes(tiny, tmp_
         run(tiny, 2)
     path, overrides = tiny(3)
     config = load(path, overrides, TrainConfig).model_copy(update={"pretrained": {}})
-    with pytest.raises(UserError, match=r"no file is named: set pretrained\.keep"):
+    with pytest.raises(UserError, match=r"needs stage II's KEEP: set pretrained\.keep"):
         trainer.train(config)
     with pytest.raises(UserError, match="did you mean 'vqgan'"):
         run(tiny, 2, "pretrained.vqgen=x.pth")
@@ -186,7 +187,7 @@ def test_bad_clips_that_the_data_passes_over_are_told_and_counted(tiny, tmp_path
     with pytest.raises(UserError, match=r"00001\.png"):
         run(tiny, 1, *options)
     ended = run(tiny, 1, *options, "data.train.on_bad=skip")
-    assert caplog.text.count("passed over") == 1
+    assert caplog.text.count("warning: skipped ") == 1
     records = [json.loads(line) for line in (ended / "log.jsonl").read_text().splitlines()]
     assert max(r.get("data/skipped", 0) for r in records) == 2  # two epochs of two clips
 
@@ -242,7 +243,7 @@ def test_learning_rate_warms_up_and_follows_the_schedule(tiny) -> None:
 def step_of(config: TrainConfig, count: int = 1) -> tuple[trainer.Run, trainer.StepReport]:
     """A run that has made its first step, on its first clips."""
     started = trainer.build_run(config)
-    batches = next(trainer.batches_of_steps(started, build(config.data.train)))
+    batches, _ = next(step_batches(started, build(config.data.train)))
     return started, trainer.train_step(started, batches)
 
 
@@ -320,7 +321,7 @@ def test_a_network_to_compile_is_named_as_the_model_names_it(clips: Path, tmp_pa
 def test_steps_that_are_not_finite_are_left_out_up_to_the_limit(clips: Path, tmp_path: Path, monkeypatch) -> None:
     path, overrides = options_and_start(1, clips, tmp_path, "train.on_nonfinite=skip", "train.max_skipped=2")
     started = trainer.build_run(load(path, overrides, TrainConfig))
-    batches = next(trainer.batches_of_steps(started, build(started.config.data.train)))
+    batches, _ = next(step_batches(started, build(started.config.data.train)))
     loss = L1.forward
     before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
     monkeypatch.setattr(L1, "forward", lambda *a: loss(*a) * float("inf"))
@@ -338,7 +339,7 @@ def test_gradients_that_no_loss_scale_mends_end_the_run(clips: Path, tmp_path: P
     path, overrides = options_and_start(1, clips, tmp_path, "train.ema=0.9")
     started = trainer.build_run(load(path, overrides, TrainConfig))
     started.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    batches = next(trainer.batches_of_steps(started, build(started.config.data.train)))
+    batches, _ = next(step_batches(started, build(started.config.data.train)))
     for p in started.recipe.net.parameters():
         p.register_hook(lambda g: g * float("nan"))
     for _ in range(3):  # 4, 2, 1: overflows are normal with float16
@@ -374,7 +375,7 @@ def test_a_full_gpu_is_told_with_what_to_turn_down(tiny, monkeypatch) -> None:
     monkeypatch.setattr(trainer, "train_step", full)
     with pytest.raises(UserError) as told:
         run(tiny, 1, "data.batch_size=4", "train.accumulate=3")
-    assert "step 1: the memory of cpu is full (CUDA out of memory)" in str(told.value)
+    assert "step 1: out of memory on cpu (CUDA out of memory)" in str(told.value)
     assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(told.value)
     assert "smaller frames than data.train.size 32" in str(told.value)
 
