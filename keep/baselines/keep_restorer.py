@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
 from keep.inference.streaming import CONTEXT, WINDOW, stream
-from keep.inference.weights import network, read
+from keep.inference.weights import build_network, read
 
 
 @BASELINES.register("KEEP")
@@ -44,7 +44,7 @@ class KEEPRestorer:
         cache: Path | None = None,
     ) -> None:
         found = read(weights, params, cache)
-        self.net = network(found, net=net).requires_grad_(False)
+        self.net = build_network(found, net=net).requires_grad_(False)
         self.weights, self.params, self.scale, self.files = weights, found.params, scale, (found.path,)
         self.options = {"w": fidelity, "use_cft": cft, "use_cfa": cfa, "window": window, "context": context}
         self.gains: torch.Tensor | None = None

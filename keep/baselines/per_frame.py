@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
-from keep.inference.weights import network, read
+from keep.inference.weights import build_network, read
 
 
 @BASELINES.register()
@@ -41,7 +41,7 @@ class KEEPPerFrame:
         cache: Path | None = None,
     ) -> None:
         found = read(weights, params, cache)
-        self.net = network(found, net=net).requires_grad_(False)
+        self.net = build_network(found, net=net).requires_grad_(False)
         self.weights, self.params, self.scale, self.frames = weights, found.params, scale, frames
         self.files = (found.path,)
         self.options = {"w": fidelity, "use_cft": cft, "use_filter": False}

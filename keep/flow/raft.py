@@ -1,5 +1,6 @@
 """RAFT, as torchvision ships it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,26 +23,45 @@ class RAFT(nn.Module):
 
     Args:
         size: which of torchvision's two networks.
-        weights: a state dict of that network; by default torchvision's own file, downloaded once.
+        weights: a file with the state dict of that network; by default torchvision's own file, downloaded once.
+
+    Attributes:
+        files: the file that the weights were read from.
     """
 
     def __init__(self, size: Literal["small", "large"] = "large", weights: Path | None = None) -> None:
+        path = torchvision_weights(FILES[size], weights)
+        self._build(size, load_network(path), path)
+        self.files = (path,)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], size: Literal["small", "large"], source: Path) -> Self:
+        """The network with weights that are already in memory.
+
+        Args:
+            state: the state dict of torchvision's network.
+            size: which of torchvision's two networks.
+            source: the file that the weights come from, for messages.
+        """
+        raft = cls.__new__(cls)
+        raft._build(size, state, source)
+        raft.files = ()
+        return raft
+
+    def _build(self, size: Literal["small", "large"], state: Mapping[str, Tensor], source: Path) -> None:
         super().__init__()
         try:
             from torchvision.models.optical_flow import raft_large, raft_small
         except ImportError as error:
             raise UserError("flow estimator 'raft' needs torchvision: pip install torchvision") from error
         self.name = f"RAFT-{size}"
-        path = torchvision_weights(FILES[size], weights)
-        build = {"small": raft_small, "large": raft_large}[size]
-        with torch.random.fork_rng(devices=[]):  # the weights replaced next must not move the run's random stream
-            self.net = build(weights=None)
-        fill(self.net, load_network(path), path)
-        self.files = (path,)
+        with torch.random.fork_rng(devices=[]):  # the random weights are replaced: do not advance the run's generator
+            self.net = {"small": raft_small, "large": raft_large}[size](weights=None)
+        fill(self.net, state, source)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Always in evaluation mode: batch statistics stay those of the weights."""
+        """Stay in evaluation mode: batch statistics are those of the weights."""
         return super().train(False)
 
     @torch.no_grad()

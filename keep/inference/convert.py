@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keep.config import cli
 from keep.config.reading import read_yaml
-from keep.inference.weights import PUBLISHED, SHIPPED, build_arch, read, told_arch, write
+from keep.inference.weights import PUBLISHED, SHIPPED, build_arch, read, stored_arch, write
 from keep.utils.errors import UserError
 from keep.utils.weight_files import fill
 
@@ -27,7 +27,7 @@ def convert(argv: Sequence[str] | None) -> None:
     print(f"found    {weights.describe()}")
     if args.params == "online" and weights.params == "params_ema":
         raise UserError(f"{weights.path} has averaged weights only: use --params ema")
-    arch = told_arch(weights) if args.net is None else read_yaml(args.net).data
+    arch = stored_arch(weights) if args.net is None else read_yaml(args.net).data
     fill(build_arch(arch, weights.path, weights.state), weights.state, weights.path)  # raises if they do not fit
     state = {k: v.half() if args.half and v.is_floating_point() else v for k, v in weights.state.items()}
     write(out, state, arch, args.layout)

@@ -168,13 +168,13 @@ def test_a_network_can_be_given_to_fill(tmp_path):
     torch.save(net.state_dict(), tmp_path / "bare.pth")
     given = tiny()
     assert load_keep(tmp_path / "bare.pth", net=given) is given
-    assert "which network it is of" in one_line(tmp_path / "bare.pth")
+    assert "which network it belongs to" in one_line(tmp_path / "bare.pth")
 
 
 def test_published_names_are_downloaded(tmp_path, monkeypatch):
     path = public_file(tmp_path / "x.pth", tiny(flow=GMFlow(random_weights=True)), "v1.0.0")
     asked = []
-    monkeypatch.setattr("keep.inference.weights.fetch", lambda *arguments: asked.append(arguments) or path)
+    monkeypatch.setattr("keep.inference.weights.reading.fetch", lambda *arguments: asked.append(arguments) or path)
     load_keep("KEEP_Asian", net=NET_WITH_FLOW, cache=tmp_path / "cache")
     url = "https://github.com/jnjaby/KEEP/releases/download/v1.0.0/KEEP_Asian-4765ebe0.pth"
     assert asked == [(url, "4765ebe0", "KEEP_Asian-4765ebe0.pth", tmp_path / "cache")]
@@ -226,9 +226,9 @@ def test_a_training_state(tmp_path):
 
 def test_no_weights_at_all(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
-    assert "holds no weights" in one_line(tmp_path / "list.pth")
+    assert "contains no weights" in one_line(tmp_path / "list.pth")
     torch.save({"epoch": 1}, tmp_path / "dict.pth")
-    assert "it holds: epoch" in one_line(tmp_path / "dict.pth")
+    assert "it contains: epoch" in one_line(tmp_path / "dict.pth")
 
 
 class Code:

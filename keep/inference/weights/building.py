@@ -1,0 +1,113 @@
+"""Builds the network that a weight file belongs to, and loads the weights into it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+from pydantic import ValidationError
+from torch import Tensor
+
+from keep.archs.keep import KEEP
+from keep.archs.sizes import Arch, infer_arch
+from keep.config.registry import ARCHS, FLOWS, Spec
+from keep.flow.raft import RAFT
+from keep.inference.weights.reading import Params, Weights, read
+from keep.utils import weight_files
+from keep.utils.errors import UserError
+
+
+def load_keep(
+    path_or_name: str | Path,
+    params: Params = "ema",
+    flow: nn.Module | str | Mapping[str, Any] | None = None,
+    *,
+    net: nn.Module | Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+) -> KEEP:
+    """The network of a weight file, of the right size, on the CPU, in evaluation mode.
+
+    Args:
+        path_or_name: a file, a name of ``SHIPPED``, or a name of ``PUBLISHED``, which is downloaded once.
+        params: averaged (``ema``) or ``online`` weights, if the file has both.
+        flow: a flow estimator that replaces the file's: a module, or a name or mapping as in the options.
+        net: the network, if the file does not store its options: an untrained module, which is filled, or
+            ``{"type": "KEEP", …}``.
+        cache: folder of downloads; by default ``$KEEP_HOME`` or ``~/.cache/keep``.
+
+    Raises:
+        UserError: no such file, the weights of another network, or a network that cannot be inferred from the file.
+    """
+    return build_network(read(path_or_name, params, cache), flow, net)
+
+
+def build_network(
+    weights: Weights,
+    flow: nn.Module | str | Mapping[str, Any] | None = None,
+    net: nn.Module | Mapping[str, Any] | None = None,
+) -> KEEP:
+    """The network with these weights. Arguments and errors as in :func:`load_keep`."""
+    state, arch = weights.state, None
+    if isinstance(net, nn.Module):
+        built = net
+    else:
+        arch = dict(net) if net is not None else stored_arch(weights)
+        if flow is not None:
+            arch["flow"] = None
+        built = build_arch(arch, weights.path, state)
+    if flow is not None:
+        estimator = flow if isinstance(flow, nn.Module) else _build_flow(flow)
+        built.flownet = estimator.requires_grad_(False).eval()
+        own = {f"flownet.{k}": v for k, v in estimator.state_dict().items()}
+        state = {k: v for k, v in state.items() if not k.startswith("flownet.")} | own
+    weight_files.fill(built, state, weights.path)
+    if arch is not None and flow is None:
+        built.arch = arch  # type: ignore[assignment]  (plain data that arch_of returns)
+    return built.eval()  # type: ignore[return-value]
+
+
+def stored_arch(weights: Weights) -> Arch:
+    """The network's options: those stored in the file or, for a public file, inferred from the shapes.
+
+    Raises:
+        UserError: a file in our layout without options (its gains may be causal), or shapes that are ambiguous.
+    """
+    if weights.arch is not None:
+        return dict(weights.arch)
+    if weights.layout == "ours":
+        raise UserError(f"{weights.path} does not store which network it belongs to: name it (option `net`)")
+    return infer_arch(weights.state, weights.path)
+
+
+def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
+    """The untrained network that ``arch`` describes.
+
+    Args:
+        arch: ``{"type": …, **options}``.
+        path: the file of ``arch``, for messages.
+        state: the file's weights in our names. A RAFT takes its own weights from them: the file that its options name
+            may not exist here.
+
+    Raises:
+        UserError: an arch, a flow estimator or an option that this version does not have.
+    """
+    try:
+        spec = ARCHS.spec(arch)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: this version cannot build its network: {where}: {first['msg']}") from None
+    flow = spec.options.get("flow")
+    own = {k.removeprefix("flownet.net."): v for k, v in state.items() if k.startswith("flownet.net.")}
+    if own and isinstance(flow, Spec) and flow.cls is RAFT:
+        raft = RAFT.from_state(own, flow.options["size"], path)
+        spec = replace(spec, options={**spec.options, "flow": raft})
+    return spec.build()
+
+
+def _build_flow(flow: str | Mapping[str, Any]) -> nn.Module:
+    try:
+        return FLOWS.spec(flow).build()
+    except ValidationError as error:
+        raise UserError(f"flow: {error.errors(include_url=False)[0]['msg']}") from None

@@ -1,0 +1,111 @@
+"""Finds weight files, and reads their tensors in our names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+import keep
+from keep.archs.public import Layout, from_public, layout_of
+from keep.archs.sizes import Arch
+from keep.inference.weights.recognition import describe_mismatch
+from keep.utils import weight_files
+from keep.utils.downloads import fetch
+from keep.utils.errors import UserError, nearest
+
+Params = Literal["ema", "online"]
+
+RELEASES = "https://github.com/jnjaby/KEEP/releases/download"
+PUBLISHED = {
+    "KEEP": (f"{RELEASES}/v1.0.0/KEEP-b76feb75.pth", "b76feb75"),
+    "KEEP_Asian": (f"{RELEASES}/v1.0.0/KEEP_Asian-4765ebe0.pth", "4765ebe0"),
+    "KEEP_v0.1.0": (f"{RELEASES}/v0.1.0/KEEP-a1a14d46.pth", "a1a14d46"),
+}
+"""Name → URL and first digits of the sha256 of the authors' files."""
+
+SHIPPED = {"nano": Path(keep.__file__).with_name("pretrained") / "nano.safetensors"}
+"""Name → file of the weights in this package; see docs/small_models.md."""
+
+DEFAULT = "nano"
+"""The weights that are used when none are named."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The content of a file, in our names.
+
+    Attributes:
+        state: the state dict of our :class:`keep.archs.keep.KEEP`.
+        arch: the network as ``{"type": "KEEP", **options}`` if the file stores it, else None.
+        layout: the naming of tensors in the file.
+        params: which of the file's weights: ``params_ema``, ``params`` or ``bare``.
+        path: the file.
+    """
+
+    state: dict[str, Tensor]
+    arch: Arch | None
+    layout: Layout
+    params: str
+    path: Path
+
+    def describe(self) -> str:
+        count = sum(v.numel() for v in self.state.values())
+        return f"{self.path}: KEEP, layout {self.layout}, {self.params}, {count / 1e6:.2f} M numbers"
+
+
+def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = None) -> Weights:
+    """The weights in a file, in our names.
+
+    Args:
+        path_or_name: a file, a name of ``SHIPPED``, or a name of ``PUBLISHED``, which is downloaded once.
+        params: averaged (``ema``) or ``online`` weights, if the file has both.
+        cache: folder of downloads; by default ``$KEEP_HOME`` or ``~/.cache/keep``.
+
+    Raises:
+        UserError: no such file, or the weights of another network.
+    """
+    path = find(path_or_name, cache)
+    content = weight_files.load(path)
+    state, key = _tensors(content, params)
+    layout = layout_of(state)
+    if layout is None:
+        raise UserError(describe_mismatch(content, state, path))
+    arch = content.get("arch") if key != "bare" else None
+    return Weights(
+        state=dict(state) if layout == "ours" else from_public(state),
+        arch=dict(arch) if isinstance(arch, Mapping) else None,
+        layout=layout,
+        params=key,
+        path=path,
+    )
+
+
+def find(path_or_name: str | Path, cache: Path | None = None) -> Path:
+    """The file of a path or name. Arguments as in :func:`read`.
+
+    Raises:
+        UserError: no such file or name.
+    """
+    path, name = Path(path_or_name).expanduser(), str(path_or_name)
+    if path.is_file():
+        return path
+    if name in SHIPPED:
+        return SHIPPED[name]
+    if name in PUBLISHED:
+        url, digest = PUBLISHED[name]
+        return fetch(url, digest, url.rpartition("/")[2], cache)
+    names = [*SHIPPED, *PUBLISHED]
+    hint = "" if path.suffix else nearest(name, names) or f"; names of weights: {', '.join(names)}"
+    raise UserError(f"there is no checkpoint {path}{hint}")
+
+
+def _tensors(content: Any, params: Params) -> tuple[Mapping[str, Tensor], str]:
+    """The state dict in a file's content, and its key there. Empty if there is none."""
+    if params not in ("ema", "online"):
+        raise UserError(f"params: {params!r} is neither 'ema' nor 'online'")
+    try:
+        return weight_files.network_state(content, "", params)
+    except UserError:
+        return {}, "none"
