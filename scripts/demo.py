@@ -23,7 +23,7 @@ from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Pipeline
 from keep.degradation.resize import Downsample
-from keep.utils.visual import contact_sheet
+from keep.utils.pictures import contact_sheet
 from scripts.demo_parts import OUT, command, gather, samples
 
 CLIP, FRAMES = "WolfgangLanger_Pexels.mp4", 72

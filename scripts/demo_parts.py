@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from keep.utils.errors import UserError
-from keep.utils.visual import console_table
+from keep.utils.tables import console_table
 
 OUT = Path("demo_out")
 SPLITS = ("mild", "medium", "heavy")

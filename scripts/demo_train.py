@@ -17,7 +17,7 @@ from pathlib import Path
 from keep.config.cli import Parser, run
 from keep.data.images import square_resize
 from keep.data.video_io import iter_video, probe, write_video
-from keep.utils.visual import loss_curves
+from keep.utils.figures import loss_curves
 from scripts.demo_parts import OUT, SPLITS, command, gather, samples
 
 SIZE = 96

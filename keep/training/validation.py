@@ -19,8 +19,8 @@ from keep.training.records import RunLog
 from keep.training.run import Run
 from keep.utils.errors import UserError
 from keep.utils.logging import log
+from keep.utils.pictures import side_by_side
 from keep.utils.signals import Stopped, StopRequest
-from keep.utils.visual import side_by_side
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keep.utils.visual import markdown_table
+from keep.utils.tables import markdown_table
 
 STAGES = ("blur and resize", "noise", "codec")
 Seconds = dict[str, float]

@@ -25,7 +25,7 @@ from keep.utils.devices import prepare
 from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
-from keep.utils.visual import markdown_table
+from keep.utils.tables import markdown_table
 from scripts.bench.common import GIB, SEED, Clock, machine, moving_clip, say
 from scripts.bench.inference_paths import Variant, count_flops, measure_clip, measure_frame
 

@@ -29,7 +29,9 @@ from keep.inference.api import load_restorer, resize
 from keep.inference.fast import keep_freed_memory
 from keep.inference.streaming import WINDOW, stream
 from keep.utils.errors import UserError
-from keep.utils.visual import PALETTE, markdown_table, write_figure
+from keep.utils.figures import write_figure
+from keep.utils.style import PALETTE
+from keep.utils.tables import markdown_table
 from scripts.bench.common import peak_of_memory, start_of_memory
 
 RESET = 20

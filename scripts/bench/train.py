@@ -34,7 +34,7 @@ from keep.utils.devices import pick_device, prepare
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.logging import to_console
-from keep.utils.visual import markdown_table
+from keep.utils.tables import markdown_table
 from scripts.bench.common import GIB, Clock, machine, moving_clip, peak_of_memory, say, start_of_memory
 from scripts.bench.train_naive import all_in_autograd
 from scripts.bench.train_options import FILES, batch_of, choices, options

@@ -24,7 +24,7 @@ from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.data.sampler import make_loader
 from keep.utils.errors import UserError
-from keep.utils.visual import console_table
+from keep.utils.tables import console_table
 
 TENTHS = 10
 

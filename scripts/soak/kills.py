@@ -33,7 +33,7 @@ from keep.config.cli import Parser, run
 from keep.data.video_io import write_video
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
-from keep.utils.visual import console_table
+from keep.utils.tables import console_table
 from scripts.soak.run_folder import check_checkpoints, differences, last_step, unfinished
 
 ROOT = Path(__file__).resolve().parents[2]

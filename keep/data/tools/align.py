@@ -28,7 +28,7 @@ from keep.faces.shots import shot_cuts
 from keep.faces.smooth import fill_gaps, smooth
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
-from keep.utils.visual import encode_image
+from keep.utils.pictures import encode_image
 
 GAP = 10
 """Longest gap without a face, in frames, that is filled; shots with a longer one are skipped."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from keep.data.tools.collect_source import Source
 from keep.utils.io import write_file
-from keep.utils.visual import console_table
+from keep.utils.tables import console_table
 
 ADVICE = {
     "no face": ("", max, "no face was found in {n}: try another --detector, or a larger --longest-side"),

@@ -10,7 +10,8 @@ import numpy as np
 from keep.data.tools.collect_source import Source
 from keep.data.video_io import read_video
 from keep.faces.align import TEMPLATE_512, transform
-from keep.utils.visual import PALETTE, write_figure
+from keep.utils.figures import write_figure
+from keep.utils.style import PALETTE
 
 PANEL = 192
 """Side of a frame on the sheet, in pixels."""

@@ -10,7 +10,7 @@ from keep.data.images import by_number, read_images
 from keep.data.tools.prepare_checks import is_frame
 from keep.data.vfhq import read_landmarks
 from keep.utils.io import AtomicWrite, remove_leftovers, write_file
-from keep.utils.visual import encode_image
+from keep.utils.pictures import encode_image
 
 
 def copy_clip(root: Path, landmarks: Path | None, out: Path, size: int, name: str) -> None:

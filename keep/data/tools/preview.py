@@ -36,7 +36,10 @@ from keep.data.sampler import make_loader
 from keep.data.video_io import write_video
 from keep.degradation.resize import upsample
 from keep.utils.errors import UserError
-from keep.utils.visual import DARK, LIGHT, STYLE, console_table, side_by_side, write_figure
+from keep.utils.figures import write_figure
+from keep.utils.pictures import side_by_side
+from keep.utils.style import DARK, LIGHT, STYLE
+from keep.utils.tables import console_table
 
 COLUMNS = 5
 """Input frames of a sample on the sheet."""

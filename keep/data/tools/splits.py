@@ -29,7 +29,7 @@ from keep.data.tools.layout import dataset_for
 from keep.data.tools.splits_folder import Split
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
-from keep.utils.visual import console_table
+from keep.utils.tables import console_table
 
 BASE_SIZE = 512
 """Side of the frames, in pixels, for which table A1 gives σ."""

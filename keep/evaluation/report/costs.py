@@ -8,7 +8,7 @@ from typing import Any
 from keep.evaluation.report.records import Unit, write_json
 from keep.utils.io import write_file
 from keep.utils.logging import log
-from keep.utils.visual import console_table, markdown_table
+from keep.utils.tables import console_table, markdown_table
 
 KINDS = {"decode": "data", "degrade": "data", "restore": "restorer", "metric": "metric", "pictures": "report"}
 COLUMNS = {"part": None, "kind": None, "seconds": None, "share %": None, "ms/frame": None, "peak GiB": None}

@@ -11,8 +11,9 @@ import numpy as np
 
 from keep.data.video_io import write_video
 from keep.evaluation.report.records import file_name
+from keep.utils.figures import gain_figure
 from keep.utils.io import write_file
-from keep.utils.visual import contact_sheet, encode_image, gain_figure, side_by_side
+from keep.utils.pictures import contact_sheet, encode_image, side_by_side
 
 KEY = 12  # frames from one key frame to the next, so that the page seeks quickly
 WORST_TILE = 384  # px: longest side of a panel of a worst frame

@@ -16,7 +16,7 @@ from keep.evaluation.report.notes import (
     scaled_mean,
 )  # fmt: skip
 from keep.evaluation.report.summary import Row
-from keep.utils.visual import console_table, markdown_table
+from keep.utils.tables import console_table, markdown_table
 
 
 def console(content: Row) -> str:

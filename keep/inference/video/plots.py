@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from keep.inference.video.scan import AlignedTrack
-from keep.utils.visual import PALETTE, write_figure
+from keep.utils.figures import write_figure
+from keep.utils.style import PALETTE
 
 POINTS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 

@@ -7,7 +7,7 @@ from keep.data.tools import prepare_copy
 from keep.data.tools.prepare import prepare
 from keep.data.tools.prepare_checks import image_size
 from keep.data.vfhq import read_landmarks, read_meta_info
-from keep.utils.visual import encode_image
+from keep.utils.pictures import encode_image
 
 POINTS = np.array([[12.0, 15], [20, 15], [16, 20], [13, 25], [19, 25]])
 NAME = "Clip+abc+P0+C1+F100-107"  # six frames
