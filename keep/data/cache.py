@@ -1,4 +1,4 @@
-"""Low-quality clips kept on disk: degraded once, read ever after."""
+"""Low-quality clips cached on disk: degraded once, then read."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ FORMAT = 1
 
 
 class LQCache:
-    """A folder of low-quality clips, one PNG a sample, that belong to one seed and one set of options.
+    """A folder of low-quality clips, one PNG per sample, for one seed and one set of options.
 
-    ``cache.json`` in it says which; the folder is refused where anything differs. A clip's file appears whole or not
-    at all, so that several workers and processes may fill one folder together.
+    Its ``cache.json`` stores seed and options; a folder of others raises an error. Files are written atomically, so
+    that several workers and processes can fill one folder together.
 
     Args:
-        folder: where; made when the first clip is stored.
-        about: all that the low-quality clips depend on, as plain JSON data.
+        folder: of the cache; created with the first clip.
+        about: everything that the low-quality clips depend on, as plain JSON data.
     """
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any]) -> None:
@@ -32,7 +32,7 @@ class LQCache:
         self._seed: int | None = None
 
     def open(self, seed: int) -> None:
-        """Raise UserError unless the folder is empty or of this seed and these options."""
+        """Raise UserError unless the folder is empty or has this seed and these options."""
         if seed == self._seed:
             return
         wanted = json.loads(json.dumps({"seed": seed, **self.about}))
@@ -47,23 +47,23 @@ class LQCache:
         if found != wanted:
             raise UserError(
                 f"lq_cache: {self.folder} holds clips of other options: {difference(found, wanted)}; "
-                "delete it, or name another folder"
+                "delete it, or choose another folder"
             )
         self._seed = seed
 
     def path(self, position: int, drawn: str) -> Path:
-        """The file of one sample; ``drawn`` is all that was drawn for it."""
+        """The file of one sample; ``drawn`` is everything that was drawn for it, as text."""
         return self.folder / f"{position // 1000:06d}" / f"{position:09d}_{zlib.crc32(drawn.encode()):08x}.png"
 
     def get(self, path: Path, frames: int) -> np.ndarray | None:
-        """The clip in a file of :meth:`path`, uint8 (T, h, w, 3) RGB; None where there is none."""
+        """The clip in a file of :meth:`path`, uint8 (T, h, w, 3) RGB; None if it is missing or unusable."""
         image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.exists() else None
         if image is None or len(image) % frames:
             return None
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).reshape(frames, -1, *image.shape[1:])
 
     def put(self, path: Path, clip: np.ndarray) -> None:
-        """Store uint8 (T, h, w, 3) RGB: its frames below each other in one PNG."""
+        """Store uint8 (T, h, w, 3) RGB, its frames stacked vertically in one PNG."""
         strip = cv2.cvtColor(clip.reshape(-1, *clip.shape[2:]), cv2.COLOR_RGB2BGR)
         data = cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
         try:
@@ -73,7 +73,7 @@ class LQCache:
 
 
 def describe(value: Any) -> Any:
-    """A built object as plain JSON data: its class and what is set on it."""
+    """A built object as plain JSON data: its class and its attributes."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -86,14 +86,14 @@ def describe(value: Any) -> Any:
 
 
 def difference(found: Any, wanted: Any, where: str = "") -> str:
-    """The first place in which two pieces of JSON data differ, in words."""
+    """The first difference of two pieces of JSON data, as text."""
     if isinstance(found, dict) and isinstance(wanted, dict):
-        places: Any = [(k, found.get(k), wanted.get(k)) for k in {**wanted, **found}]
+        pairs: Any = [(k, found.get(k), wanted.get(k)) for k in {**wanted, **found}]
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        places = [(i, *pair) for i, pair in enumerate(zip(found, wanted, strict=True))]
+        pairs = [(i, *pair) for i, pair in enumerate(zip(found, wanted, strict=True))]
     else:
-        return f"{where.lstrip('.')} is {found!r} there, {wanted!r} now"
-    return next((difference(a, b, f"{where}.{k}") for k, a, b in places if a != b), "nothing")
+        return f"{where.lstrip('.')} is {found!r} in the cache, {wanted!r} now"
+    return next((difference(a, b, f"{where}.{k}") for k, a, b in pairs if a != b), "nothing")
 
 
 def digest(value: Any) -> str:

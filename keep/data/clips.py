@@ -11,7 +11,8 @@ from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset, SourceClip
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.index import FolderIndex
-from keep.data.video_io import VIDEO_SUFFIXES, Timeline, read_timeline, read_video
+from keep.data.timeline import Timeline, read_timeline
+from keep.data.video_io import VIDEO_SUFFIXES, read_video
 from keep.utils.errors import UserError
 
 T = TypeVar("T")

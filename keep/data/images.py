@@ -1,4 +1,4 @@
-"""Frame images: reading them, cutting them square, and their tone curves. All are uint8 RGB."""
+"""Frame images: reading, square cuts, tone curves. All are uint8 RGB."""
 
 import re
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ def read_images(paths: Sequence[Path]) -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """An image file's content as uint8 (H, W, 3) RGB; ``name`` is for messages.
+    """The content of an image file as uint8 (H, W, 3) RGB; ``name`` is for messages.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not an image.
     """
-    # Of a PNG without its end libpng would print a line of its own.
-    whole = bool(data) and (not data.startswith(b"\x89PNG") or b"IEND" in data)
+    # libpng would print a message about a PNG without its end.
+    complete = bool(data) and (not data.startswith(b"\x89PNG") or b"IEND" in data)
     with quiet_opencv():
-        # imdecode, not imread: that one fills up a truncated JPEG with grey and says nothing.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
+        # imdecode, not imread: imread fills a truncated JPEG with grey without an error.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if complete else None
     if image is None:
         raise UserError(f"{name}: not an image, or a damaged one")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -66,7 +66,7 @@ def square_resize(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def tone_curves(frames: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """uint8 (T, H, W, 3) → each channel c of x in [0, 1] to x^γ_c; ``gamma`` (3,)."""
+    """Map each channel c of uint8 (T, H, W, 3), x in [0, 1], to x^γ_c; ``gamma`` is (3,)."""
     levels = np.linspace(0, 1, 256)[:, None] ** gamma
     table = np.rint(levels * 255).astype(np.uint8)
     return np.stack([table[:, c][frames[..., c]] for c in range(3)], axis=-1)

@@ -1,7 +1,7 @@
-"""What is in a data folder, remembered between runs: listing millions of frames and probing videos is slow.
+"""Index of a data folder, kept between runs: listing millions of frames and probing videos is slow.
 
-The file is ``ROOT/.keep_index.json``, or lies in the cache folder where the root cannot be written. Every entry has a
-fingerprint (size and modification time of the folder or file); what has changed is read again.
+The file is ``ROOT/.keep_index.json``, or in the cache folder if the root is read-only. Every entry has a fingerprint
+(size and modification time of the folder or file); changed entries are read again.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from keep.utils.io import write_file
 
 FORMAT = 1
 FILE_NAME = ".keep_index.json"
-SETTLED = 2_000_000_000  # ns: a younger file may still change within the clock's resolution, and is not remembered
+SETTLED = 2_000_000_000  # ns: a younger file may change again with the same time stamp, and is not stored
 Fingerprint = tuple[int, int]
 
 
@@ -27,7 +27,7 @@ class FolderIndex:
 
     Args:
         root: the data folder.
-        kind: what the values are: another kind does not see them.
+        kind: of the values; other kinds in the same file are separate.
     """
 
     def __init__(self, root: Path, kind: str) -> None:
@@ -35,13 +35,13 @@ class FolderIndex:
         self._entries: dict[str, Any] = {}
         self._changed = False
         own = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        self.places = (root / FILE_NAME, cache_folder() / "index" / f"{own}.json")
-        for place in self.places:
-            self._entries = {**_read(place).get(kind, {}), **self._entries}
+        self.paths = (root / FILE_NAME, cache_folder() / "index" / f"{own}.json")
+        for path in self.paths:
+            self._entries = {**_read(path).get(kind, {}), **self._entries}
         self._used: dict[str, Any] = {}
 
     def value(self, path: Path, compute: Callable[[], Any]) -> tuple[Any, Fingerprint]:
-        """The remembered value of ``path``, or a computed one (plain JSON data); and the path's fingerprint."""
+        """The stored value of ``path``, else the computed one (plain JSON data), and the fingerprint of the path."""
         stat = path.stat()
         mark = (stat.st_size, stat.st_mtime_ns)
         key = path.relative_to(self.root).as_posix()
@@ -56,19 +56,19 @@ class FolderIndex:
         return value, mark
 
     def walk(self, suffixes: frozenset[str], names: bool) -> Iterator[tuple[Path, Any, Fingerprint]]:
-        """(folder, its files with these suffixes, fingerprint) of the root and of every folder below it, in order.
+        """(folder, its files with these suffixes, fingerprint) of the root and all its subfolders, in order.
 
-        Links to folders are followed, hidden files left out.
+        Links to folders are followed, hidden files skipped.
 
         Args:
-            names: give the files' names; otherwise only how many there are.
+            names: yield the names of the files; otherwise only their number.
         """
         seen: set[str] = set()
         waiting = [self.root]
         while waiting:
             folder = waiting.pop()
             real = os.path.realpath(folder)
-            if real in seen:  # a link to where we have been
+            if real in seen:  # a link to a folder already visited
                 continue
             seen.add(real)
             (below, files), mark = self.value(folder, lambda folder=folder: _listing(folder, suffixes, names))
@@ -76,29 +76,29 @@ class FolderIndex:
             waiting += [folder / name for name in reversed(below)]
 
     def save(self) -> None:
-        """Write what was used; where nothing can be written, go without."""
+        """Write the used entries; without a writable folder, skip that."""
         if not self._changed and self._used.keys() == self._entries.keys():
             return
-        for place in self.places:
+        for path in self.paths:
             try:
-                content = {**_read(place), "format": FORMAT, self.kind: self._used}
-                write_file(place, json.dumps(content, separators=(",", ":")))
+                content = {**_read(path), "format": FORMAT, self.kind: self._used}
+                write_file(path, json.dumps(content, separators=(",", ":")))
                 return
             except OSError:
                 continue
 
 
-def _read(place: Path) -> dict[str, Any]:
-    """The index file; empty where there is none, or none that can be used."""
+def _read(path: Path) -> dict[str, Any]:
+    """The content of an index file; empty if it is missing or unusable."""
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and content.get("format") == FORMAT else {}
 
 
 def _listing(folder: Path, suffixes: frozenset[str], names: bool) -> list[Any]:
-    """[names of the folders in it, names or number of the files], each in the order of their numbers."""
+    """[names of its subfolders, names or number of its files], sorted by the numbers in the names."""
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -1,4 +1,4 @@
-"""Clips in an LMDB, as BasicSR makes them: ``data.mdb`` with encoded images, ``meta_info.txt`` with their names."""
+"""Clips in an LMDB of BasicSR: ``data.mdb`` with encoded images, ``meta_info.txt`` with their names."""
 
 import importlib
 import os
@@ -16,8 +16,8 @@ from keep.utils.errors import UserError
 class LMDBClips(ClipDataset):
     """Clips in an LMDB folder of BasicSR's layout. The package: ``pip install keep-vfsr[lmdb]``.
 
-    A line of ``meta_info.txt`` reads ``000/00000000.png (720,1280,3) 1``; the key is the name without its suffix.
-    What stands before its last slash names the clip; a key without a slash is a clip of one frame.
+    A line of ``meta_info.txt`` is ``000/00000000.png (720,1280,3) 1``; the key is the name without its suffix. The part
+    before its last slash is the name of the clip; a key without a slash is a clip of one frame.
     """
 
     expects = "expected a folder with data.mdb and meta_info.txt"
@@ -28,7 +28,7 @@ class LMDBClips(ClipDataset):
         for path in (data, meta):
             if not path.is_file():
                 raise UserError(f"{path}: no such file; {self.expects}")
-        frames: dict[str, list[str]] = {}  # of a key without a slash: none
+        frames: dict[str, list[str]] = {}  # empty for a key without a slash
         for line in meta.read_text(encoding="utf-8").splitlines():
             if line.strip():
                 key = os.path.splitext(line.split(" (")[0].strip())[0]  # noqa: PTH122, a key, not a path
@@ -36,7 +36,7 @@ class LMDBClips(ClipDataset):
                 frames.setdefault(clip or key, []).extend([frame] if clip else [])
         stat = data.stat()
         mark = (stat.st_size, stat.st_mtime_ns)
-        # The frames' names as one string a clip: millions of small objects would be copied into every worker.
+        # One string with all frame names per clip: millions of small objects would be copied into every worker.
         return [
             SourceClip(name, len(keys) or 1, "\n".join(sorted(keys, key=by_number)), mark)
             for name, keys in sorted(frames.items(), key=lambda item: by_number(item[0]))
@@ -56,7 +56,7 @@ class LMDBClips(ClipDataset):
         return np.stack(images)
 
     def _open(self) -> Any:
-        """Opened for each clip, which takes next to no time: an open LMDB must not be carried over a fork."""
+        """Opened for each clip, which is fast: an open LMDB must not be shared across a fork."""
         lmdb = _lmdb()
         try:
             return lmdb.open(str(self.root), readonly=True, lock=False, readahead=False, meminit=False)

@@ -1,7 +1,7 @@
-"""Packed clips: many videos in one file, to move a set to another machine in one piece and train from it there.
+"""Packed clips: many videos in one file, to copy a data set to another machine and train from it there.
 
-The file is a plain ZIP without compression: ``CLIP.mp4``, ``CLIP.mkv``, … and ``index.json``, which holds each clip's
-frame times, so that nothing needs to be unpacked or gone through before the first sample.
+The file is a plain ZIP without compression: ``CLIP.mp4``, ``CLIP.mkv``, … and ``index.json`` with the frame times of
+each clip, so that nothing is unpacked or scanned before the first sample.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset, SourceClip
 from keep.data.clips import VideoClips
-from keep.data.video_io import Timeline, read_timeline, read_video, write_video
+from keep.data.timeline import Timeline, read_timeline
+from keep.data.video_io import read_video, write_video
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
 
@@ -30,7 +31,7 @@ INDEX = "index.json"
 
 @DATASETS.register()
 class PackedClips(ClipDataset):
-    """Clips in one file, which ``root`` names, as :func:`pack_clips` writes it."""
+    """Clips in one file, ``root``, written by :func:`pack_clips`."""
 
     expects = "expected a file written by keep-data pack"
 
@@ -64,7 +65,7 @@ class PackedClips(ClipDataset):
         return read_video(f"{self.root}: {file}", start, count, step, timeline, data)
 
     def _archive(self) -> zipfile.ZipFile:
-        """Opened once a process: two that share a file handle would move it under each other."""
+        """Opened once per process: processes that share a file handle would share its position."""
         opened = self.__dict__.get("_opened")
         if opened is None or opened[0] != os.getpid():
             opened = self._opened = (os.getpid(), zipfile.ZipFile(self.root))
@@ -82,26 +83,26 @@ def pack_clips(
     keyint: int = 12,
     piece: int | None = None,
 ) -> None:
-    """Write the clips of one or several datasets into one file; it appears whole or not at all.
+    """Write the clips of one or several datasets into one file, atomically.
 
     Args:
-        datasets: each with ``clip_length`` None. Their ``size``, ``max_frames`` and alignment hold for the packed
-            clips, unless they are copied. Of several, the names of the clips begin with the dataset's folder.
+        datasets: each with ``clip_length`` None. Their ``size``, ``max_frames`` and alignment apply to the packed
+            clips, unless they are copied. With several, the names of the clips start with the dataset's folder.
         path: the file, e.g. ``clips.zip``.
-        codec: ``"copy"`` takes video files as they are; otherwise frames are encoded again, by libx264 with colours
-            at full resolution, or by ffv1 without loss.
+        codec: ``"copy"`` copies video files unchanged; otherwise frames are encoded again, by libx264 with colours at
+            full resolution, or losslessly by ffv1.
         crf: of libx264.
-        keyint: frames from one key frame to the next: a training clip is decoded from the one before it.
-        piece: cut clips into pieces of that many frames, CLIP_000, CLIP_001, …, so that an epoch visits long ones more
-            often; a rest of less than half of that is left out. None leaves them whole.
+        keyint: frames from one key frame to the next: a training clip is decoded from the key frame before it.
+        piece: cut clips into pieces of that many frames, CLIP_000, CLIP_001, …, so that an epoch visits long clips more
+            often; a rest shorter than half a piece is dropped. None does not cut.
 
     Raises:
-        UserError: a clip cannot be read, or cannot be copied, or the file cannot be written; two clips of one name.
+        UserError: a clip cannot be read or copied, the file cannot be written, or two clips have the same name.
     """
     path, sources = Path(path), [datasets] if isinstance(datasets, ClipDataset) else list(datasets)
     for dataset in sources:
         if dataset.clip_length is not None:
-            raise UserError("pack_clips: the dataset's clip_length must be null: clips are packed whole")
+            raise UserError("pack_clips: the dataset's clip_length must be null: only whole clips are packed")
         if codec == "copy" and (piece or not isinstance(dataset, VideoClips)):
             what = "pieces cannot be copied" if piece else f"{type(dataset).__name__} holds no video files to copy"
             raise UserError(f"pack_clips: {what}; encode with libx264 or ffv1")
@@ -124,7 +125,7 @@ def pack_clips(
                     entries.append({"name": name, "file": f"{name}{file.suffix}", **about, "timeline": timeline.dump()})
             double, times = Counter(e["name"] for e in entries).most_common(1)[0]
             if times > 1:
-                raise UserError(f"pack_clips: {times} clips are named {double}; rename them, or their folders")
+                raise UserError(f"pack_clips: {times} clips are named {double}; rename them or their folders")
             archive.writestr(INDEX, json.dumps({"format": FORMAT, "clips": entries}))
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}") from error

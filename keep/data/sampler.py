@@ -1,4 +1,4 @@
-"""Stateless sampling: which samples a batch holds is a function of its number, so resume restores one integer."""
+"""Stateless sampling: the samples of a batch are a function of its number, so a resume restores one integer."""
 
 import atexit
 import sys
@@ -14,18 +14,18 @@ from keep.utils.errors import UserError
 
 
 class PositionSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (seed, position), to index a dataset of clips with.
+    """Batches of (seed, position), the keys of a clip dataset.
 
-    Batch n (from 0) of rank r holds the positions n·world·batch + r·batch + k, k = 0 … batch − 1: over all ranks,
-    each position of the run once.
+    Batch n (from 0) of rank r holds the positions n·world·batch + r·batch + k, k = 0 … batch − 1: over all ranks, each
+    position of the run once.
 
     Args:
         seed: of the run.
-        batch_size: samples of one batch of one rank.
+        batch_size: samples per batch and rank.
         stop: number of the batch to stop before.
-        start: number of the first batch: on resume, how many batches each rank has done.
+        start: number of the first batch; on resume, the number of batches that each rank has processed.
         rank: of this process.
-        world: how many processes there are.
+        world: number of processes.
     """
 
     def __init__(self, seed: int, batch_size: int, *, stop: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
@@ -46,18 +46,18 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
 
 
 class ClipLoader(DataLoader[Any]):
-    """A DataLoader whose workers' UserErrors arrive as the one line they are."""
+    """A DataLoader that raises a worker's UserError with its message alone, without a traceback."""
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with signals.blocked():  # a worker that is still starting would die of one
+        with signals.blocked():  # a signal would kill a worker that is still starting
             batches = super().__iter__()
-        # Workers ignore signals, so nothing but this ends them: multiprocessing would wait for them at exit.
+        # Workers ignore signals, so only this ends them: multiprocessing would wait for them at exit.
         stop = getattr(batches, "_shutdown_workers", lambda: None)
         atexit.register(stop)
         try:
             yield from batches
         except UserError as error:
-            # torch puts the worker's traceback into the message; its last line is ours.
+            # torch adds the worker's traceback to the message; the last line is the error itself.
             line = str(error).strip().splitlines()[-1]
             raise UserError(line.removeprefix("keep.utils.errors.UserError: ")) from None
         finally:
@@ -78,8 +78,8 @@ def make_loader(
 ) -> ClipLoader:
     """The training loader: batches ``start`` to ``stop`` − 1 of one rank, each a dict.
 
-    Tensors are stacked to (B, T, 3, H, W); ``name`` and ``degradation`` become lists of B strings. The batches
-    do not depend on ``workers``. The other arguments are :class:`PositionSampler`'s.
+    Tensors are stacked to (B, T, 3, H, W); ``name`` and ``degradation`` become lists of B strings. The batches do not
+    depend on ``workers``. The other arguments are those of :class:`PositionSampler`.
     """
     sampler = PositionSampler(seed, batch_size, stop=stop, start=start, rank=rank, world=world)
     return ClipLoader(
@@ -88,14 +88,14 @@ def make_loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=2 if workers else None,
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # they share the open dataset
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # workers share the dataset
         worker_init_fn=_start_worker,
-        generator=torch.Generator().manual_seed(seed),  # its own: the loader must not draw from the training's
+        generator=torch.Generator().manual_seed(seed),  # the loader must not draw from torch's global generator
     )
 
 
 def _start_worker(worker: int) -> None:
-    """Workers are the parallelism: threads inside them would only compete. They stop when their parent says so."""
+    """One thread per worker, as the workers are the parallelism; their parent stops them, so they ignore signals."""
     signals.ignore()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""VFHQ: folders of frames, its list of clips, and its landmarks, by which every frame drawn is aligned."""
+"""VFHQ: folders of frames, its list of clips, and its landmarks, which align every frame."""
 
 import re
 from pathlib import Path
@@ -18,19 +18,17 @@ from keep.utils.errors import UserError
 
 @DATASETS.register()
 class VFHQ(FrameFolders):
-    """VFHQ as it is published: ``root/CLIP/00000000.png``, with landmarks in ``landmarks/CLIP.txt``.
+    """VFHQ as published: ``root/CLIP/00000000.png``, with landmarks in ``landmarks/CLIP.txt``.
 
-    With ``landmarks``, a frame is not cut to its central square: it is brought onto the FFHQ template by the five
-    points of its own row (matched by frame, whatever the clip's start, interval or direction), and degraded then.
+    With ``landmarks``, a frame is not cut to its central square: its five points bring it onto the FFHQ template before
+    it is degraded. Each frame uses its own row of points, for any start, interval or direction of the clip.
 
     Args:
-        root: folder that holds the clips' folders.
-        landmarks: folder of landmark files, one a clip, of either published layout (see
-            :func:`read_landmarks`); null takes the frames as aligned.
-        meta_info: text file that names the clips to use, one a line, as ``CLIP/NUMBER_OF_FRAMES``; null takes
-            every folder.
-        smooth: σ in frames of the filter over time that the landmarks go through, eq. (10); supplement B.1: 5.
-            0 leaves them as they are.
+        root: folder with the folders of the clips.
+        landmarks: folder of landmark files, one per clip, in either published layout (see :func:`read_landmarks`);
+            null if the frames are aligned.
+        meta_info: text file with the clips to use, one ``CLIP/NUMBER_OF_FRAMES`` per line; null uses every folder.
+        smooth: σ in frames of the temporal filter of the landmarks, eq. (10); supplement B.1: 5. 0 does not filter.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class VFHQ(FrameFolders):
 
 
 def read_meta_info(path: str | Path) -> dict[str, int]:
-    """Clip → number of frames, from lines ``CLIP/NUMBER`` (a space will do for the slash).
+    """Clip → number of frames, from lines ``CLIP/NUMBER`` or ``CLIP NUMBER``.
 
     Raises:
         UserError: no such file, or a line of another form.
@@ -108,17 +106,16 @@ def read_meta_info(path: str | Path) -> dict[str, int]:
 
 
 def read_landmarks(path: str | Path, names: list[str], size: tuple[int, int]) -> np.ndarray:
-    """Five points of each frame of a clip, from either layout that is in use.
+    """Five points of each frame of a clip, from a file in either of two layouts.
 
-    - Frames and points, as KEEP's authors prepared them: rows ``00000000.png x1 y1 … x5 y5``, in pixels of the
-      frames. The frame's name may lack its suffix.
-    - VFHQ's own: after a header, rows ``FRAME INDEX X0 Y0 W H x1 y1 … x5 y5`` in pixels of the source video, and a
-      line ``CROP …`` that ends in the corners x0 y0 x1 y1 of the clip in it. FRAME counts in the source video.
-      Where the frames' names are such numbers (or INDEX), rows are matched by them, otherwise by order, if there
-      are as many rows as frames.
+    - Frames and points, as KEEP's authors prepared them: rows ``00000000.png x1 y1 … x5 y5``, in pixels of the frames.
+      The suffix of the name is optional.
+    - VFHQ's own: after a header, rows ``FRAME INDEX X0 Y0 W H x1 y1 … x5 y5`` in pixels of the source video, and a line
+      ``CROP …`` that ends in the corners x0 y0 x1 y1 of the clip in it. FRAME counts in the source video. If the frames
+      are named by FRAME (or INDEX), rows are matched by number, otherwise by order, with as many rows as frames.
 
     Args:
-        path: the clip's file.
+        path: the landmark file of the clip.
         names: its frame files in order.
         size: (H, W) of the frames, in pixels.
 
@@ -126,7 +123,7 @@ def read_landmarks(path: str | Path, names: list[str], size: tuple[int, int]) ->
         float64 (n, 5, 2), (x, y) in pixels of the frames; NaN for a frame without a row.
 
     Raises:
-        UserError: no such file; no rows in it; a row that cannot be read; rows that fit no frame.
+        UserError: no such file; no rows in it; an invalid row; rows that match no frame.
     """
     path = Path(path)
     named: dict[str, list[float]] = {}
@@ -160,12 +157,12 @@ def read_landmarks(path: str | Path, names: list[str], size: tuple[int, int]) ->
         x0, y0, x1, y1 = corners
         points = (points - (x0, y0)) * (size[1] / (x1 - x0), size[0] / (y1 - y0))
     if np.isnan(points).all():
-        raise UserError(f"{path}: its rows name no frame of the clip ({names[0]} … {names[-1]})")
+        raise UserError(f"{path}: its rows match no frame of the clip ({names[0]} … {names[-1]})")
     return points
 
 
 def _matched(source: list[tuple[int, int, list[float]]], names: list[str]) -> list[list[float] | None] | None:
-    """VFHQ's rows in the order of the frames, None for a frame without; None if they cannot be matched."""
+    """VFHQ's rows in the order of the frames, with None for a frame without a row; None if they cannot be matched."""
     numbers = [int(digits[-1]) if (digits := re.findall(r"\d+", Path(name).stem)) else -1 for name in names]
     for column in (0, 1):
         by_number = {row[column]: row[2] for row in source}

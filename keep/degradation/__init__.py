@@ -1,4 +1,4 @@
-"""Video degradation, eq. (9) of the supplement: the steps, and the pipeline that runs them."""
+"""Video degradation, eq. (9) of the supplement: the steps and the pipeline that runs them."""
 
 from keep.degradation import blur, codec, noise, pipeline, resize
 

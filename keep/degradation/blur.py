@@ -18,17 +18,17 @@ from keep.utils.errors import UserError
 
 @DEGRADATIONS.register()
 class GaussianBlur:
-    """Gaussian blur, one kernel a clip: y ⊛ k_σ of eq. (9).
+    """Gaussian blur, one kernel per clip: y ⊛ k_σ of eq. (9).
 
-    The kernel reaches 4σ, so that σ means σ; borders are reflected. (The public code cuts its kernel at
-    21 taps, which makes σ = 10 about 5.6.)
+    The kernel extends to 4σ, so that its true σ is the drawn one; borders are reflected. (The public code cuts its
+    kernel to 21 taps, which turns σ = 10 into about 5.6.)
 
     Args:
-        sigma: range of σ in pixels of the full-size frame, drawn uniformly; 0 is no blur.
+        sigma: range of σ in pixels of the full-size frame, drawn uniformly; 0 does not blur.
             Supplement A.4: [2, 10] in training.
-        anisotropic: probability of an anisotropic kernel: σ is drawn twice, for two axes at right angles, and
-            their direction uniformly. The paper has none; the public code .3.
-        taps: side of the kernel in pixels, odd; null lets it reach 4σ.
+        anisotropic: probability of an anisotropic kernel: σ is drawn twice, for two perpendicular axes, and their
+            direction uniformly. The paper has none; the public code .3.
+        taps: side of the kernel in pixels, odd; null extends it to 4σ.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class GaussianBlur:
         return np.stack([cv2.sepFilter2D(f, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101) for f in clip])
 
     def fuse(self, drawn: Drawn, following: Sequence[tuple[Any, Drawn]]) -> tuple[int, Callable[..., Any]] | None:
-        """With an isotropic kernel and a :class:`Downsample` next: blurred only where the small frame samples.
+        """With an isotropic kernel and a :class:`Downsample` next: blur only the pixels that it samples.
 
-        Noise may come in between: ↓(y ⊛ k + n) = ↓(y ⊛ k) + ↓n.
+        There may be noise in between: ↓(y ⊛ k + n) = ↓(y ⊛ k) + ↓n.
         """
         if "sigma_y" in drawn:
             return None
@@ -84,9 +84,9 @@ class GaussianBlur:
 def blur_and_sample(
     clip: np.ndarray, kernel: np.ndarray, noises: Sequence[tuple[GaussianNoise, Drawn]], down: Downsample, mode: str
 ) -> np.ndarray:
-    """Blur, noise and ``down`` at once: (T, H, W, 3) uint8 or float32 → (T, H/scale, W/scale, 3) float32.
+    """Blur, noise and ``down`` in one step: (T, H, W, 3) uint8 or float32 → (T, H/scale, W/scale, 3) float32.
 
-    ``kernel`` is one row of ``down`` after the blur: the blur's convolved with the filter of ``mode``.
+    ``kernel`` is 1-D: that of the blur convolved with the filter of ``mode``.
     """
     down.check(clip)
     reach = (len(kernel) - down.scale) // 2
@@ -105,21 +105,21 @@ def gaussian_kernel(sigma: float, taps: int | None = None) -> np.ndarray:
 
 
 def rotated_kernel(sigma_x: float, sigma_y: float, angle: float, taps: int | None = None) -> np.ndarray:
-    """Sampled 2-D Gaussian, float32, sum 1; its axes are turned by ``angle`` radians from x towards y."""
+    """Sampled 2-D Gaussian, float32, sum 1; its axes are rotated by ``angle`` radians from x towards y."""
     radius = math.ceil(4 * max(sigma_x, sigma_y)) if taps is None else taps // 2
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    # A σ of 0 is a line one sample thin, not a division by zero.
+    # A σ of 0 gives a line one sample wide instead of a division by zero.
     kernel = np.exp(-((along / max(sigma_x, 1e-3)) ** 2 + (across / max(sigma_y, 1e-3)) ** 2) / 2)
     return (kernel / kernel.sum()).astype(np.float32)
 
 
 def filter_and_sample(frame: np.ndarray, kernel: np.ndarray, reach: int, scale: int) -> np.ndarray:
-    """Filter along both axes, at every ``scale``-th pixel alone.
+    """Filter along both axes, computed only at every ``scale``-th pixel.
 
     Args:
         frame: uint8 or float32 (H, W, 3); its borders are reflected.
-        kernel: 1-D; its entry ``reach`` lies on the pixel that is sampled.
+        kernel: 1-D; its entry ``reach`` is at the sampled pixel.
 
     Returns:
         float32 (H / scale, W / scale, 3): Σ_j Σ_i kernel[j] kernel[i] frame[scale·y + j − reach, scale·x + i − reach].
@@ -135,7 +135,7 @@ def _filter_and_sample_rows(frame: np.ndarray, kernel: np.ndarray, reach: int, s
     below = max(0, (height - 1 + taps) * scale - reach - frame.shape[0])
     padded = cv2.copyMakeBorder(frame, reach, below, 0, 0, cv2.BORDER_REFLECT_101)
     one, total = np.ones(1, np.float32), None
-    for phase in range(scale):  # rows phase, phase + scale, … are a small image that every scale-th tap filters
+    for phase in range(scale):  # rows phase, phase + scale, … form a small image, filtered by every scale-th tap
         part = cv2.sepFilter2D(
             padded[phase::scale], cv2.CV_32F, one, kernel[phase::scale], anchor=(0, 0), borderType=cv2.BORDER_CONSTANT
         )[:height]

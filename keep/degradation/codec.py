@@ -4,6 +4,7 @@ import importlib
 import io
 import platform
 import re
+import subprocess
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from functools import cache
@@ -25,25 +26,25 @@ Preset = Literal[
 ]
 PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p"]
 ENCODERS = {"libx264": "libx264", "h264": "libx264"}
-"""A codec's name in the options → the encoder that gives its CRF and preset their meaning. No others: mpeg4 ignores a
-CRF, and libx265 gives other bytes from call to call even with one thread (measured)."""
+"""Codec in the options → encoder that defines its CRF and preset. No others: mpeg4 ignores a CRF, and the bytes of
+libx265 vary from call to call even with one thread (measured)."""
 
 
 @DEGRADATIONS.register()
 class VideoCodec:
-    """Compression by a real video encoder, one codec and one CRF a clip: […]_codec of eq. (9).
+    """Compression by a real video encoder, one codec and one CRF per clip: […]_codec of eq. (9).
 
     Args:
-        codecs: codecs to draw from. Supplement A.4: libx264 and h264, which are one encoder wherever FFmpeg has
-            libx264, and an error elsewhere, as no other encoder knows its CRF.
-        crf: range of the constant rate factor, drawn uniformly from its integers, both ends included.
+        codecs: codecs to draw from. Supplement A.4: libx264 and h264. They are the same encoder if FFmpeg has libx264,
+            and an error otherwise, as no other encoder has its CRF.
+        crf: range of the constant rate factor; integers drawn uniformly, both ends included.
             Supplement A.4: [25, 45] in training.
-        fps: frame rate told to the encoder. It changes what a CRF means (a longer frame is given more bits),
-            so it is recorded in the draw. Not in the paper; the public code uses 1.
-        preset: the encoder's speed against compression.
-        backend: what encodes and decodes: PyAV, in memory, or FFmpeg, the program on this machine.
-        probabilities: of each of ``codecs``, summing to 1; null makes them equally likely.
-        pix_fmt: how colour is stored: in 4:2:0 (as nearly all video), 4:2:2, or 4:4:4.
+        fps: frame rate for the encoder. The effect of a CRF depends on it (longer frames get more bits), so it is
+            recorded with the drawn parameters. Not in the paper; the public code uses 1.
+        preset: trades the encoder's speed for compression.
+        backend: encoder and decoder: PyAV, in memory, or FFmpeg, the program on this machine.
+        probabilities: of each of ``codecs``, with sum 1; null makes them equally likely.
+        pix_fmt: chroma subsampling: 4:2:0 (as nearly all video), 4:2:2, or 4:4:4.
     """
 
     def __init__(
@@ -76,19 +77,19 @@ class VideoCodec:
     def apply(
         self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p"
     ) -> np.ndarray:
-        """(T, h, w, 3) float32, rounded to uint8 first → the decoded clip, same shape, float32."""
+        """(T, h, w, 3) float32, first rounded to uint8 → the decoded clip, same shape, float32."""
         return self.backend.compress(to_uint8(clip), codec, crf, fps, preset, pix_fmt).astype(np.float32)
 
 
 class Backend(ABC):
-    """Encodes with one thread, so that the bytes do not depend on the machine; limited-range BT.601.
+    """Encodes and decodes clips: with one thread, so that the bytes do not depend on the machine; limited-range BT.601.
 
     ``clip`` is uint8 (T, h, w, 3) RGB; an odd side is padded to even by repeating its last row or column.
     """
 
     @abstractmethod
     def check(self, codec: str) -> None:
-        """Raise UserError unless ``codec`` is one that can be drawn and its encoder is here."""
+        """Raise UserError unless ``codec`` is in ``ENCODERS`` and its encoder is available."""
 
     @abstractmethod
     def encode(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p") -> bytes:
@@ -104,10 +105,10 @@ class Backend(ABC):
         """The clip after encoding and decoding, same shape; deterministic.
 
         Raises:
-            UserError: for a codec that is not here, or that loses frames.
+            UserError: the codec is not available, or loses frames.
         """
         self.check(codec)
-        return self._whole(self.decode(self.encode(clip, codec, crf, fps, preset, pix_fmt)), clip, codec)
+        return self._cropped(self.decode(self.encode(clip, codec, crf, fps, preset, pix_fmt)), clip, codec)
 
     def version(self, codec: str = "libx264") -> str:
         """The encoder's own name and version, as it writes them into its stream."""
@@ -116,7 +117,7 @@ class Backend(ABC):
         return found[0].decode() if found else ENCODERS[codec]
 
     @staticmethod
-    def _whole(decoded: np.ndarray, clip: np.ndarray, codec: str) -> np.ndarray:
+    def _cropped(decoded: np.ndarray, clip: np.ndarray, codec: str) -> np.ndarray:
         if len(decoded) != len(clip):
             raise UserError(f"codec {codec}: {len(clip)} frames went in, {len(decoded)} came out")
         return decoded[:, : clip.shape[1], : clip.shape[2]]
@@ -133,7 +134,7 @@ class PyAV(Backend):
     def compress(
         self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p"
     ) -> np.ndarray:
-        # As in Backend, without an MP4 file in between: the same frames, sooner.
+        # Without the MP4 file in between: the same frames, faster.
         self.check(codec)
         decoder: Any = av.CodecContext.create("h264", "r")
         decoder.thread_count = 1
@@ -141,7 +142,7 @@ class PyAV(Backend):
         _set_up(encoder, clip, crf, fps, preset, pix_fmt)
         packets = [*(p for frame in _frames(clip, fps, pix_fmt) for p in encoder.encode(frame)), *encoder.encode()]
         frames = [*(f for packet in packets for f in decoder.decode(packet)), *decoder.decode(None)]
-        return self._whole(_to_rgb(frames), clip, codec)
+        return self._cropped(_to_rgb(frames), clip, codec)
 
     def encode(self, clip: np.ndarray, codec: str, crf: int, fps: int, preset: str, pix_fmt: str = "yuv420p") -> bytes:
         buffer = io.BytesIO()
@@ -167,17 +168,17 @@ def _set_up(context: Any, clip: np.ndarray, crf: int, fps: int, preset: str, pix
 
 
 def repeatable(width: int) -> dict[str, str]:
-    """Options that make x264 a function of its input at this width of a frame.
+    """Options that make x264 deterministic at this frame width.
 
-    Its AVX-512 code of the macroblock tree (``mbtree_propagate_list``) takes the blocks of a row by eights. In a width
-    that is no multiple of eight blocks it adds what lies in memory beside the row to the blocks' importance, and the
-    bytes differ from call to call. The code for less capable processors takes just the row; up to SSE4.2, which every
-    x86-64 processor has that NumPy runs on, it gives the bytes of AVX2 (measured), and takes as long at the size of
-    a low-quality face (6 % longer at 720p).
+    Its AVX-512 code for the macroblock tree (``mbtree_propagate_list``) processes the blocks of a row in groups of
+    eight. If their number is not a multiple of eight, it also reads memory beyond the row, and the bytes vary from call
+    to call. The code for older processors reads only the row. With SSE4.2, which every x86-64 processor supported by
+    NumPy has, the bytes are those of AVX2 (measured), and encoding takes as long at the size of a low-quality face (6 %
+    longer at 720p).
     """
-    whole = -(-width // 16) % 8 == 0
+    groups_of_eight = -(-width // 16) % 8 == 0
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return {"x264-params": "asm=SSE4.2"} if x86 and not whole else {}
+    return {"x264-params": "asm=SSE4.2"} if x86 and not groups_of_eight else {}
 
 
 def _frames(clip: np.ndarray, fps: int, pix_fmt: str) -> Any:
@@ -197,12 +198,12 @@ def _to_rgb(frames: list[Any]) -> np.ndarray:
 
 @CODECS.register()
 class FFmpeg(Backend):
-    """Encodes and decodes by the FFmpeg program of this machine, a process each, through ffmpeg-python.
+    """Encodes and decodes with the FFmpeg program of this machine, in one process each, through ffmpeg-python.
 
-    Slower than PyAV; for the encoder of a certain FFmpeg build. The package: ``pip install keep-vfsr[ffmpeg]``.
+    Slower than PyAV; for the encoder of a specific FFmpeg build. The package: ``pip install keep-vfsr[ffmpeg]``.
 
     Args:
-        command: the program's name or path.
+        command: name or path of the program.
     """
 
     def __init__(self, command: str = "ffmpeg") -> None:
@@ -227,7 +228,7 @@ class FFmpeg(Backend):
 
     def decode(self, data: bytes) -> np.ndarray:
         read = _ffmpeg().input("pipe:", threads=1).output("pipe:", format="rawvideo", pix_fmt="rgb24")
-        with av.open(io.BytesIO(data)) as container:  # for the frame size alone
+        with av.open(io.BytesIO(data)) as container:  # only for the frame size
             context = container.streams.video[0].codec_context
             height, width = context.height, context.width
         return np.frombuffer(self._run(read, data), np.uint8).reshape(-1, height, width, 3)
@@ -248,15 +249,13 @@ def _ffmpeg() -> Any:
     except ImportError:
         raise UserError("the codec backend FFmpeg needs ffmpeg-python: pip install keep-vfsr[ffmpeg]") from None
     if not hasattr(ffmpeg, "input"):
-        raise UserError("the package 'ffmpeg' hides 'ffmpeg-python', which is meant: pip uninstall ffmpeg")
+        raise UserError("the package 'ffmpeg' hides the needed 'ffmpeg-python': pip uninstall ffmpeg")
     return ffmpeg
 
 
 @cache
 def _program_encoders(command: str) -> frozenset[str]:
     """The video encoders of an FFmpeg program."""
-    import subprocess
-
     try:
         listing = subprocess.run([command, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -272,7 +271,7 @@ def encoder_version(codec: str = "libx264") -> str:
 
 
 def pad_to_even(frames: np.ndarray) -> np.ndarray:
-    """(..., H, W, 3) with its last row and column repeated where a side is odd, as 4:2:0 chroma needs."""
+    """(..., H, W, 3) with the last row or column repeated if a side is odd, as 4:2:0 chroma needs."""
     height, width = frames.shape[-3:-1]
     if height % 2 == 0 and width % 2 == 0:
         return frames
@@ -286,12 +285,12 @@ def _check_name(codec: str) -> None:
 
 
 def require_encoder(name: str) -> None:
-    """Raise UserError, naming what there is, unless the local FFmpeg has the video encoder ``name``."""
+    """Raise UserError, with the available encoders, unless the local FFmpeg has the video encoder ``name``."""
     if has_encoder(name):
         return
     usual = ("libx264", "libopenh264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1", "mpeg4", "ffv1")
-    here = ", ".join(n for n in usual if has_encoder(n)) or "none of the usual ones"
-    raise UserError(f"the FFmpeg that PyAV uses has no video encoder {name!r}; it has {here}")
+    available = ", ".join(n for n in usual if has_encoder(n)) or "none of the usual ones"
+    raise UserError(f"the FFmpeg that PyAV uses has no video encoder {name!r}; it has {available}")
 
 
 def has_encoder(name: str) -> bool:

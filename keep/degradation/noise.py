@@ -11,15 +11,15 @@ from keep.degradation.pipeline import check_range
 
 @DEGRADATIONS.register()
 class GaussianNoise:
-    """White Gaussian noise, one level a clip, fresh in every frame: n_δ of eq. (9).
+    """White Gaussian noise, one level per clip, independent in every frame: n_δ of eq. (9).
 
-    The values are not clipped here; the next rounding (before the codec, or at the end) does that.
+    The values are clipped at the next rounding (before the codec, or at the end).
 
     Args:
-        sigma: range of the standard deviation δ, of 255, drawn uniformly; 0 is no noise.
+        sigma: range of the standard deviation δ, of 255, drawn uniformly; 0 adds no noise.
             Supplement A.4: [0, 10] in training.
-        grey: probability of grey noise, the same in all three channels; otherwise each channel has its own.
-            The paper does not say; the public code .5.
+        grey: probability of grey noise, the same in all three channels; otherwise the channels are independent.
+            The paper does not specify it; the public code .5.
     """
 
     def __init__(

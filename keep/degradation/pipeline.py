@@ -1,12 +1,11 @@
-"""A degradation pipeline: steps drawn once a clip, applied in order, recorded so that they can be replayed.
+"""A degradation pipeline: steps drawn once per clip, applied in order, recorded so that they can be replayed.
 
-A step (registered in ``DEGRADATIONS``) has two methods, and may have a third:
+A step (registered in ``DEGRADATIONS``) has two methods and an optional third:
 
 - ``draw(rng) -> dict``: its random parameters for one clip, plain JSON data;
-- ``apply(clip, **drawn) -> clip``: float32 (T, H, W, 3) RGB in [0, 255] to the same, no randomness left;
-- ``fuse(drawn, following) -> (count, function) | None``: a faster function that does this step and the next
-  ``count`` of ``following`` (pairs of step and drawn) at once, with the same result but for float rounding; its
-  clip may be uint8 too.
+- ``apply(clip, **drawn) -> clip``: float32 (T, H, W, 3) RGB in [0, 255] to the same, deterministic;
+- ``fuse(drawn, following) -> (count, function) | None``: a faster function for this step and the next ``count`` of
+  ``following`` (pairs of step and drawn) in one, with the same result up to float rounding; it also takes uint8.
 """
 
 import time
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 
 class Pipeline:
-    """Degrades a clip by a list of steps; eq. (9) without its final ↑, which is done on the device.
+    """Degrades a clip by a list of steps: eq. (9) without its final ↑, which runs on the device.
 
     Args:
         steps: built degradation steps, applied in order.
@@ -36,10 +35,10 @@ class Pipeline:
 
         Args:
             clip: uint8 (T, H, W, 3) RGB.
-            rng: the only source of randomness: the same state gives the same bytes.
+            rng: the only source of randomness; the same state gives the same bytes.
 
         Returns:
-            the low-quality clip, uint8 (T, h, w, 3), and what was drawn, ``[{"type": step, …}, …]``.
+            the low-quality clip, uint8 (T, h, w, 3), and the drawn parameters, ``[{"type": step, …}, …]``.
         """
         drawn = self.draw(rng)
         return self.replay(clip, drawn), drawn
@@ -53,39 +52,40 @@ class Pipeline:
 
         Args:
             clip: uint8 (T, H, W, 3) RGB.
-            drawn: as :meth:`draw` gives it, or as it was read back from JSON.
-            clock: gets the seconds that each stage took added, by the names of its steps (``"A+B"`` where steps
-                run as one).
+            drawn: from :meth:`draw`, or read back from JSON.
+            clock: the seconds of each stage are added to it, by the names of its steps (``"A+B"`` for fused ones).
 
         Raises:
-            UserError: if ``drawn`` was recorded by other steps.
+            UserError: ``drawn`` was recorded by other steps.
         """
         return to_uint8(self._run(clip, self._recorded(drawn), clock))
 
     def before_codec(self, clip: np.ndarray, drawn: Sequence[Drawn]) -> np.ndarray:
-        """What the last codec step is given, as it rounds it: uint8 (T, h, w, 3).
+        """The input of the last codec step, as it rounds it: uint8 (T, h, w, 3).
 
         Raises:
-            UserError: if no step is a codec.
+            UserError: no step is a codec.
         """
         return to_uint8(self._run(clip, self._recorded(drawn)[: self._codec()]))
 
     def stream(self, clip: np.ndarray, drawn: Sequence[Drawn]) -> bytes:
-        """The video file (MP4) that the last step, a codec, makes; decoded, it is what :meth:`replay` gives.
+        """The video file (MP4) of the last step, a codec; decoded, it equals the result of :meth:`replay`.
 
         Raises:
-            UserError: if the last step is no codec.
+            UserError: the last step is not a codec.
         """
-        place = self._codec()
-        if place != len(self.steps) - 1:
+        index = self._codec()
+        if index != len(self.steps) - 1:
             raise UserError("degradation: the stream of a clip needs the codec as the last step")
-        parameters = {k: v for k, v in drawn[place].items() if k != "type"}
-        return self.steps[place].backend.encode(self.before_codec(clip, drawn), **parameters)
+        parameters = {k: v for k, v in drawn[index].items() if k != "type"}
+        return self.steps[index].backend.encode(self.before_codec(clip, drawn), **parameters)
 
     def _recorded(self, drawn: Sequence[Drawn]) -> list[tuple[Any, Drawn]]:
         recorded, own = [d["type"] for d in drawn], [type(step).__name__ for step in self.steps]
         if recorded != own:
-            raise UserError(f"cannot replay a degradation: it was recorded with steps {recorded}, these are {own}")
+            raise UserError(
+                f"cannot replay a degradation: it was recorded with steps {recorded}, the pipeline has {own}"
+            )
         return [(s, {k: v for k, v in d.items() if k != "type"}) for s, d in zip(self.steps, drawn, strict=True)]
 
     def _run(
@@ -99,25 +99,25 @@ class Pipeline:
         return clip
 
     def _codec(self) -> int:
-        """The place of the last codec step."""
-        places = [i for i, step in enumerate(self.steps) if hasattr(step, "backend")]
-        if not places:
-            raise UserError("degradation: there is no codec among the steps")
-        return places[-1]
+        """The index of the last codec step."""
+        indices = [i for i, step in enumerate(self.steps) if hasattr(step, "backend")]
+        if not indices:
+            raise UserError("degradation: no step is a codec")
+        return indices[-1]
 
 
 def stages(recorded: Sequence[tuple[Any, Drawn]]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
-    """(name, function) of each stage: a step, or several that one function does at once."""
-    place = 0
-    while place < len(recorded):
-        step, drawn = recorded[place]
-        fused = step.fuse(drawn, recorded[place + 1 :]) if hasattr(step, "fuse") else None
+    """(name, function) of each stage: a step, or several fused ones."""
+    index = 0
+    while index < len(recorded):
+        step, drawn = recorded[index]
+        fused = step.fuse(drawn, recorded[index + 1 :]) if hasattr(step, "fuse") else None
         more, function = fused or (
             0,
             lambda clip, step=step, drawn=drawn: step.apply(clip.astype(np.float32, copy=False), **drawn),
         )
-        yield "+".join(type(s).__name__ for s, _ in recorded[place : place + more + 1]), function
-        place += more + 1
+        yield "+".join(type(s).__name__ for s, _ in recorded[index : index + more + 1]), function
+        index += more + 1
 
 
 def to_uint8(clip: np.ndarray) -> np.ndarray:
@@ -133,7 +133,7 @@ def check_range(step: object, option: str, bounds: tuple[float, float]) -> None:
 
 
 def check_choice(step: object, option: str, values: Sequence[Any], probabilities: Sequence[float] | None) -> None:
-    """Raise UserError unless there are values to choose from, and as many probabilities, which sum to 1."""
+    """Raise UserError unless there are values, and as many probabilities with sum 1."""
     name = type(step).__name__
     if not values:
         raise UserError(f"{name}: {option} is empty; name at least one")
@@ -145,7 +145,7 @@ def check_choice(step: object, option: str, values: Sequence[Any], probabilities
 
 
 def choose(rng: np.random.Generator, values: Sequence[T], probabilities: Sequence[float] | None) -> T:
-    """One of ``values``; all equally likely without ``probabilities``."""
+    """One of ``values``, all equally likely without ``probabilities``."""
     if probabilities is None:
         return values[int(rng.integers(len(values)))]
     return values[int(rng.choice(len(values), p=np.array(probabilities) / sum(probabilities)))]

@@ -1,4 +1,4 @@
-"""↓ and ↑ of eq. (9): steps that resize, and upsampling as torch functions for the device."""
+"""↓ and ↑ of eq. (9): steps that resize, and upsampling in torch for the device."""
 
 from typing import Annotated, Literal
 
@@ -23,16 +23,15 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 @DEGRADATIONS.register()
 class Downsample:
-    """Downsampling by a whole factor, one filter a clip: ↓4 of eq. (9).
+    """Downsampling by an integer factor, one filter per clip: ↓4 of eq. (9).
 
-    The paper does not name the filter; its public code draws area .3, bilinear .3, bicubic .4. Ours is area
-    unless told otherwise: the blur before it is wide, so the choice hardly shows. Bilinear and bicubic are
-    OpenCV's, without antialiasing.
+    The paper does not name the filter; its public code draws area .3, bilinear .3, bicubic .4. The default here is
+    area: after the wide blur the choice hardly matters. Bilinear and bicubic are OpenCV's, without antialiasing.
 
     Args:
-        scale: the factor; height and width must be divisible by it. Supplement A.4: 4.
+        scale: the factor; it must divide height and width. Supplement A.4: 4.
         modes: filters to draw from.
-        probabilities: of each of ``modes``, summing to 1; null makes them equally likely.
+        probabilities: of each of ``modes``, with sum 1; null makes them equally likely.
     """
 
     def __init__(
@@ -54,15 +53,15 @@ class Downsample:
         return np.stack([cv2.resize(frame, size, interpolation=_INTERPOLATION[mode]) for frame in clip])
 
     def check(self, clip: np.ndarray) -> None:
-        """Raise UserError unless the frames of (T, H, W, 3) can be divided by ``scale``."""
+        """Raise UserError unless ``scale`` divides height and width of (T, H, W, 3)."""
         height, width = clip.shape[1:3]
         if height % self.scale or width % self.scale:
             raise UserError(f"Downsample: frames of {width}x{height} are not divisible by scale {self.scale}")
 
     def weights(self, mode: str) -> np.ndarray | None:
-        """The filter along one axis, ``scale`` taps from the block's first pixel on, as float64.
+        """The filter along one axis as float64, ``scale`` taps from the first pixel of the block.
 
-        None where it reaches out of the block (bicubic below 4): there the border of the frame plays in.
+        None if it extends beyond the block (bicubic with a scale below 4), so that the frame's border matters.
         """
         x = np.abs(np.arange(self.scale) - (self.scale - 1) / 2)  # distance from the sampled point
         if mode == "area":
@@ -78,14 +77,14 @@ class Downsample:
 
 @DEGRADATIONS.register()
 class Upsample:
-    """Upsampling by a whole factor: ↑4 of eq. (9) as a step, for low-quality clips of full size.
+    """Upsampling by an integer factor: ↑4 of eq. (9) as a step, for low-quality clips of full size.
 
-    The networks here enlarge their input themselves, on the device; this is for other uses of the clips.
+    The networks here upsample their input on the device; this step is for other uses of the clips.
 
     Args:
         scale: the factor. Supplement A.4: 4.
         modes: filters to draw from.
-        probabilities: of each of ``modes``, summing to 1; null makes them equally likely.
+        probabilities: of each of ``modes``, with sum 1; null makes them equally likely.
     """
 
     def __init__(

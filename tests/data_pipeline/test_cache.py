@@ -65,11 +65,11 @@ def test_whole_clips_are_kept_too(clip_folder: Path, tmp_path: Path, no_more_deg
 @pytest.mark.parametrize(
     ("changed", "seed", "reason"),
     [
-        ({}, 5, "seed is 4 there, 5 now"),
-        ({"size": 64}, 4, "size is 32 there, 64 now"),
-        ({"flip": False}, 4, "flip is True there, False now"),
-        ({"lq_cache_epochs": 2}, 4, "lq_cache_epochs is 1 there, 2 now"),
-        ({"degradation": (GaussianBlur((1, 3)), *STEPS[1:])}, 4, r"degradation\.0\.sigma\.1 is 2 there, 3 now"),
+        ({}, 5, "seed is 4 in the cache, 5 now"),
+        ({"size": 64}, 4, "size is 32 in the cache, 64 now"),
+        ({"flip": False}, 4, "flip is True in the cache, False now"),
+        ({"lq_cache_epochs": 2}, 4, "lq_cache_epochs is 1 in the cache, 2 now"),
+        ({"degradation": (GaussianBlur((1, 3)), *STEPS[1:])}, 4, r"degradation\.0\.sigma\.1 is 2 in the cache, 3 now"),
         ({"degradation": STEPS[:3]}, 4, "degradation is "),
     ],
 )
@@ -124,4 +124,4 @@ def test_built_objects_are_described_by_their_options() -> None:
     assert about[0] == {"type": "GaussianBlur", "anisotropic": 0.0, "sigma": [1, 2], "taps": None}
     assert about[3]["backend"] == {"type": "PyAV"}
     assert json.loads(json.dumps(about)) == about
-    assert difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == "a.1.b is 2 there, 3 now"
+    assert difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == "a.1.b is 2 in the cache, 3 now"

@@ -7,7 +7,8 @@ import pytest
 from keep.data import clips as clips_module
 from keep.data.clips import FrameFolders, ImageFolder, VideoClips
 from keep.data.index import FILE_NAME, FolderIndex
-from keep.data.video_io import Timeline, read_timeline, read_video, write_video
+from keep.data.timeline import Timeline, read_timeline
+from keep.data.video_io import read_video, write_video
 
 
 def settle(root: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from keep.data.clips import FrameFolders, ImageFolder, VideoClips
 from keep.data.packed import PackedClips, pack_clips
 from keep.data.sampler import make_loader
-from keep.data.video_io import probe, read_timeline
+from keep.data.timeline import read_timeline
+from keep.data.video_io import probe
 from keep.degradation.noise import GaussianNoise
 from keep.utils.errors import UserError
 

@@ -160,7 +160,7 @@ def test_a_missing_source_row_leaves_its_frame_alone(tmp_path: Path) -> None:
         ("", "holds no landmark rows"),
         ("00000000.png 1 2 3\n", ":1: not a landmark row: 4 values"),
         ("00000000.png 1 2 3 4 5 6 7 8 9 x\n", ":1: not a landmark row: could not convert"),
-        ("00000099.png 1 2 3 4 5 6 7 8 9 10\n", "its rows name no frame of the clip"),
+        ("00000099.png 1 2 3 4 5 6 7 8 9 10\n", "its rows match no frame of the clip"),
     ],
 )
 def test_landmark_files_that_cannot_be_used(tmp_path: Path, text: str, reason: str) -> None:

@@ -52,7 +52,7 @@ def test_a_late_frame_is_reached_by_seeking(tmp_path: Path, texture, encode, mon
     from keep.data import video_io
 
     decoded = 0
-    original = video_io._decode
+    original = video_io.decode
 
     def counting(*args, **kwargs) -> Iterator:
         nonlocal decoded
@@ -60,7 +60,7 @@ def test_a_late_frame_is_reached_by_seeking(tmp_path: Path, texture, encode, mon
             decoded += 1
             yield frame
 
-    monkeypatch.setattr(video_io, "_decode", counting)
+    monkeypatch.setattr(video_io, "decode", counting)
     read_video(path, 53, 2)
     assert decoded <= 12
 

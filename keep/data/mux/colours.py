@@ -28,7 +28,7 @@ class Colours:
 
 
 def to_rgb(frame: Any) -> np.ndarray:
-    """As :func:`keep.data.video_io.to_rgb`, exact rather than fast: what is not restored must come out as it was."""
+    """As :func:`keep.data.decode.to_rgb`, exact rather than fast: what is not restored must come out as it was."""
     image = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image

@@ -7,9 +7,9 @@ from typing import Any
 import av
 import av.error
 
+from keep.data.decode import ffmpeg_path
 from keep.data.mux.copies import MP4, add_copies, container_options
 from keep.data.mux.source import VideoSource, open_video, video_stream
-from keep.data.video_io import whole
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
 
@@ -31,7 +31,7 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
     try:
         with (
             open_video(source.path) as inputs,
-            av.open(whole(unfinished.temporary), "w", options=container_options(path.suffix)) as output,
+            av.open(ffmpeg_path(unfinished.temporary), "w", options=container_options(path.suffix)) as output,
         ):
             video = video_stream(inputs, source.path)
             codec = video.codec_context.codec.canonical_name

@@ -12,9 +12,9 @@ import av.error
 import cv2
 import numpy as np
 
+from keep.data.decode import ffmpeg_path
 from keep.data.mux.aspect import aspect_of
 from keep.data.mux.colours import Colours, to_rgb
-from keep.data.video_io import whole
 from keep.utils.errors import UserError
 
 
@@ -163,7 +163,7 @@ def open_video(path: Path) -> Any:
         UserError: it is none.
     """
     try:
-        container = av.open(whole(path), metadata_errors="replace")
+        container = av.open(ffmpeg_path(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: not a video file, or a truncated one: {reason}") from error

@@ -7,12 +7,12 @@ import av
 import av.error
 import numpy as np
 
+from keep.data.decode import ffmpeg_path
 from keep.data.mux.aspect import with_aspect
 from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
 from keep.data.mux.copies import MP4, Copies, container_options
 from keep.data.mux.folder import FrameFolder
 from keep.data.mux.source import TimedFrame, VideoSource
-from keep.data.video_io import whole
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
@@ -73,7 +73,7 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._copies: Copies | None = None
         try:
-            self._output = av.open(whole(self._file.temporary), "w", options=container_options(self.path.suffix))
+            self._output = av.open(ffmpeg_path(self._file.temporary), "w", options=container_options(self.path.suffix))
             self._stream = self._add_video(size, crf, preset)
             if isinstance(source, VideoSource):
                 self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.skipped)

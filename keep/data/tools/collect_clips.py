@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from keep.data.timeline import VideoInfo
 from keep.data.tools.collect_quality import SAMPLE_EVERY, ClipQuality
 from keep.data.tools.collect_source import Source
-from keep.data.video_io import VideoInfo, read_video, write_video
+from keep.data.video_io import read_video, write_video
 from keep.faces.align import crop, invert, scale_of, similarity, transform
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track

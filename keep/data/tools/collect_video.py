@@ -9,11 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from keep.data.timeline import VideoInfo
 from keep.data.tools.collect_clips import cut_track, write_clip
 from keep.data.tools.collect_report import write_json
 from keep.data.tools.collect_sheet import write_sheet
 from keep.data.tools.collect_source import Source
-from keep.data.video_io import VideoInfo, iter_video, probe
+from keep.data.video_io import iter_video, probe
 from keep.faces.detect import Face
 from keep.faces.track import Track, Tracker, interpolated
 from keep.utils.errors import UserError

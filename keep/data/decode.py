@@ -1,0 +1,96 @@
+"""Decoding a video file with PyAV, in display order.
+
+Decoding uses one thread: the parallelism is in the loader's workers.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.stream import Disposition
+
+from keep.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video in a file, or in memory.
+
+    Attributes:
+        path: of the file; with ``content`` only a name for messages.
+        content: the bytes of a video in memory.
+    """
+
+    path: str | Path
+    content: bytes | None = None
+
+    def open(self) -> Any:
+        """Its PyAV container.
+
+        Raises:
+            UserError: not a video, or a truncated one.
+        """
+        try:
+            return av.open(ffmpeg_path(self.path) if self.content is None else io.BytesIO(self.content))
+        except (av.error.FFmpegError, OSError) as error:
+            raise UserError(f"{self.path}: not a video file, or a truncated one: {reason(error)}") from error
+
+
+def decode(file: VideoFile, seek: int | None = None, wanted: int | None = None) -> Iterator[Any]:
+    """PyAV frames in display order, from the start or from the key frame at time stamp ``seek``.
+
+    Frames before the time stamp ``wanted`` that no other frame refers to are skipped.
+
+    Raises:
+        UserError: the file cannot be opened or decoded.
+    """
+    with file.open() as container:
+        stream: Any = video_stream(container, file.path)
+        context = stream.codec_context
+        context.thread_count = 1
+        try:
+            if seek is not None:
+                container.seek(seek, stream=stream)
+            for packet in container.demux(stream):
+                early = wanted is not None and packet.pts is not None and packet.pts < wanted
+                context.skip_frame = "NONREF" if early and not packet.is_keyframe else "DEFAULT"
+                yield from packet.decode()
+        except av.error.FFmpegError as error:
+            raise UserError(f"{file.path}: truncated or damaged: {reason(error)}") from error
+
+
+def video_stream(container: Any, path: str | Path) -> Any:
+    """The first video stream that is not a cover picture.
+
+    Raises:
+        UserError: there is none, or no decoder for it.
+    """
+    cover = Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams:
+        raise UserError(f"{path}: has no video stream")
+    if streams[0].codec_context is None:
+        raise UserError(f"{path}: the FFmpeg that PyAV uses has no decoder for its video codec")
+    return streams[0]
+
+
+def to_rgb(frame: Any) -> np.ndarray:
+    """A decoded PyAV frame as uint8 (H, W, 3) RGB, rotated as its rotation tag says."""
+    image = frame.to_ndarray(format="rgb24", threads=1)
+    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def ffmpeg_path(path: str | Path) -> str:
+    """The absolute path: FFmpeg would read a relative ``12:30.mp4`` as a URL."""
+    return str(Path(path).absolute())
+
+
+def reason(error: Exception) -> str:
+    """FFmpeg's message in an error."""
+    return getattr(error, "strerror", None) or str(error)
