@@ -1,4 +1,4 @@
-"""A plugin: one arch and one loss of your own, used by docs/examples/my_parts.yml."""
+"""A plugin with an arch and a loss, used by docs/examples/my_parts.yml."""
 
 import torch
 import torch.nn as nn
@@ -9,7 +9,7 @@ from keep.config.registry import ARCHS, LOSSES
 
 @ARCHS.register()
 class EdgeDiscriminator(nn.Module):
-    """Judges (N, 3, H, W) frames by their edges: logits (N, 1, h, w).
+    """Scores (N, 3, H, W) frames by their edges: logits (N, 1, h, w).
 
     Args:
         channels: width of the hidden layers.
@@ -31,7 +31,7 @@ class Huber(nn.Module):
 
     Args:
         weight: factor of this term in the total.
-        delta: where it turns from quadratic to linear.
+        delta: difference at which the loss changes from quadratic to linear.
     """
 
     def __init__(self, weight: float = 1.0, delta: float = 0.1) -> None:

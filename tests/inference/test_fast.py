@@ -1,4 +1,4 @@
-"""The accelerated network against the plain one, and the benchmark's own output."""
+"""The accelerated network against the plain one."""
 
 import pytest
 import torch
@@ -12,7 +12,6 @@ from keep.archs.keep import KEEP
 from keep.inference.fast import ChannelsLastGroupNorm, FusedUpsample, accelerate, keep_freed_memory
 from keep.inference.streaming import stream
 from keep.utils.errors import UserError
-from scripts.bench import inference as bench_inference
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, atol: float) -> None:
@@ -132,21 +131,6 @@ def test_other_dtypes_are_refused(small):
 
 def test_freed_memory_can_be_kept_and_given_back():
     assert keep_freed_memory() == keep_freed_memory(False)
-
-
-def test_benchmark_prints_its_tables(tmp_path, capsys):
-    out = tmp_path / "table.md"
-    bench_inference.bench(["--size", "small", "--rounds", "1", "--frames", "2", "--out", str(out)])
-    captured = capsys.readouterr()
-    assert captured.out == out.read_text()
-    assert "round 1/1" in captured.err
-    for text in ("| plain |", "| accelerated |", "| E_L |", "| decoder |", "GFLOP/s", "PSNR", "100.00%"):
-        assert text in captured.out
-
-
-def test_benchmark_refuses_a_clip_without_a_second_frame():
-    with pytest.raises(UserError, match="--frames"):
-        bench_inference.bench(["--frames", "1"])
 
 
 @pytest.mark.parametrize("size", [256, 512])

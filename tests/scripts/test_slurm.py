@@ -1,4 +1,4 @@
-"""scripts/slurm/train.sbatch with stand-ins for SLURM: how ranks are started, and when the job comes back."""
+"""scripts/slurm/train.sbatch with replacements of SLURM's commands: the ranks it starts, and when it requeues."""
 
 import subprocess
 from pathlib import Path
@@ -29,7 +29,7 @@ exit ${STATUS:-0}
 
 @pytest.fixture
 def job(tmp_path: Path):
-    """(status of training, *arguments) → (status of the job, what was called)."""
+    """(status of training, *arguments) → (status of the job, the calls it made)."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", PYTHON)):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(text)
@@ -47,14 +47,14 @@ def job(tmp_path: Path):
     return start
 
 
-def test_every_task_is_a_rank_and_goes_on_where_the_run_is(job) -> None:
+def test_every_task_is_a_rank_that_resumes_the_run(job) -> None:
     status, calls = job(0, "my options.yml", "--set", "name=a b")
     assert status == 0
     command = "-m keep.train -opt my options.yml --set name=a b --auto-resume"
     assert calls == [f"{rank} {rank} 2 node7 24242 {command}" for rank in (0, 1)]
 
 
-def test_a_run_that_saved_comes_back_and_one_that_failed_does_not(job) -> None:
+def test_a_saved_run_is_requeued_and_a_failed_one_is_not(job) -> None:
     status, calls = job(75, "options.yml")
     assert (status, calls[-1]) == (0, "requeued")
     for failed in (1, 2):
@@ -63,5 +63,5 @@ def test_a_run_that_saved_comes_back_and_one_that_failed_does_not(job) -> None:
         assert calls.count("requeued") == 1
 
 
-def test_no_options_file_is_a_mistake(job) -> None:
+def test_a_missing_options_file_is_an_error(job) -> None:
     assert job(0) == (2, [])

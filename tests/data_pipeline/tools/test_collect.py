@@ -160,7 +160,7 @@ def test_a_second_run_makes_only_what_is_missing(raw, tmp_path, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in times} == times
     assert len(second["clips"]) == len(first["clips"]) + 1
     assert report["unreadable"] == {}
-    run(raw, out, "--max-length", "15")  # other options: everything anew
+    run(raw, out, "--max-length", "15")  # other options: all clips are made again
     assert not any(p.exists() and p.stat().st_mtime_ns == times[p] for p in times)
 
 
@@ -172,7 +172,7 @@ def test_clips_that_were_moved_are_not_made_again(raw, tmp_path, capsys):
     _, manifest, _ = run(raw, out)
     assert {c["folder"] for c in manifest["clips"]} == {"val"}
     assert not (out / "clips/talk").exists()
-    _, manifest, _ = run(raw, out, "--max-length", "15")  # other options: anew, but where they were
+    _, manifest, _ = run(raw, out, "--max-length", "15")  # other options: made again, in the same folder
     assert {c["folder"] for c in manifest["clips"]} == {"val"}
 
     (out / "val/talk").rename(tmp_path / "elsewhere")
