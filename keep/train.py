@@ -5,8 +5,8 @@
     python -m keep.train -opt options/train/stage3_video.yml --dry-run
     torchrun --nproc-per-node 8 -m keep.train -opt options/train/stage3_video.yml --auto-resume
 
-Exit status: 0 done; 75 asked to stop by SIGTERM, SIGINT or SIGUSR1, and saved: start it again with ``--auto-resume``;
-2 bad input, a loss that is not finite, or a full GPU, told in one line; 1 anything else.
+Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGUSR1 after saving: start again with ``--auto-resume``;
+2 bad input, a loss that is not finite, or a GPU out of memory, reported in one line; 1 anything else.
 """  # fmt: skip
 
 import sys
@@ -22,17 +22,17 @@ def command(argv: Sequence[str] | None) -> int | None:
     parser = cli.parser("keep-train", "Train one stage of KEEP from an options file.")
     parser.add_argument(
         "--resume", nargs="?", const="auto", metavar="STATE",
-        help="go on from the newest whole checkpoint of this run, or from the named .state file",
+        help="resume from the newest intact checkpoint of this run, or from the named .state file",
     )  # fmt: skip
     parser.add_argument(
         "--auto-resume", dest="resume", action="store_const", const="auto",
-        help="the same as --resume alone: for job scripts, which start and restart with one command",
+        help="the same as --resume alone, for job scripts: a run without a checkpoint starts from the beginning",
     )  # fmt: skip
     parser.add_argument(
         "--allow-changed", action="store_true", help="resume even when options that shape the result have changed"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="build everything, run one step of every phase, write nothing"
+        "--dry-run", action="store_true", help="build everything, run one step of each phase, write nothing"
     )
     args = parser.parse_args(argv)
     config = cli.read_options(args, TrainConfig)
@@ -44,13 +44,13 @@ def command(argv: Sequence[str] | None) -> int | None:
     to_console()
     if args.dry_run:
         if args.resume:
-            raise UserError("--dry-run starts from `pretrained`; leave out --resume")
+            raise UserError("--dry-run starts from `pretrained`: use it without --resume")
         dry_run.dry_run(config)
         return None
     try:
         folder = trainer.train(config, args.resume, args.allow_changed)
     except Stopped as stopped:
-        print(f"stopped: {stopped}; --auto-resume goes on (exit status {REQUEUE})", file=sys.stderr)
+        print(f"stopped: {stopped}; continue with --auto-resume (exit status {REQUEUE})", file=sys.stderr)
         return REQUEUE
     print(f"done: {folder}")
     return None

@@ -22,7 +22,7 @@ from keep.utils.errors import UserError
 
 
 def run_pair(jobs: Sequence[dict[str, Any]], folder: Path) -> list[list[str]]:
-    """Do the jobs, one after the other, in two processes; for each job what came of it in either process.
+    """Run the jobs, one after the other, in two processes; returns the result of each job in each process.
 
     A job: ``options`` and ``overrides``; ``resume``; ``sgd`` (plain gradient steps in place of Adam's, which enlarge
     rounding); ``stop_at`` (the second process gets SIGTERM in that step), ``stop_in_validation`` (there);
@@ -39,14 +39,14 @@ def run_pair(jobs: Sequence[dict[str, Any]], folder: Path) -> list[list[str]]:
 
 def _work(rank: int, jobs: Sequence[dict[str, Any]], folder: str) -> None:
     torch.set_num_threads(1)
-    told = []
+    results = []
     for job in jobs:
         os.environ |= {
             "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(job["port"]),
         }  # fmt: skip
-        told.append(_train(rank, job))
-    Path(folder, f"{rank}.json").write_text(json.dumps(told))
+        results.append(_train(rank, job))
+    Path(folder, f"{rank}.json").write_text(json.dumps(results))
 
 
 def _train(rank: int, job: dict[str, Any]) -> str:

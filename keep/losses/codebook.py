@@ -28,8 +28,8 @@ class Codebook(nn.Module):
     def forward(self, z: Tensor, z_q: Tensor) -> Tensor:
         """Encoder output and the codes chosen for it, equal shapes → scalar.
 
-        ``z_q`` are the codebook's own vectors, before the straight-through trick: otherwise the first term would
-        train the encoder in place of the codebook.
+        ``z_q`` are the codebook's vectors before the straight-through estimator: otherwise the first term would train
+        the encoder instead of the codebook.
         """
         return F.mse_loss(z_q, z.detach()) + self.commitment * F.mse_loss(z, z_q.detach())
 

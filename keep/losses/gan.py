@@ -15,8 +15,8 @@ from keep.config.registry import LOSSES
 class GAN(nn.Module):
     """Adversarial loss on discriminator logits: 𝓛_D of eq. (5), 𝓛_adv of eq. (6).
 
-    ``vanilla`` is eq. (5) and (6) with D = sigmoid(logits) (the non-saturating form; eq. (5)'s second term read as
-    log(1 − D)); ``hinge`` is what the public code trains with; ``lsgan`` is least squares to 1 and 0.
+    ``vanilla`` is eq. (5) and (6) with D = sigmoid(logits), in the non-saturating form; the second term of eq. (5) is
+    taken as log(1 − D). ``hinge`` is the loss of the public code. ``lsgan`` is least squares to 1 and 0.
 
     Args:
         weight: factor of the generator's term in its total.
@@ -37,7 +37,7 @@ class GAN(nn.Module):
         return self.generator(fake_logits)
 
     def generator(self, fake_logits: Tensor) -> Tensor:
-        """Logits of any shape for generated images → scalar to minimise by the generator."""
+        """Logits of any shape for generated images → scalar that the generator minimises."""
         if self.kind == "hinge":
             return -fake_logits.mean()
         if self.kind == "vanilla":
@@ -60,11 +60,11 @@ class GAN(nn.Module):
         max_weight: float = 1e4,
         mean: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> Tensor:
-        """The factor that makes both losses pull equally hard at the generator's last layer (VQGAN, eq. 7).
+        """The factor that makes both gradients equally large at the generator's last layer (VQGAN, eq. 7).
 
         ‖∇ reconstruction‖ / (‖∇ gan‖ + 1e-4), gradients with respect to ``last_layer``, at most ``max_weight``;
-        a scalar without gradient. Both graphs are kept for the backward pass that follows. ``mean``: of a gradient
-        over the processes that share the batch.
+        a scalar without gradient. Both graphs are kept for the backward pass that follows. ``mean`` averages a
+        gradient over the processes that share the batch.
         """
         pull = mean(torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0]).norm()
         push = mean(torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0]).norm()

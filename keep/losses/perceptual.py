@@ -1,4 +1,4 @@
-"""Perceptual losses on pretrained classifiers. A network is never random: its weights are at hand, or it says so."""
+"""Perceptual losses on pretrained classifiers. A network without weights is an error, never random."""
 
 import logging
 import warnings
@@ -25,7 +25,7 @@ BACKBONES = {
 
 
 class Frozen(nn.Module):
-    """A pretrained network: no gradients of its own, always in evaluation mode."""
+    """A pretrained network: its weights do not train, and it is always in evaluation mode."""
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
@@ -36,11 +36,11 @@ class LPIPSDistance(Frozen):
 
     Args:
         net: the backbone.
-        weights: torchvision's state dict of it; by default looked for in the caches, then downloaded.
+        weights: torchvision's state dict of it; by default a cached file, else a download.
 
     Raises:
         NotAtHand: the package or the backbone is missing.
-        UserError: ``weights`` names no file, or the file of another network.
+        UserError: ``weights`` is no file, or the file of another network.
     """
 
     def __init__(self, net: Literal["vgg", "alex", "squeeze"], weights: Path | None = None) -> None:
@@ -50,7 +50,7 @@ class LPIPSDistance(Frozen):
         except ImportError as error:
             raise NotAtHand("LPIPS needs the package lpips: pip install lpips") from error
         path = torchvision_weights(BACKBONES[net], weights)
-        with warnings.catch_warnings(), torch.device("meta"):  # no time and no random numbers for what is replaced next
+        with warnings.catch_warnings(), torch.device("meta"):  # saves time and random numbers: all weights are replaced
             warnings.simplefilter("ignore")  # lpips calls torchvision by a deprecated name
             self.net = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
         heads_path = Path(lpips.__file__).parent / "weights/v0.1" / f"{net}.pth"
@@ -73,11 +73,11 @@ class VGGFeatures(Frozen):
     """Features relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of torchvision's VGG16.
 
     Args:
-        weights: torchvision's state dict of VGG16; by default looked for in the caches, then downloaded.
+        weights: torchvision's state dict of VGG16; by default a cached file, else a download.
 
     Raises:
         NotAtHand: torchvision or the weights are missing.
-        UserError: ``weights`` names no file, or the file of another network.
+        UserError: ``weights`` is no file, or the file of another network.
     """
 
     ENDS = (3, 8, 15, 22, 29)
@@ -89,7 +89,7 @@ class VGGFeatures(Frozen):
         except ImportError as error:
             raise NotAtHand("VGGPerceptual needs torchvision: pip install torchvision") from error
         path = torchvision_weights(BACKBONES["vgg"], weights)
-        with torch.device("meta"):  # the classifier, 9/10 of the network, is never made
+        with torch.device("meta"):  # the classifier, 9/10 of the network, is never allocated
             layers = list(vgg16(weights=None).features.children())[: self.ENDS[-1] + 1]
         self.features = nn.Sequential(*layers).to_empty(device="cpu")
         state = {k.removeprefix("features."): v for k, v in load_network(path).items() if k.startswith("features.")}
@@ -110,7 +110,7 @@ class VGGFeatures(Frozen):
 
 
 class _Perceptual(nn.Module, ABC):
-    """What both losses share: a network that may be missing, and clips flattened to frames."""
+    """Base of both losses: a network that may be missing, and clips flattened to frames."""
 
     def __init__(self, weight: float, if_missing: str) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Perceptual(nn.Module, ABC):
 
     @property
     def active(self) -> bool:
-        """False where the network is missing and the loss was told to go on without."""
+        """False if the network is missing and the options skip the loss."""
         return self.net is not None
 
     def _build(self, cls: type[nn.Module], *options) -> None:
@@ -139,7 +139,7 @@ class _Perceptual(nn.Module, ABC):
 
     @abstractmethod
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The loss on frames (N, 3, H, W), the network being there."""
+        """The loss on frames (N, 3, H, W); called only when the network exists."""
 
 
 @LOSSES.register()
@@ -149,8 +149,8 @@ class LPIPS(_Perceptual):
     Args:
         weight: factor of this term in the total.
         net: the backbone; vgg is the usual one to train with.
-        weights: torchvision's file of that backbone; by default looked for in the caches, then downloaded.
-        if_missing: where the backbone cannot be had, stop, or skip the term with a warning.
+        weights: torchvision's file of that backbone; by default a cached file, else a download.
+        if_missing: without the backbone, stop with an error, or skip the term with a warning.
     """
 
     def __init__(
@@ -175,8 +175,8 @@ class VGGPerceptual(_Perceptual):
     Args:
         weight: factor of this term in the total.
         layers: factors of relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
-        weights: torchvision's file of VGG16; by default looked for in the caches, then downloaded.
-        if_missing: where VGG16 cannot be had, stop, or skip the term with a warning.
+        weights: torchvision's file of VGG16; by default a cached file, else a download.
+        if_missing: without VGG16, stop with an error, or skip the term with a warning.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Differences of two tensors of equal shape, averaged over all elements."""
+"""Differences of two tensors of equal shape, as means over all elements."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from keep.config.registry import LOSSES
 
 
 def charbonnier(difference: Tensor, eps: float = 1e-3) -> Tensor:
-    """sqrt(d² + eps²), element by element: L1 far from zero, smooth at it."""
+    """sqrt(d² + eps²), element by element: L1 far from zero, smooth near it."""
     return torch.sqrt(difference.square() + eps**2)
 
 

@@ -14,12 +14,12 @@ from keep.losses.pixel import charbonnier
 class Temporal(nn.Module):
     """Masked difference of each output frame to its warped predecessor: 𝓛_temp of eq. (7), as a mean.
 
-    Eq. (7) sums; here the sum over frames, channels and pixels is divided by their number (masked ones included), so
-    that ``weight`` does not depend on the size of the clip.
+    Eq. (7) is a sum. Here the sum over frames, channels and pixels is divided by their number, masked pixels included,
+    so that ``weight`` does not depend on the size of the clip.
 
     Args:
         weight: factor of this term in the total.
-        kind: the distance; eq. (7) has l1.
+        kind: the distance; l1 in eq. (7).
     """
 
     def __init__(self, weight: Annotated[float, Field(ge=0)] = 1.0, kind: Literal["l1", "charbonnier"] = "l1") -> None:

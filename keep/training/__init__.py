@@ -1,0 +1,22 @@
+"""Training. Start with ``trainer.py``: the one loop, from the options to the optimizer step.
+
+On the way of a batch:
+
+- ``trainer.py``: starts a run, runs its steps; the only place that steps an optimizer
+- ``run.py``: builds a run: networks, pretrained weights, optimizers, average
+- ``prefetch.py``: the batches of each step, on the device
+- ``precision.py``: autocast, loss scaling, memory layout, compilation
+- ``guards.py``: gradient clipping, values that are not finite, bad clips, out of memory
+- ``ema.py``, ``schedules.py``: average of the weights; learning-rate schedules
+- ``distributed.py``: several processes
+
+Around it:
+
+- ``checkpoint.py``: saves and restores a run
+- ``folder.py``: the files in the run's folder: which exist, which are kept, which a resume starts from
+- ``validation.py``: scores the validation clips; previews a training clip
+- ``progress.py``, ``records.py``: what a step reports; log files, TensorBoard, W&B
+- ``codebook.py``: how many codes are in use
+- ``profile.py``: time of each part of a step
+- ``dry_run.py``: one step of each phase, writing nothing
+"""

@@ -1,4 +1,4 @@
-"""A run tried out: everything is built and one step of every phase runs; nothing is written."""
+"""Dry run: build everything and run one step of each phase; write nothing."""
 
 import time
 from pathlib import Path
@@ -21,11 +21,11 @@ from keep.utils.errors import UserError
 from keep.utils.logging import log
 
 CPU_FRAMES = 2
-"""On a CPU a dry run takes one clip of so many frames: enough for every part of the recurrence."""
+"""Frames of the one clip of a dry run on a CPU: enough for every part of the recurrence."""
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Build everything and run one step of every phase; write nothing."""
+    """Build everything and run one step of each phase and one validation; write nothing."""
     run = build_run(config)
     log.info(f"dry run of {config.name}: {describe(run)}")
     data = build_or_warn(config.data.train, "data.train")
@@ -52,29 +52,29 @@ def dry_run(config: TrainConfig) -> None:
 
 
 def dry_batch(config: TrainConfig, data: Any, device: torch.device) -> dict[str, Any]:
-    """The run's first batch; without ``data``, noise of the same shapes."""
+    """The run's first batch; without ``data``, noise of the same shapes. On a CPU a small one."""
     if data is None:
-        log.info("  the steps below run on made-up clips")
-        data = MadeUpClips(config.data.train.options)
+        log.info("  the steps below run on random clips")
+        data = RandomClips(config.data.train.options)
     count = config.data.batch_size if device.type != "cpu" else 1
     batch = default_collate([data[config.seed, i] for i in range(count)])
     if device.type == "cpu":
-        log.info(f"  on a CPU: one clip, of at most {CPU_FRAMES} frames")
+        log.info(f"  on a CPU: one clip of at most {CPU_FRAMES} frames")
         batch = {k: v[:, :CPU_FRAMES] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     return to_device(batch, device)
 
 
 def build_or_warn(spec: Any, where: str) -> Any:
-    """The dataset; None, and a warning line, where its root is not on this machine."""
+    """The dataset; None and a warning if its root does not exist on this machine."""
     root = spec.options.get("root") if spec is not None else None
     if root is not None and not Path(root).expanduser().exists():
-        log.warning(f"warning: {where}.root: there is no {root}; a real run will not start")
+        log.warning(f"warning: {where}.root: {root} does not exist; a real run will not start")
         return None
     return build(spec)
 
 
-class MadeUpClips:
-    """Noise in the shape of a dataset's samples, through its real degradation.
+class RandomClips:
+    """Noise in the shape of a dataset's samples, degraded as in the options.
 
     Args:
         options: the dataset's options (``size``, ``clip_length``, ``degradation``).
@@ -87,7 +87,7 @@ class MadeUpClips:
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         rng = np.random.default_rng(key)
         clip = rng.integers(0, 256, (self.length, self.size, self.size, 3), dtype=np.uint8)
-        sample: dict[str, Any] = {"gt": torch.from_numpy(clip).permute(0, 3, 1, 2), "name": "made up"}
+        sample: dict[str, Any] = {"gt": torch.from_numpy(clip).permute(0, 3, 1, 2), "name": "random"}
         if self.steps:
             sample["lq"] = torch.from_numpy(Pipeline(self.steps)(clip, rng)[0]).permute(0, 3, 1, 2)
         return sample

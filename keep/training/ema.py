@@ -8,10 +8,9 @@ import torch.nn as nn
 
 
 class EMA:
-    """Averages the parameters of ``net`` that require gradients; everything else is the network's own.
+    """Averages the parameters of ``net`` that require gradients; its other tensors are not averaged.
 
-    The first updates use a smaller decay, min(decay, (1 + n) / (10 + n)) at update n, so that the average
-    does not start from the initial weights' value.
+    Update n uses the decay min(decay, (1 + n) / (10 + n)), so that the initial weights soon lose their influence.
 
     Args:
         net: the network.
@@ -33,7 +32,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the network has the averaged weights."""
+        """Inside, the network has the averaged weights."""
         self._swap()
         try:
             yield

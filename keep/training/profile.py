@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a table of its parts, and a trace of its operators."""
+"""Profile of training steps: a table of the time of their parts, and a trace of their operators."""
 
 import statistics
 import time
@@ -17,11 +17,11 @@ NOTHING = nullcontext()
 
 
 class Profiler:
-    """Times the parts of some steps, then traces a few more; afterwards, and without options, it costs nothing.
+    """Times the parts of some steps, then traces a few more. After that, and without options, it costs nothing.
 
-    ``profile/`` gets ``steps.md`` (the table), ``operators.txt`` and ``trace.json.gz`` (for https://ui.perfetto.dev or
-    chrome://tracing). While it times, the device finishes each part before the next begins: the times are true, and
-    a step is a little slower than without.
+    It writes ``profile/steps.md`` (the table), ``operators.txt`` and ``trace.json.gz`` (for https://ui.perfetto.dev or
+    chrome://tracing). While it times, the device finishes each part before the next begins: the times are exact, and
+    a step is slightly slower.
 
     Args:
         options: which steps; None measures nothing.
@@ -44,7 +44,7 @@ class Profiler:
             self._begun = self._now()
 
     def part(self, name: str) -> AbstractContextManager[Any]:
-        """Count what runs inside as the step's part ``name``. Parts do not nest; one may come several times a step."""
+        """Time what runs inside as the step's part ``name``. Parts do not nest; a part may occur several times."""
         if self._begun is not None:
             return self._timed(name)
         if self._trace is not None:
@@ -71,7 +71,7 @@ class Profiler:
             self._start_trace()
 
     def close(self) -> None:
-        """End the trace, also of a run that stops in the middle of it."""
+        """End the trace, also when the run stops during it."""
         self.options = None
         self._begun = None
         if self._trace is not None:
@@ -102,7 +102,7 @@ class Profiler:
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self.device.type == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
-        # The first step warms the tracer up and is thrown away.
+        # The first step warms up the tracer and is discarded.
         plan = torch.profiler.schedule(wait=0, warmup=1, active=self.options.trace_steps, repeat=1)
         self._trace = torch.profiler.profile(activities=kinds, schedule=plan, on_trace_ready=self._write_trace)
         self._trace.start()
@@ -121,10 +121,10 @@ OFF = Profiler(None, Path(), torch.device("cpu"))
 
 
 def table(rows: list[dict[str, float]]) -> str:
-    """Markdown: seconds of each part over the steps, mean and median, and its share of the whole.
+    """Markdown table: seconds of each part over the steps, mean and median, and its share of the step.
 
     Args:
-        rows: a step each: part → seconds, and ``whole``. What no part accounts for is ``other``.
+        rows: of each step, part → seconds, and ``whole``, the step. The rest, outside all parts, is ``other``.
     """
     names = list(dict.fromkeys(name for row in rows for name in row if name != "whole"))
     columns = {name: [row.get(name, 0.0) for row in rows] for name in names}

@@ -7,7 +7,7 @@ from keep.config.registry import SCHEDULES
 
 @SCHEDULES.register()
 class Constant:
-    """The learning rate stays."""
+    """A constant learning rate."""
 
     def __init__(self) -> None:
         pass

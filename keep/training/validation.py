@@ -1,4 +1,4 @@
-"""Looking at a run while it trains: the validation clips, scored by the one evaluator, and a training clip."""
+"""Validation during training: scores of the validation clips, and previews of a training clip."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -37,12 +37,12 @@ def preview(run: Run, batch: Batch) -> np.ndarray:
 
 @dataclass
 class Validation:
-    """The validation clips, what is measured on them, and the metric that says which weights are best.
+    """The validation clips, the metrics, and the metric that chooses the best weights.
 
     Attributes:
-        data: the clips; None: there is no validation.
-        metrics: what is measured.
-        chooser: one of them; None where scores choose nothing.
+        data: the clips; None: no validation.
+        metrics: all metrics to compute.
+        chooser: the metric among them that chooses the best weights; None if scores choose nothing.
     """
 
     data: Any
@@ -51,10 +51,10 @@ class Validation:
 
     @classmethod
     def build(cls, config: TrainConfig, data: Any) -> "Validation":
-        """From the options, for clips that are built already.
+        """Build it from the options and the validation clips.
 
         Raises:
-            UserError: ``log.best_metric`` is not measured.
+            UserError: ``log.best_metric`` is not among ``val.metrics``.
         """
         metrics, name = build(config.val.metrics), config.log.best_metric
         known = {m.name: m for m in metrics}
@@ -65,16 +65,16 @@ class Validation:
 
     @property
     def better(self) -> bool | None:
-        """Whether a higher score is a better one; None where scores choose nothing."""
+        """Whether a higher score is better; None if scores choose nothing."""
         return None if self.chooser is None else bool(self.chooser.higher_is_better)
 
     def due(self, run: Run) -> bool:
-        """Whether this step is one to validate after."""
+        """Whether a validation is due after this step."""
         return self.data is not None and run.step > 0 and run.due(run.config.val.interval)
 
 
 def validate_if_due(run: Run, validation: Validation, records: RunLog, request: StopRequest) -> None:
-    """Validate after this step, unless that was done; the state, saved before, is saved again with the score."""
+    """Validate if due after this step and not done yet; then save the state, saved before, again with the score."""
     if not validation.due(run) or run.step in run.scores:
         return
     scores = validate(run, validation, records, request)
@@ -86,16 +86,16 @@ def validate_if_due(run: Run, validation: Validation, records: RunLog, request: 
 
 
 def validate(run: Run, validation: Validation, records: RunLog, request: StopRequest) -> dict[str, float]:
-    """Score the validation clips, shared over the processes, and log which weights were used.
+    """Score the validation clips, shared over the processes, and log the scores and which weights were used.
 
-    Without autocast, and with the averaged weights where there are any: the numbers that ``keep.test`` gives (to the
-    rounding of TF32, where that is on).
+    It runs without autocast and with the averaged weights, if there are any: the scores are those of ``keep.test``, up
+    to the rounding of TF32 if that is on.
 
     Returns:
         Name of the metric → mean over all clips, the same in all processes.
 
     Raises:
-        Stopped: a signal came. The state was saved before; a resumed run validates again.
+        Stopped: a signal arrived. The state was saved before; a resumed run validates again.
     """
 
     def restorer(frames: torch.Tensor) -> torch.Tensor:
@@ -121,12 +121,12 @@ def validate(run: Run, validation: Validation, records: RunLog, request: StopReq
     except Stopped as stopped:
         log.info(str(stopped))
     run.recipe.train()
-    tables = run.ranks.gather(table)  # a process that was asked to stop says so to the others
+    tables = run.ranks.gather(table)  # None from a process that received a signal
     if any(t is None for t in tables):
         raise Stopped(f"saved at step {run.step}, before its validation, after a signal")
     table = Table.merged(tables)
     scores = {m.name: table.mean(which, m.name) for m in validation.metrics}
-    told = {f"val/{name} ({which})": value for name, value in scores.items()}
-    records.scalars(run.step, told)
-    log.info(f"step {run.step}  " + "  ".join(f"{k} {v:.4f}" for k, v in told.items()))
+    scalars = {f"val/{name} ({which})": value for name, value in scores.items()}
+    records.scalars(run.step, scalars)
+    log.info(f"step {run.step}  " + "  ".join(f"{k} {v:.4f}" for k, v in scalars.items()))
     return scores

@@ -81,7 +81,7 @@ def test_clips_are_flattened_to_frames(squeeze):
     assert squeeze(a, a) == 0
 
 
-def test_building_leaves_the_random_stream_alone(vgg_file):
+def test_building_draws_no_random_numbers(vgg_file):
     state = torch.get_rng_state()
     LPIPS(weights=vgg_file)
     VGGPerceptual(weights=vgg_file)
@@ -112,7 +112,7 @@ def test_a_missing_backbone_stops(build, tmp_path):
 
 
 @pytest.mark.parametrize("build", [LPIPS, VGGPerceptual])
-def test_a_missing_backbone_is_skipped_aloud_when_asked(build, caplog):
+def test_a_missing_backbone_is_skipped_with_a_warning_if_configured(build, caplog):
     with caplog.at_level(logging.WARNING):
         loss = build(if_missing="skip")
     assert "OFF" in caplog.text

@@ -1,4 +1,4 @@
-"""What stage II starts from."""
+"""Stage II: its pretrained weights, what trains, and its ablation."""
 
 from pathlib import Path
 

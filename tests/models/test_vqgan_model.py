@@ -7,7 +7,7 @@ from keep.models.vqgan_model import revive
 from keep.training.distributed import Ranks
 
 
-def test_only_dead_codes_move_each_to_a_token_of_its_own() -> None:
+def test_only_dead_codes_move_each_to_another_token() -> None:
     codes = torch.nn.Parameter(torch.arange(12.0).view(6, 2))
     before = codes.detach().clone()
     chosen = torch.tensor([True, False, True, False, False, True])
@@ -21,14 +21,14 @@ def test_only_dead_codes_move_each_to_a_token_of_its_own() -> None:
     assert not chosen.any()
 
 
-def test_with_fewer_tokens_than_dead_codes_the_others_wait() -> None:
+def test_with_fewer_tokens_than_dead_codes_the_others_stay() -> None:
     codes = torch.zeros(6, 1)
     moved = revive(codes, torch.zeros(6, dtype=torch.bool), torch.tensor([[7.0], [8.0]]))
     assert len(moved) == 2
     assert sorted(codes.flatten().tolist()) == [0, 0, 0, 0, 7, 8]
 
 
-def test_a_codebook_all_in_use_stays() -> None:
+def test_a_codebook_in_full_use_does_not_change() -> None:
     codes = torch.ones(3, 2)
     assert len(revive(codes, torch.ones(3, dtype=torch.bool), torch.zeros(4, 2))) == 0
     assert torch.equal(codes, torch.ones(3, 2))
@@ -45,7 +45,7 @@ def _rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_agree_on_what_is_dead_and_where_it_goes(tmp_path) -> None:
+def test_two_ranks_move_the_same_codes_to_the_same_tokens(tmp_path) -> None:
     torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
     first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
     assert torch.equal(first["codes"], second["codes"])

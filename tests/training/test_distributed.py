@@ -1,4 +1,4 @@
-"""Two processes: the same as one with twice the clips, one stop for both, one error for both, one score."""
+"""Two processes: the result of one with twice the clips; both stop together, fail together, and get one score."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from keep.utils.errors import UserError
 from keep.utils.signals import StopRequest
 
 SGD = ["train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.warmup=0", "train.schedule={type: Constant}"]
-# Batch norm takes each process's own statistics on a CPU; dead codes move to the first process's tokens.
+# On a CPU, batch norm uses each process's own statistics; dead codes move to the first process's tokens.
 ALIKE = {
     1: ["model.discriminator.norm=instance", "model.revive=0", "model.gan_start=1"],
     2: [],
@@ -33,7 +33,7 @@ STAGES = (1, 2, 3)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any]:
-    """Everything that is asked of two processes, in one start of them; name → what came of it in either."""
+    """All jobs of two processes, in one start of them; ``results``: name of the job → its result in each process."""
     folder = tmp_path_factory.mktemp("pair")
     val = f"data.val={{type: VideoClips, root: {clips}, size: 32, max_frames: 3}}"
     scored = [val, "val.metrics=[PSNR]", "val.interval=3"]
@@ -45,14 +45,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any
 
     for stage in STAGES:
         add(f"alike {stage}", stage, *SGD, *ALIKE[stage], "train.iters=3", at=f"two{stage}", sgd=True)
-    add("whole", 1, "model.revive=2", *scored, at="whole")
+    add("uninterrupted", 1, "model.revive=2", *scored, at="uninterrupted")
     add("stopped", 1, "model.revive=2", *scored, at="broken", stop_at=3)
     add("resumed", 1, "model.revive=2", *scored, "data.workers=1", at="broken", resume="auto")
     add("stopped in validation", 1, *scored, at="validation", stop_in_validation=True)
     add("nan", 3, at="nan", nan_at=2)
     add("skip", 1, "train.on_nonfinite=skip", "train.accumulate=2", "model.gan_start=0", at="skip", nan_at=2)
-    told = dict(zip(jobs, ranks.run_pair(list(jobs.values()), folder), strict=True))
-    return {"told": told, "folder": folder, "jobs": jobs}
+    results = dict(zip(jobs, ranks.run_pair(list(jobs.values()), folder), strict=True))
+    return {"results": results, "folder": folder, "jobs": jobs}
 
 
 def final(folder: Path, step: int = 4) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def final(folder: Path, step: int = 4) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_do_what_one_does_with_twice_the_clips(pair, clips, tmp_path, stage, monkeypatch) -> None:
+def test_two_processes_give_the_result_of_one_with_twice_the_clips(pair, clips, tmp_path, stage, monkeypatch) -> None:
     monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", ranks._sgd)
     path, overrides = options_and_start(stage, clips, tmp_path)
     more = [*overrides, "device=cpu", *SGD, *ALIKE[stage], "train.iters=3", "data.batch_size=2"]
@@ -80,27 +80,27 @@ def test_two_processes_do_what_one_does_with_twice_the_clips(pair, clips, tmp_pa
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(pair) -> None:
-    assert pair["told"]["stopped"][0].startswith("stopped saved at step 3")
-    assert pair["told"]["stopped"][1].startswith("stopped saved at step 3 after SIGTERM")
+    assert pair["results"]["stopped"][0].startswith("stopped saved at step 3")
+    assert pair["results"]["stopped"][1].startswith("stopped saved at step 3 after SIGTERM")
 
 
 def test_a_signal_to_one_process_in_validation_stops_both(pair) -> None:
-    told = pair["told"]["stopped in validation"]
-    assert told == ["stopped saved at step 3, before its validation, after a signal"] * 2
+    results = pair["results"]["stopped in validation"]
+    assert results == ["stopped saved at step 3, before its validation, after a signal"] * 2
 
 
 def test_both_resume_to_the_weights_of_the_uninterrupted_run(pair) -> None:
-    assert all(t.startswith("done") for t in pair["told"]["resumed"])
-    whole, resumed = final(pair["folder"] / "whole/stage1"), final(pair["folder"] / "broken/stage1")
+    assert all(t.startswith("done") for t in pair["results"]["resumed"])
+    uninterrupted, resumed = final(pair["folder"] / "uninterrupted/stage1"), final(pair["folder"] / "broken/stage1")
     for key in ("recipe", "ema", "optimizers", "scores", "processes"):
-        assert same(whole[key], resumed[key]), key
+        assert same(uninterrupted[key], resumed[key]), key
 
 
 def test_validation_shared_over_processes_gives_the_numbers_of_one(pair, tmp_path) -> None:
-    job = pair["jobs"]["whole"]
+    job = pair["jobs"]["uninterrupted"]
     config = load(job["options"], job["overrides"], TrainConfig)
     run = trainer.build_run(config, start=False)
-    state = pair["folder"] / "whole/stage1/training_states/4.state"
+    state = pair["folder"] / "uninterrupted/stage1/training_states/4.state"
     with pytest.raises(UserError, match=r"clips a step .*: 2 → 1"):
         checkpoint.restore(run, state)
     checkpoint.restore(run, state, allow_changed=True)
@@ -112,14 +112,14 @@ def test_validation_shared_over_processes_gives_the_numbers_of_one(pair, tmp_pat
 
 
 def test_a_nan_in_one_process_stops_both_with_its_term_and_clip(pair) -> None:
-    first, second = pair["told"]["nan"]
+    first, second = pair["results"]["nan"]
     assert first == second
     assert "step 2: not finite: loss term pixel of disc" in first
     assert "in process 1" in first
 
 
-def test_a_step_with_a_nan_is_left_out_in_both_and_counted(pair) -> None:
-    assert all(t.startswith("error step 4") or t.startswith("done") for t in pair["told"]["skip"])
+def test_a_step_with_a_nan_is_skipped_in_both_and_counted(pair) -> None:
+    assert all(t.startswith("error step 4") or t.startswith("done") for t in pair["results"]["skip"])
     state = final(pair["folder"] / "skip/stage1", 4)
     assert state["skipped"] == (3, 3)  # the loss stays NaN from step 2 on
     records = [json.loads(line) for line in (pair["folder"] / "skip/stage1/log.jsonl").read_text().splitlines()]

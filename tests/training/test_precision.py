@@ -20,7 +20,7 @@ def options(amp) -> TrainOptions:
     ("instructions", "amp", "warned"),
     [("AVX2", "bf16", True), ("AVX2", None, False), ("AVX512", "bf16", False), ("SVE256", "bf16", False)],
 )
-def test_bfloat16_that_a_processor_only_imitates_is_warned_of(
+def test_emulated_bfloat16_is_warned_about(
     monkeypatch, caplog: pytest.LogCaptureFixture, instructions: str, amp, warned: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
@@ -46,7 +46,7 @@ def test_on_a_cpu_the_temporal_discriminator_judges_tiny_clips_in_float32(size: 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_after_an_error_in_it_autocast_is_as_before() -> None:
+def test_an_error_in_it_leaves_autocast_as_before() -> None:
     net = TemporalPatchGAN(channels=4)
     prepare_networks(nn.ModuleDict({"discriminator": net}), options("bf16"), CPU, 32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Batches on their way to the device."""
+"""keep/training/prefetch.py: batches on the device."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_frames_become_floats_and_names_stay() -> None:
 
 @pytest.mark.gpu
 @CUDA
-def test_a_side_stream_gives_the_same_batches_and_passes_errors_on() -> None:
+def test_a_side_stream_gives_the_same_batches_and_raises_the_loader_s_errors() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     ahead = list(on_device(batches(5), device, ahead=True))
     for own, expected in zip(ahead, batches(5), strict=True):

@@ -1,4 +1,4 @@
-"""The profiler: which steps it measures, what it writes, and that it is nothing when off."""
+"""The profiler: which steps it measures, what it writes, and that it does nothing when off."""
 
 import gzip
 import json
@@ -15,15 +15,15 @@ from keep.training.profile import OFF, Profiler, table
 CPU = torch.device("cpu")
 
 
-class Clock:
-    """Time that only passes where a test says so."""
+class FakeTime:
+    """Time that passes only when a test adds to ``now``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         monkeypatch.setattr(profile.time, "perf_counter", lambda: self.now)
 
 
-def step(profiler: Profiler, clock: Clock, scale: float = 1.0) -> None:
+def step(profiler: Profiler, clock: FakeTime, scale: float = 1.0) -> None:
     for name, seconds in (("data", 1), ("forward", 2), ("backward", 4), ("forward", 1), ("step", 1)):
         with profiler.part(name):
             clock.now += seconds * scale
@@ -32,7 +32,7 @@ def step(profiler: Profiler, clock: Clock, scale: float = 1.0) -> None:
 
 
 def test_parts_of_the_chosen_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
+    clock = FakeTime(monkeypatch)
     profiler = Profiler(ProfileOptions(start=2, steps=2, trace_steps=0), tmp_path, CPU)
     for scale in (50, 50, 1, 3, 50):  # the first two and the last are not measured
         step(profiler, clock, scale)
@@ -67,7 +67,7 @@ def test_the_trace_holds_the_parts_and_the_operators(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "profile").iterdir()} == {"steps.md", "operators.txt", "trace.json.gz"}
 
 
-def test_a_run_that_ends_in_the_middle_of_the_trace_closes_it(tmp_path: Path) -> None:
+def test_a_run_that_ends_during_the_trace_closes_it(tmp_path: Path) -> None:
     profiler = Profiler(ProfileOptions(start=0, steps=1, trace_steps=50), tmp_path, CPU)
     for _ in range(4):
         with profiler.part("forward"):
@@ -80,7 +80,7 @@ def test_a_run_that_ends_in_the_middle_of_the_trace_closes_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_off_it_writes_nothing(tmp_path: Path, enabled: bool) -> None:
+def test_when_off_it_writes_nothing(tmp_path: Path, enabled: bool) -> None:
     profiler = Profiler(None if enabled else ProfileOptions(start=0, steps=1), tmp_path, CPU, enabled)
     for _ in range(3):
         assert isinstance(profiler.part("data"), nullcontext)
@@ -90,7 +90,7 @@ def test_off_it_writes_nothing(tmp_path: Path, enabled: bool) -> None:
     assert isinstance(OFF.part("data"), nullcontext)
 
 
-def test_an_error_inside_a_part_comes_through(tmp_path: Path) -> None:
+def test_an_error_inside_a_part_is_raised(tmp_path: Path) -> None:
     profiler = Profiler(ProfileOptions(start=0), tmp_path, CPU)
     with pytest.raises(ValueError, match="planted"), profiler.part("forward"):
         raise ValueError("planted")

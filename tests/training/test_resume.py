@@ -1,4 +1,4 @@
-"""A run stopped anywhere and resumed ends where the uninterrupted one ends; a checkpoint is whole, or not there."""
+"""A run stopped at any step and resumed ends like the uninterrupted run; a checkpoint is complete or does not exist."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from keep.training.folder import best_steps, find_state, list_states, list_weigh
 from keep.utils import weight_files
 from keep.utils.errors import UserError
 
-# What could be lost on the way: a phase that begins, revived codes, two batches a step, a rate that follows the step.
+# State that a resume could lose: the start of a phase, revived codes, two batches a step, a rate that follows the step.
 MORE = {
     1: ["model.revive=2", "train.accumulate=2", "model.discriminator.norm=batch"],
     2: ["train.warmup=2"],
@@ -45,25 +45,25 @@ def test_resumed_at_any_step_with_any_workers_the_end_is_the_same_bit_for_bit(st
         "log.safetensors=false",
     ]  # fmt: skip
     folder = trainer.train(config(stage, clips, tmp_path, *more))
-    whole = weight_files.load(folder / "training_states/4.state")
+    uninterrupted = weight_files.load(folder / "training_states/4.state")
     for step, workers in ((3, 0), (1, 2), (2, 1)):
         again = config(stage, clips, tmp_path, *more, f"data.workers={workers}")
         trainer.train(again, str(folder / f"training_states/{step}.state"))
         state = weight_files.load(folder / "training_states/4.state")
-        for key in whole.keys() - {"options"}:
-            assert same(whole[key], state[key]), (key, step, workers)
-    assert whole["position"] == 4 * (2 if stage == 1 else 1)
+        for key in uninterrupted.keys() - {"options"}:
+            assert same(uninterrupted[key], state[key]), (key, step, workers)
+    assert uninterrupted["position"] == 4 * (2 if stage == 1 else 1)
 
 
-def test_the_newest_whole_checkpoint_is_found_and_a_damaged_one_is_told(clips, tmp_path, caplog) -> None:
+def test_the_newest_intact_checkpoint_is_found_and_a_damaged_one_is_reported(clips, tmp_path, caplog) -> None:
     folder = trainer.train(config(1, clips, tmp_path, "log.save_interval=1"))
     cut, flipped = folder / "training_states/4.state", folder / "training_states/3.state"
     cut.write_bytes(cut.read_bytes()[:-2000])
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 1
     flipped.write_bytes(content)
-    (folder / "training_states/.5.state.abc").write_bytes(b"half")  # of a process killed while it wrote
-    (folder / "models/net_5.pth").write_bytes(b"its weights, which no state goes with")
+    (folder / "training_states/.5.state.abc").write_bytes(b"half")  # of a process killed during a write
+    (folder / "models/net_5.pth").write_bytes(b"weights without a state")
     again = config(1, clips, tmp_path)
     assert find_state(again, "auto", Ranks()) == folder / "training_states/2.state"
     assert caplog.text.count("skipped the damaged checkpoint") == 2
@@ -74,7 +74,7 @@ def test_the_newest_whole_checkpoint_is_found_and_a_damaged_one_is_told(clips, t
     assert {"3.state", "4.state"} <= {p.name for p in aside.iterdir()}
 
 
-def test_auto_resume_starts_a_new_run_and_leaves_a_finished_one_as_it_is(clips, tmp_path, capsys) -> None:
+def test_auto_resume_starts_a_new_run_and_does_not_change_a_finished_one(clips, tmp_path, capsys) -> None:
     arguments = [*command(1, clips, tmp_path, "train.iters=2"), "--auto-resume"]
     assert keep_train.main(arguments) == 0
     folder = tmp_path / "stage1"
@@ -96,13 +96,13 @@ def test_changed_options_that_shape_the_result_are_refused_by_name(clips, tmp_pa
 
     with pytest.raises(UserError) as refused:
         resume("train.optim.lr=1e-5", "model.perceptual={type: L1}", "seed=3", "model.pixel.weight=2", "log.interval=7")
-    for told in ("seed: 0 → 3", "train.optim.lr: 0.002 → 1e-05", "model.perceptual: null → L1", "model.pixel.weight"):
-        assert told in str(refused.value)
+    for change in ("seed: 0 → 3", "train.optim.lr: 0.002 → 1e-05", "model.perceptual: null → L1", "model.pixel.weight"):
+        assert change in str(refused.value)
     assert "log.interval" not in str(refused.value)
     assert resume("train.optim.lr=1e-5", allow=True).options_of("net").lr == 1e-5
     free = ["train.iters=9", "train.schedule={type: Constant}", "log.save_interval=1", "val.interval=1", "name=other"]
     assert resume(*free, "data.workers=3", "threads=2", "train.optim.fused=true").step == 2
-    # The clips of a step may be split otherwise, not be others.
+    # The clips of a step may be split in another way, but must be the same.
     assert trainer.train(config(1, clips, tmp_path, "train.iters=2", "data.batch_size=2"), None) == folder
     assert resume("train.accumulate=2").position == 4
     with pytest.raises(UserError, match=r"clips a step \(batch_size × accumulate × processes\): 2 → 1"):
@@ -110,7 +110,7 @@ def test_changed_options_that_shape_the_result_are_refused_by_name(clips, tmp_pa
 
 
 class Disk:
-    """A disk that fails at its n-th write from now, and counts them."""
+    """A disk that counts its writes and fails at the n-th."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fails_at, self.writes = 0, 0
@@ -140,7 +140,7 @@ def test_a_write_that_fails_at_any_call_leaves_the_older_file(tmp_path, monkeypa
     assert calls > 5
     for n in range(1, calls + 1):
         disk.fail_at(n)
-        with pytest.raises((OSError, RuntimeError)):  # torch tells a failed write as the latter
+        with pytest.raises((OSError, RuntimeError)):  # torch reports a failed write as the latter
             weight_files.save(path, {"step": 2, "weight": torch.ones(3)})
         assert weight_files.damage(path) == ""
         assert weight_files.load(path)["step"] == 1
@@ -204,7 +204,7 @@ def test_the_newest_and_the_best_weights_stay(clips, tmp_path, monkeypatch) -> N
     assert best_steps({1: 3.0, 2: 1.0, 3: float("nan"), 4: 1.0}, False, 2) == [2, 4]
 
 
-def test_weights_say_where_they_come_from(clips, tmp_path, caplog) -> None:
+def test_weights_hold_their_origin(clips, tmp_path, caplog) -> None:
     with caplog.at_level("INFO", "keep"):
         folder = trainer.train(config(2, clips, tmp_path, "train.iters=1"))
     digest = weight_files.load(folder / "models/net_1.pth")["pretrained"]["vqgan"]
@@ -240,15 +240,15 @@ def test_weights_without_their_states_are_never_deleted(clips, tmp_path) -> None
     assert set(list_weights(folder)) == {3, 4, 5}
 
 
-def test_any_damage_of_a_state_is_noticed_without_a_crash(tmp_path) -> None:
+def test_any_damage_of_a_state_is_detected_without_a_crash(tmp_path) -> None:
     path = tmp_path / "1.state"
     weight_files.save(path, {"a": torch.arange(3)})
-    whole = path.read_bytes()
-    for i in range(0, len(whole), 7):
-        content = bytearray(whole)
+    intact = path.read_bytes()
+    for i in range(0, len(intact), 7):
+        content = bytearray(intact)
         content[i] ^= 0xFF
         path.write_bytes(content)
-        if not state_damage(path):  # a byte that says nothing of the content, e.g. a time
+        if not state_damage(path):  # a byte outside the content, e.g. of a time
             weight_files.load(path)
 
 
@@ -261,11 +261,14 @@ def test_scores_of_another_metric_or_of_deleted_weights_choose_nothing(clips, tm
     assert weight_files.load(folder / "models/net_best.pth")["step"] == 1
     again = config(1, clips, tmp_path, *more, "log.best_metric=SSIM", "train.iters=5")
     trainer.train(again, "auto")
-    assert weight_files.load(folder / "training_states/5.state")["scores"] == {4: 0.3, 5: 0.4}  # step 4 was judged anew
+    assert weight_files.load(folder / "training_states/5.state")["scores"] == {
+        4: 0.3,
+        5: 0.4,
+    }  # step 4: scored again
     assert weight_files.load(folder / "models/net_best.pth")["step"] == 5
 
 
-def test_other_parts_with_rates_of_their_own_are_told(clips, tmp_path) -> None:
+def test_other_parts_in_lr_scale_are_refused(clips, tmp_path) -> None:
     folder = trainer.train(config(2, clips, tmp_path, "train.iters=1"))
     again = config(2, clips, tmp_path, "train.iters=2", "train.lr_scale={lq_encoder: 0.5, kalman_filter: 0.1}")
     with pytest.raises(UserError, match=r"train.lr_scale must name the same parts"):

@@ -1,4 +1,4 @@
-"""Asked to stop by a scheduler: saved after the step at hand, told by the exit status, gone on with exactly."""
+"""Stopped by a scheduler's signal: saves after the current step, exits with status 75, and resumes exactly."""
 
 import multiprocessing
 import os
@@ -32,7 +32,7 @@ def command(clips: Path, root: Path, *more: str) -> list[str]:
 
 
 def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
-    """The process gets a signal while it computes that step."""
+    """Send the process a signal while it computes that step."""
     real = trainer.train_step
 
     def signalled(run: trainer.Run, batches: Any) -> Any:
@@ -44,28 +44,28 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_in_the_middle_of_an_epoch_saves_and_asks_to_be_started_again(
+def test_a_signal_in_the_middle_of_an_epoch_saves_and_requests_a_restart(
     number, clips, tmp_path, monkeypatch, capsys
 ) -> None:
     workers = 1 if number == signal.SIGTERM else 0
-    more = ["log.save_interval=100", f"data.workers={workers}"]  # 3 steps are not a whole epoch's multiple of 2 clips
+    more = ["log.save_interval=100", f"data.workers={workers}"]  # 3 steps end in the middle of an epoch of 2 clips
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         signal_in_step(patch, 3, number)
         assert keep_train.main(command(clips, tmp_path / "a", *more)) == signals.REQUEUE == 75
-    told = capsys.readouterr().err
-    assert f"saved at step 3 after {signal.Signals(number).name}" in told
+    error = capsys.readouterr().err
+    assert f"saved at step 3 after {signal.Signals(number).name}" in error
     assert list(list_states(tmp_path / "a/stage1")) == [3]
     assert signal.getsignal(number) is before
     assert keep_train.main(command(clips, tmp_path / "a", *more)) == 0
     path, overrides = overrides_of(clips, tmp_path / "b", *more)
-    whole = weight_files.load(trainer.train(load(path, overrides, TrainConfig)) / "models/net_4.pth")
+    uninterrupted = weight_files.load(trainer.train(load(path, overrides, TrainConfig)) / "models/net_4.pth")
     resumed = weight_files.load(tmp_path / "a/stage1/models/net_4.pth")
     for key in ("params", "params_ema"):
-        assert all(torch.equal(v, resumed[key][k]) for k, v in whole[key].items())
+        assert all(torch.equal(v, resumed[key][k]) for k, v in uninterrupted[key].items())
 
 
-def test_a_signal_during_validation_stops_at_once_and_the_validation_is_made_up_for(
+def test_a_signal_during_validation_stops_at_once_and_the_resumed_run_repeats_the_validation(
     clips, tmp_path, monkeypatch, capsys
 ) -> None:
     val = f"data.val={{type: VideoClips, root: {clips}, size: 32, max_frames: 2}}"
@@ -82,7 +82,7 @@ def test_a_signal_during_validation_stops_at_once_and_the_validation_is_made_up_
     assert weight_files.load(state)["scores"].keys() == {2}
 
 
-def test_workers_go_on_after_a_signal() -> None:
+def test_workers_continue_after_a_signal() -> None:
     loader = make_loader(Slow(), 0, 1, stop=6, workers=2)  # type: ignore[arg-type]
     batches = iter(loader)
     assert next(batches)["gt"].item() == 0
@@ -108,13 +108,13 @@ def test_a_second_signal_ends_the_process_unless_it_is_an_echo() -> None:
         "signals.ECHO = float(sys.argv[1])\n"
         "with signals.StopRequest() as request:\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "    print('goes on', request.name)\n"
+        "    print('continues', request.name)\n"
     )
     done = {
         echo: subprocess.run([sys.executable, "-c", script, echo], cwd=ROOT, capture_output=True, text=True)
         for echo in ("60", "-1")
     }
-    assert done["60"].stdout.strip() == "goes on SIGTERM"
+    assert done["60"].stdout.strip() == "continues SIGTERM"
     assert done["-1"].returncode == -signal.SIGUSR1
     assert done["-1"].stdout == ""
 
@@ -129,16 +129,16 @@ def test_a_crash_exits_with_its_traceback_and_not_as_done(clips, tmp_path, monke
     assert not list_states(tmp_path / "stage1")
 
 
-def test_outside_the_main_thread_no_signal_is_taken() -> None:
+def test_outside_the_main_thread_no_signal_is_handled() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    told = []
+    requested = []
 
     def enter() -> None:
         with signals.StopRequest() as request:
-            told.append(bool(request))
+            requested.append(bool(request))
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert told == [False]
+    assert requested == [False]
     assert signal.getsignal(signal.SIGTERM) is before

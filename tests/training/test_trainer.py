@@ -1,4 +1,4 @@
-"""The training loop: three stages in a row, phases, resume, EMA, and runs that must not start."""
+"""The training loop: three stages in sequence, phases, resume, EMA, and runs that must not start."""
 
 import json
 import subprocess
@@ -78,15 +78,15 @@ def test_a_run_s_folder_holds_options_logs_and_checkpoints(stage1: Path) -> None
 
 def test_a_resumed_run_ends_in_the_same_weights(tiny) -> None:
     stage1 = run(tiny, 1, "model.revive=1")
-    whole = weight_files.load(stage1 / "models/net_4.pth")
+    uninterrupted = weight_files.load(stage1 / "models/net_4.pth")
     assert run(tiny, 1, "model.revive=1", resume=str(stage1 / "training_states/2.state")) == stage1
-    (aside,) = stage1.glob("left_*")  # the first way from step 2 on
+    (aside,) = stage1.glob("left_*")  # what the first run wrote after step 2
     assert {p.name for p in aside.iterdir()} == {"4.state", "net_4.pth", "net_4.safetensors"}
     records = [json.loads(line)["step"] for line in (stage1 / "log.jsonl").read_text().splitlines()]
     assert records == [1, 2, 3, 4]
     again = weight_files.load(stage1 / "models/net_4.pth")
     for key in ("params", "params_ema"):
-        assert all(torch.equal(whole[key][k], again[key][k]) for k in whole[key])
+        assert all(torch.equal(uninterrupted[key][k], again[key][k]) for k in uninterrupted[key])
 
 
 def test_resume_of_a_finished_state_or_a_foreign_file_is_refused(tiny, stage1: Path) -> None:
@@ -99,7 +99,7 @@ def test_resume_of_a_finished_state_or_a_foreign_file_is_refused(tiny, stage1: P
         checkpoint.restore(changed, stage1 / "training_states/2.state", allow_changed=True)
 
 
-def test_pruning_keeps_the_newest_also_after_going_back(tiny) -> None:
+def test_pruning_keeps_the_newest_also_after_resuming_from_an_older_step(tiny) -> None:
     folder = run(tiny, 1, "log.save_interval=1", "log.keep_last=2")
     states = folder / "training_states"
     assert {p.name for p in states.iterdir()} == {"3.state", "4.state"}
@@ -107,7 +107,7 @@ def test_pruning_keeps_the_newest_also_after_going_back(tiny) -> None:
     assert {p.name for p in states.iterdir()} == {"5.state"}
 
 
-def test_an_average_switched_on_at_resume_starts_from_the_loaded_weights(tiny) -> None:
+def test_an_average_turned_on_at_resume_starts_from_the_loaded_weights(tiny) -> None:
     folder = run(tiny, 1, "train.ema=0")
     path, overrides = tiny(1, "train.ema=0.9")
     started = trainer.build_run(load(path, overrides, TrainConfig), start=False)
@@ -151,15 +151,13 @@ def test_dry_run_runs_every_phase_and_writes_nothing(tiny, tmp_path: Path, caplo
     assert not (tmp_path / "experiments").exists()
 
 
-def test_dry_run_without_data_says_so_and_uses_made_up_clips(
-    tiny, stage1: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_dry_run_without_data_warns_and_uses_random_clips(tiny, stage1: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, overrides = tiny(2, "data.train.root=nowhere", "data.train.clip_length=5")
     with caplog.at_level("INFO", "keep"):
         dry_run.dry_run(load(path, overrides, TrainConfig))
-    assert "data.train.root: there is no nowhere" in caplog.text
-    assert "made-up clips" in caplog.text
-    assert "one clip, of at most 2 frames" in caplog.text
+    assert "data.train.root: nowhere does not exist" in caplog.text
+    assert "random clips" in caplog.text
+    assert "one clip of at most 2 frames" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny) -> None:
@@ -176,7 +174,7 @@ def test_validation_is_logged_with_the_weights_it_used(tiny, clips: Path) -> Non
     assert 0 < scores[-1]["val/PSNR (ema)"] < 60
 
 
-def test_bad_clips_that_the_data_passes_over_are_told_and_counted(tiny, tmp_path: Path, caplog) -> None:
+def test_bad_clips_that_the_data_skips_are_logged_and_counted(tiny, tmp_path: Path, caplog) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), np.uint8)
     for clip in ("a", "b"):
         (tmp_path / "data" / clip).mkdir(parents=True)
@@ -210,7 +208,7 @@ def test_ema_moves_towards_the_weights_and_swaps_in_and_out() -> None:
     torch.testing.assert_close(net.weight, before + 1)
 
 
-def test_a_part_learns_at_its_own_rate_and_a_wrong_part_is_named(tiny, stage1: Path) -> None:
+def test_a_part_has_its_own_learning_rate_and_a_wrong_part_is_named(tiny, stage1: Path) -> None:
     path, overrides = tiny(2, "train.lr_scale={kalman_filter: 0, lq_encoder: 0.5}", "train.warmup=0")
     started = trainer.build_run(load(path, overrides, TrainConfig))
     before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
@@ -256,7 +254,7 @@ def test_accumulated_batches_give_what_one_large_batch_gives(clips: Path, tmp_pa
     states = []
     for size, count in ((2, 1), (1, 2)):
         more = [f"data.batch_size={size}", f"train.accumulate={count}", "model.gan_start=0", "train.grad_clip=1"]
-        # What looks at a whole batch, batch norm and the adaptive weight, looks at each accumulated one.
+        # Batch norm and the adaptive weight depend on the batch, so they differ for accumulated batches.
         alike = ["model.discriminator.norm=instance", "model.adaptive=false", "train.optim.lr=0.1"]
         path, overrides = options_and_start(1, clips, tmp_path, *more, *alike)
         started, report = step_of(load(path, overrides, TrainConfig))
@@ -295,7 +293,7 @@ def test_recomputed_decoder_gives_the_same_gradients(clips: Path, tmp_path: Path
     assert all(torch.equal(g, gradients[1][k]) for k, g in gradients[0].items())
 
 
-def test_what_does_not_train_has_no_gradient_and_stays_in_evaluation_mode(clips: Path, tmp_path: Path) -> None:
+def test_frozen_parts_have_no_gradient_and_stay_in_evaluation_mode(clips: Path, tmp_path: Path) -> None:
     path, overrides = options_and_start(3, clips, tmp_path)
     started, _ = step_of(load(path, overrides, TrainConfig))
     net = started.recipe.net
@@ -318,7 +316,7 @@ def test_a_network_to_compile_is_named_as_the_model_names_it(clips: Path, tmp_pa
         trainer.build_run(load(path, [*overrides, "train.compile=[net.generatr]"], TrainConfig))
 
 
-def test_steps_that_are_not_finite_are_left_out_up_to_the_limit(clips: Path, tmp_path: Path, monkeypatch) -> None:
+def test_steps_that_are_not_finite_are_skipped_up_to_the_limit(clips: Path, tmp_path: Path, monkeypatch) -> None:
     path, overrides = options_and_start(1, clips, tmp_path, "train.on_nonfinite=skip", "train.max_skipped=2")
     started = trainer.build_run(load(path, overrides, TrainConfig))
     batches, _ = next(step_batches(started, build(started.config.data.train)))
@@ -335,7 +333,7 @@ def test_steps_that_are_not_finite_are_left_out_up_to_the_limit(clips: Path, tmp
     assert started.skipped == (0, 2)
 
 
-def test_gradients_that_no_loss_scale_mends_end_the_run(clips: Path, tmp_path: Path) -> None:
+def test_gradients_that_overflow_at_any_loss_scale_end_the_run(clips: Path, tmp_path: Path) -> None:
     path, overrides = options_and_start(1, clips, tmp_path, "train.ema=0.9")
     started = trainer.build_run(load(path, overrides, TrainConfig))
     started.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
@@ -368,16 +366,16 @@ def test_a_bad_clip_in_a_worker_ends_the_process(tmp_path: Path) -> None:
     assert "00001.png: not an image" in done.stderr
 
 
-def test_a_full_gpu_is_told_with_what_to_turn_down(tiny, monkeypatch) -> None:
+def test_out_of_memory_is_reported_with_the_options_to_reduce(tiny, monkeypatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has …")
 
     monkeypatch.setattr(trainer, "train_step", full)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         run(tiny, 1, "data.batch_size=4", "train.accumulate=3")
-    assert "step 1: out of memory on cpu (CUDA out of memory)" in str(told.value)
-    assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(told.value)
-    assert "smaller frames than data.train.size 32" in str(told.value)
+    assert "step 1: out of memory on cpu (CUDA out of memory)" in str(error.value)
+    assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(error.value)
+    assert "smaller frames than data.train.size 32" in str(error.value)
 
 
 def test_true_is_not_a_number(tiny) -> None:
@@ -388,7 +386,7 @@ def test_true_is_not_a_number(tiny) -> None:
 
 
 SHIPPED = sorted(p for f in ("train", "tiny") for p in (ROOT / f"options/{f}").glob("stage*.yml"))
-SMALL = {  # what makes the released sizes small; the rest is as shipped
+SMALL = {  # replaces the released sizes; the rest is as shipped
     1: [*NET, "model.discriminator.channels=8", "model.discriminator.layers=2"],
     2: [*KEEP_NET, "model.net.kalman_blocks=1", "model.net.kalman_gain_blocks=1"],
     3: [*KEEP_NET, "model.net.kalman_blocks=1", "model.net.kalman_gain_blocks=1", "model.discriminator.channels=4"],
@@ -410,6 +408,6 @@ def test_every_shipped_training_file_builds_and_makes_a_step(path: Path, clips: 
         torch.save({"params": net.state_dict()}, tmp_path / "stage2/models/net_latest.pth")
     arguments = ["-opt", str(path), "--dry-run", *(word for o in more for word in ("--set", o))]
     assert keep_train.main(arguments) == 0
-    told = capsys.readouterr().out
-    assert "start (step 0)" in told
-    assert "dry run passed" in told
+    output = capsys.readouterr().out
+    assert "start (step 0)" in output
+    assert "dry run passed" in output

@@ -17,7 +17,7 @@ def test_perplexity_is_the_number_of_equally_used_codes() -> None:
     assert use.read() == {"used": 2, "perplexity": pytest.approx(float((-(p * p.log()).sum()).exp()))}
 
 
-def test_steps_add_up_until_they_are_read_and_nothing_counts_as_nothing() -> None:
+def test_counts_add_up_until_they_are_read() -> None:
     use = CodeUse(4)
     assert use.read() == {"used": 0, "perplexity": 0}
     use.add(torch.tensor([0]))

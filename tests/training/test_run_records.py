@@ -1,4 +1,4 @@
-"""Records of a run: files, TensorBoard, W&B (a stand-in for the package), the progress line."""
+"""keep/training/records.py and progress.py: files, TensorBoard, W&B (a stand-in for the package), the progress line."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def test_a_single_frame_is_no_animation(tmp_path: Path) -> None:
     assert board(tmp_path).Tags()["images"] == ["val/frame"]
 
 
-def test_a_number_that_is_not_finite_leaves_the_file_json(tmp_path: Path) -> None:
+def test_a_number_that_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
     records = RunLog(tmp_path)
     records.scalars(1, {"loss/pixel": math.nan, "loss/gan": math.inf, "loss/d": 1.0})
     records.close()
@@ -91,7 +91,7 @@ def test_a_number_that_is_not_finite_leaves_the_file_json(tmp_path: Path) -> Non
     assert math.isnan(board(tmp_path).Scalars("loss/pixel")[0].value)
 
 
-def test_a_resumed_run_takes_its_records_back(tmp_path: Path) -> None:
+def test_a_resumed_run_deletes_the_records_it_repeats(tmp_path: Path) -> None:
     records = RunLog(tmp_path)
     for step in (1, 2, 3, 4):
         records.scalars(step, {"loss/pixel": float(step)})
@@ -105,7 +105,7 @@ def test_a_resumed_run_takes_its_records_back(tmp_path: Path) -> None:
     assert [e.value for e in board(tmp_path).Scalars("loss/pixel")] == [1, 2, 30, 40]
 
 
-def test_a_line_left_half_written_is_dropped(tmp_path: Path) -> None:
+def test_an_unfinished_line_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "a": 2}\n{"step": 2, "a": 3}\n{"step": 3, "a"', encoding="utf-8")
     cut_records(path, 9)
@@ -226,7 +226,7 @@ def test_an_unreachable_wandb_stops_a_new_run_but_not_a_resumed_one(
     assert "kept for `wandb sync`" in caplog.text
 
 
-def test_a_missing_wandb_is_told_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wandb_is_reported_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install keep-vfsr\[wandb\]"):
         RunLog(tmp_path, wandb=WandbOptions())
@@ -235,7 +235,7 @@ def test_a_missing_wandb_is_told_with_its_extra(tmp_path: Path, monkeypatch: pyt
 # --- progress ---------------------------------------------------------------------------------------------------
 
 
-def test_a_line_tells_terms_rate_data_share_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_shows_terms_rate_data_share_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress("run", 100, 8)
     with caplog.at_level("INFO", "keep"):
         assert progress.step(9, 0.5, 0.5, None, 1e-4) == {}
@@ -265,7 +265,7 @@ def test_a_terminal_shows_the_bar_on_the_first_rank_only(
         assert ("pixel 1" in shown) == enabled
 
 
-def test_other_ranks_take_times_and_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_ranks_measure_times_and_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress("run", 2, 0, enabled=False)
     with caplog.at_level("INFO", "keep"):
         assert progress.step(1, 1.0, 1.0, {"pixel": 1.0}, 1e-4)["time/data_share"] == 0.5
