@@ -68,7 +68,7 @@ def video_stream(container: Any, path: str | Path) -> Any:
     """The first video stream that is not a cover picture.
 
     Raises:
-        UserError: there is none, or no decoder for it.
+        UserError: the file has none, or FFmpeg has no decoder for it.
     """
     cover = Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]

@@ -24,7 +24,7 @@ def score_unit(
 ) -> None:
     """Restore and score one clip and write its files: pictures first, the record last.
 
-    A failure is logged and recorded, and the rest goes on.
+    A failure is logged and recorded, and the rest continues.
 
     Args:
         restorers: those to run; the scores of the others stay in the record.

@@ -151,16 +151,16 @@ def test_failures_are_told_and_the_rest_goes_on():
     def broken(lq):
         raise ZeroDivisionError("oh\nno")
 
-    told = []
+    reported = []
     result = score_clip(
         Dataset()[0, 1], 1, {"broken": broken, "nearest": nearest}, [NoFace(), Error(), Means()], Clock(CPU),
-        lambda failure, error: told.append((failure, type(error))),
+        lambda failure, error: reported.append((failure, type(error))),
     )  # fmt: skip
-    assert told == [
+    assert reported == [
         (Failure("broken", None, "ZeroDivisionError: oh no"), ZeroDivisionError),
         (Failure("nearest", "IDS (none)", "no face in any frame", lasting=True), UserError),
     ]
-    assert result.failures == [failure for failure, _ in told]
+    assert result.failures == [failure for failure, _ in reported]
     assert [s.restorer for s in result.scores] == ["nearest"]
     score = result.scores[0]
     assert np.isnan(score.per_frame["IDS (none)"]).all()

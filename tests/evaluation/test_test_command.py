@@ -30,7 +30,7 @@ from keep.config.registry import BASELINES, METRICS
 
 @BASELINES.register()
 class Shaky:
-    '''Nearest neighbour that fails or kills in the clip it is told to, by the number of its calls.
+    '''Nearest neighbour that fails or kills the process in its second call.
 
     Args:
         how: what happens.
@@ -130,9 +130,9 @@ LOOK = {"clips": 1, "worst": 1}
 def test_what_a_run_leaves(options, here, capsys):
     folder = here("a")
     assert keep_test.main(options(save=LOOK)) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in ("mild: 2 clips", "own: 2 clips", "shaky/one", "PSNR ↑", "time by part", "degrade"):
-        assert word in told
+        assert word in output
     here_now = files(folder)
     for name in ("options.yml", "table.md", "table.tex", "frames.csv", "clips.csv", "results.json", "report.html"):
         assert name in here_now
@@ -433,9 +433,9 @@ def test_a_restorer_that_fails_in_a_clip_is_told_and_the_rest_goes_on(options, h
     folder = here("a")
     restorers = {"bicubic": "Bicubic", "shaky": {"type": "Shaky", "how": how}}
     assert keep_test.main(options(restorers=restorers)) == 1
-    told = capsys.readouterr().out
-    assert says in told
-    assert ("Traceback" in told) == (how == "break")
+    output = capsys.readouterr().out
+    assert says in output
+    assert ("Traceback" in output) == (how == "break")
     result = json.loads((folder / "results.json").read_text())
     cells = {r["restorer"]: r["cells"]["PSNR"] for r in result["splits"][0]["rows"]}
     assert cells["bicubic"]["clips"] == 2
@@ -448,8 +448,8 @@ def test_a_restorer_that_fails_in_a_clip_is_told_and_the_rest_goes_on(options, h
 def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, here, monkeypatch, capsys):
     folder = here("a")
     assert keep_test.main(options(metrics=[{"type": "Face", "level": 2}, "PSNR"])) == 0
-    told = capsys.readouterr().out
-    assert "bicubic: without a value, excluded from the means: 4 frames (IDS (test))" in told
+    output = capsys.readouterr().out
+    assert "bicubic: without a value, excluded from the means: 4 frames (IDS (test))" in output
     result = json.loads((folder / "results.json").read_text())
     own = next(c for c in result["clips"] if c["split"] == "mild" and c["clip"] == "disc0")["restorers"]["bicubic"]
     values = own["per_frame"]["IDS (test)"]
@@ -457,8 +457,8 @@ def test_frames_and_clips_without_a_face_are_counted_not_averaged_in(options, he
     assert own["scores"]["IDS (test)"] == pytest.approx(sum(values[2:]) / 3)
 
     assert keep_test.main(options(metrics=[{"type": "Face", "none": True}, "PSNR"])) == 1
-    told = capsys.readouterr().out
-    assert "error: mild/disc0: bicubic: IDS (test): no face in any frame of the ground truth" in told
+    output = capsys.readouterr().out
+    assert "error: mild/disc0: bicubic: IDS (test): no face in any frame of the ground truth" in output
     result = json.loads((folder / "results.json").read_text())
     assert result["splits"][0]["rows"][0]["cells"]["IDS (test)"]["mean"] is None
     assert result["splits"][0]["rows"][0]["cells"]["PSNR"]["clips"] == 2
@@ -474,10 +474,10 @@ def test_a_missing_weight_leaves_out_its_row_or_column(options, here, capsys):
     restorers = {"bicubic": "Bicubic", "KEEP": {"type": "KEEP", "weights": "nowhere.pth"}}
     metrics = ["PSNR", {"type": "LPIPS", "net": "squeeze", "weights": "nothing.pth"}]
     assert keep_test.main(options(restorers=restorers, metrics=metrics)) == 1
-    told = capsys.readouterr().out
-    assert "error: restorer KEEP: there is no checkpoint nowhere.pth; skipped" in told
-    assert "nothing.pth" in told
-    assert told.count("nothing.pth") == 2  # at once, and at the end
+    output = capsys.readouterr().out
+    assert "error: restorer KEEP: there is no checkpoint nowhere.pth; skipped" in output
+    assert "nothing.pth" in output
+    assert output.count("nothing.pth") == 2  # at once, and at the end
     result = json.loads((folder / "results.json").read_text())
     assert [r["restorer"] for r in result["splits"][0]["rows"]] == ["bicubic"]
     assert [c["name"] for c in result["columns"]] == ["PSNR"]

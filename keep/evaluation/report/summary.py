@@ -44,7 +44,7 @@ def split_of(
     A metric of sets without a value becomes a problem of the split.
 
     Args:
-        level: level of the paper's table that is quoted beside it.
+        level: level of the paper's table to quote.
         sizes: sizes of its frames, (height, width).
     """
     problems = []

@@ -70,7 +70,7 @@ def _means(split: Row, content: Row) -> list[dict[str, Any]]:
 
 
 def _quoted(split: Row) -> list[str]:
-    """The paper's rows of this split's level, under a heading of their own."""
+    """The paper's rows of this split's level, with their heading."""
     headers = paper_headers()
     rows = [
         {"": f"{name} (quoted)", **dict(zip(headers, values, strict=True))}

@@ -74,14 +74,14 @@ def page(tmp_path_factory) -> Path:
 
 
 def run(page: Path, script: str, *flags: str, anchor: str = "") -> tuple[str, str]:
-    """Load the page, then run ``script``, whose ``tell(text)`` is given back; and what the console said."""
+    """Load the page, then run ``script``, whose ``report(text)`` is given back; and what the console said."""
     more = f"""<script>
-      const told = [];
-      window.tell = (x) => told.push(String(x));
+      const reported = [];
+      window.report = (x) => reported.push(String(x));
       const until = async (f) => {{ for (let i = 0; i < 400 && !f();
       i++) await new Promise((r) => setTimeout(r, 10)); }};
-      (async () => {{ try {{ {script} }} catch (e) {{ tell("threw " + e); }}
-        const out = document.createElement("pre"); out.id = "told"; out.textContent = told.join("\\n");
+      (async () => {{ try {{ {script} }} catch (e) {{ report("threw " + e); }}
+        const out = document.createElement("pre"); out.id = "reported"; out.textContent = reported.join("\\n");
         document.body.append(out); }})();
     </script></body>"""
     copy = page.with_name("probe.html")
@@ -93,95 +93,95 @@ def run(page: Path, script: str, *flags: str, anchor: str = "") -> tuple[str, st
          "--dump-dom", f"file://{copy}{anchor}"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    found = re.search(r'<pre id="reported">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None, done.stderr[-2000:]
     return found[1], "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
 @browser
 def test_it_loads_quietly_and_asks_nothing_of_the_network(page):
-    told, console = run(page, """
-        tell(document.title); tell(document.querySelectorAll("#splits button").length);
-        tell(document.querySelectorAll("#curves .chart").length);
-        tell(document.querySelectorAll("#stages video").length);
-        tell(document.querySelectorAll("#slices img").length);
-        tell(document.querySelectorAll("#times tbody tr").length);
-        tell(document.getElementById("problems").hidden);
-        tell(document.querySelector("#worst img").naturalWidth > 0 || "lazy");
+    reported, console = run(page, """
+        report(document.title); report(document.querySelectorAll("#splits button").length);
+        report(document.querySelectorAll("#curves .chart").length);
+        report(document.querySelectorAll("#stages video").length);
+        report(document.querySelectorAll("#slices img").length);
+        report(document.querySelectorAll("#times tbody tr").length);
+        report(document.getElementById("problems").hidden);
+        report(document.querySelector("#worst img").naturalWidth > 0 || "lazy");
         await until(() => [...document.querySelectorAll("#slices img")].every((i) => i.complete));
-        tell([...document.querySelectorAll("#slices img")].every((i) => i.naturalWidth > 0));
-        tell(performance.getEntriesByType("resource").filter((e) => !/^(file|data):/.test(e.name)).length);
+        report([...document.querySelectorAll("#slices img")].every((i) => i.naturalWidth > 0));
+        report(performance.getEntriesByType("resource").filter((e) => !/^(file|data):/.test(e.name)).length);
     """)  # fmt: skip
     assert console == ""
-    lines = told.splitlines()
+    lines = reported.splitlines()
     assert lines[:7] == ["a &lt;test&gt;", "2", "3", "5", "4", "2", "false"]
     assert lines[8:] == ["true", "0"]
 
 
 @browser
 def test_the_table_sorts_by_a_click_and_says_so(page):
-    told, console = run(page, """
+    reported, console = run(page, """
         const cells = (n) => [...document.querySelectorAll(`#table tbody tr td:nth-child(${n})`)];
         const rows = () => cells(1).map((n) => n.textContent).join("|");
         const values = () => cells(2).map((n) => +n.dataset.value);
         const sorted = () => document.querySelector("#table th[aria-sort]").getAttribute("aria-sort");
-        tell(rows());
+        report(rows());
         document.querySelector('#table button[data-column="PSNR"]').click();
-        tell(values().every((v, i, a) => !i || a[i - 1] >= v) + " " + sorted());
-        tell(document.activeElement.dataset.column);
+        report(values().every((v, i, a) => !i || a[i - 1] >= v) + " " + sorted());
+        report(document.activeElement.dataset.column);
         document.activeElement.click();
-        tell(values().every((v, i, a) => !i || a[i - 1] <= v) + " " + sorted());
+        report(values().every((v, i, a) => !i || a[i - 1] <= v) + " " + sorted());
         document.querySelector('#table button[data-column=""]').click();
-        tell(rows());
+        report(rows());
     """)  # fmt: skip
     assert console == ""
-    first, down, focus, up, last = told.splitlines()
+    first, down, focus, up, last = reported.splitlines()
     assert first == last == 'bicubic|KEEP|odd &lt;/script&gt; "name"'
     assert (down, focus, up) == ("true descending", "PSNR", "true ascending")
 
 
 @browser
 def test_keys_step_all_videos_together(page):
-    told, console = run(page, """
+    reported, console = run(page, """
         const videos = () => [...document.querySelectorAll("#stages video")];
         await until(() => videos().every((v) => v.readyState >= 1));
         const event = (k, o) => new KeyboardEvent("keydown", { key: k, bubbles: true, ...o });
         const key = (k, o = {}) => document.body.dispatchEvent(event(k, o));
         const times = () => videos().map((v) => v.currentTime.toFixed(2)).join(" ");
-        key("ArrowRight"); key("ArrowRight"); tell(times()); tell(document.getElementById("frame").textContent);
-        key("ArrowRight", { shiftKey: true }); tell(document.getElementById("frame").textContent);
-        key("ArrowLeft"); tell(document.getElementById("scrub").value);
-        key("d"); tell(document.querySelectorAll("#stages video.over").length);
-        key("z"); tell(document.getElementById("zoom").value);
-        key("n"); tell(document.getElementById("clip").selectedOptions[0].textContent); tell(location.hash);
-        tell(document.querySelector("#stages .empty") !== null);
-        key("p"); key("p"); tell(location.hash);
+        key("ArrowRight"); key("ArrowRight"); report(times()); report(document.getElementById("frame").textContent);
+        key("ArrowRight", { shiftKey: true }); report(document.getElementById("frame").textContent);
+        key("ArrowLeft"); report(document.getElementById("scrub").value);
+        key("d"); report(document.querySelectorAll("#stages video.over").length);
+        key("z"); report(document.getElementById("zoom").value);
+        key("n"); report(document.getElementById("clip").selectedOptions[0].textContent); report(location.hash);
+        report(document.querySelector("#stages .empty") !== null);
+        key("p"); key("p"); report(location.hash);
     """)  # fmt: skip
     assert console == ""
-    assert told.splitlines() == [
+    assert reported.splitlines() == [
         "0.10 0.10 0.10 0.10 0.10", "3 / 8", "8 / 8", "6", "2", "2", "b", "#mild/b", "true", "#mild/c"
     ]  # fmt: skip
 
 
 @browser
 def test_other_split_reference_and_an_address_of_a_clip(page):
-    told, console = run(page, """
+    reported, console = run(page, """
         const clip = document.getElementById("clip").selectedOptions[0].textContent;
-        tell(document.querySelector("#splits [aria-pressed=true]").textContent + " " + clip);
-        tell(document.getElementById("paper").hidden);
-        document.querySelectorAll("#splits button")[0].click(); tell(document.getElementById("paper").hidden);
-        tell(document.querySelectorAll("#paper-table tbody tr").length);
+        report(document.querySelector("#splits [aria-pressed=true]").textContent + " " + clip);
+        report(document.getElementById("paper").hidden);
+        document.querySelectorAll("#splits button")[0].click(); report(document.getElementById("paper").hidden);
+        report(document.querySelectorAll("#paper-table tbody tr").length);
         const marks = () => [...document.querySelectorAll("#forest .name title")].map((n) => n.textContent).join("|");
-        tell(marks());
+        report(marks());
         const select = document.getElementById("reference"); select.value = "KEEP";
         select.dispatchEvent(new Event("change"));
-        tell(marks());
+        report(marks());
         const before = document.documentElement.dataset.theme; document.getElementById("theme").click();
-        tell(before !== document.documentElement.dataset.theme);
+        report(before !== document.documentElement.dataset.theme);
     """, anchor="#own/c")  # fmt: skip
     assert console == ""
     odd = 'odd &lt;/script&gt; "name"'
-    assert told.splitlines() == [
+    assert reported.splitlines() == [
         "own c", "true", "false", "8", f"KEEP|{odd}|KEEP|{odd}", f"bicubic|{odd}|bicubic|{odd}", "true"
     ]  # fmt: skip
 
@@ -189,11 +189,11 @@ def test_other_split_reference_and_an_address_of_a_clip(page):
 @browser
 def test_without_its_media_and_times_the_numbers_are_still_there(page, tmp_path):
     (tmp_path / "report.html").write_bytes(page.read_bytes())
-    told, _ = run(tmp_path / "report.html", """
-        tell(document.querySelectorAll("#table tbody tr").length);
-        tell(document.querySelectorAll("#curves path").length);
+    reported, _ = run(tmp_path / "report.html", """
+        report(document.querySelectorAll("#table tbody tr").length);
+        report(document.querySelectorAll("#curves path").length);
     """)  # fmt: skip
-    assert told.splitlines() == ["3", "7"]
+    assert reported.splitlines() == ["3", "7"]
 
 
 def test_the_page_holds_no_address_and_no_open_script_of_a_name(page):
