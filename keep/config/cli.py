@@ -1,4 +1,4 @@
-"""What the entry points share: the command line, and how a mistake is told."""
+"""What the entry points share: command-line arguments, and the report of a mistake."""
 
 import argparse
 import inspect
@@ -19,23 +19,23 @@ Config = TypeVar("Config", TrainConfig, TestConfig)
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, as every other mistake is told."""
+    """Reports a wrong command line in one line, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
 
 
 def network(registry: Registry, text: str) -> Any:
-    """The network that ``NAME`` or ``NAME=FILE`` names, FILE being its weights.
+    """The network given as ``NAME`` or ``NAME=FILE``, where FILE holds its weights.
 
     Raises:
-        UserError: no such name, a file where none is taken, or none where one is needed.
+        UserError: an unknown name, a file for a network that has none, or no file for one that needs it.
     """
     name, _, file = text.partition("=")
     cls = registry[name]
     weights = inspect.signature(cls).parameters.get("weights")
     if file and weights is None:
-        raise UserError(f"{name} takes no file: name it alone, not {text}")
+        raise UserError(f"{name} takes no file: give {name}, not {text}")
     if not file and weights is not None and weights.default is weights.empty:
         raise UserError(f"{name} needs its file: {name}=FILE")
     return cls(**({"weights": Path(file)} if file else {}))
@@ -45,14 +45,16 @@ def parser(program: str, description: str) -> Parser:
     """``-opt``, ``--set``, ``--explain`` and ``--schema``."""
     p = Parser(prog=program, description=description)
     p.add_argument("-opt", "--opt", metavar="FILE", help="options file (YAML)")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one option; repeatable")
-    p.add_argument("--explain", action="store_true", help="list every option with type, value and meaning, and stop")
-    p.add_argument("--schema", action="store_true", help="print the JSON schema of the options files, and stop")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override an option; can be repeated"
+    )
+    p.add_argument("--explain", action="store_true", help="list every option with type, value and meaning, then exit")
+    p.add_argument("--schema", action="store_true", help="print the JSON schema of the options files, then exit")
     return p
 
 
 def read_options(args: argparse.Namespace, schema: type[Config]) -> Config | None:
-    """The checked options, or None when the command line only asked for ``--explain`` or ``--schema``."""
+    """The checked options, or None after ``--explain`` or ``--schema``."""
     if args.schema:
         print(json.dumps(json_schema(), indent=1))
         return None
@@ -60,12 +62,16 @@ def read_options(args: argparse.Namespace, schema: type[Config]) -> Config | Non
         print(explain(schema, reading.load(args.opt, args.set, schema) if args.opt else None))
         return None
     if not args.opt:
-        raise UserError("name an options file: -opt options/….yml (or --explain to see what it can hold)")
+        raise UserError("name an options file: -opt options/….yml (or --explain for the list of options)")
     return reading.load(args.opt, args.set, schema)
 
 
 def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Exit status of ``command``: 0, 2 after a user's mistake (told in a line, no traceback), 130 after Ctrl-C."""
+    """Run ``command``.
+
+    Returns:
+        The exit status: 0, 2 after a user's mistake (reported in one line, no traceback), 130 after Ctrl-C.
+    """
     try:
         return command(argv) or 0
     except UserError as error:
@@ -84,9 +90,9 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
 
 
 def check_output(folder: Path) -> None:
-    """Raise UserError unless ``folder`` is there, or can be made, and can be written into. Nothing is made yet."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise UserError(f"{folder}: cannot be the output folder: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: cannot be the output folder: {there} cannot be written to")
+    """Raise UserError unless ``folder`` exists or can be created, and is writable. Creates nothing."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise UserError(f"{folder}: cannot be the output folder: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be the output folder: {existing} is not writable")

@@ -16,8 +16,8 @@ from keep.config.schema import TestConfig, TrainConfig
 def explain(cls: type[Options], config: Options | None = None) -> str:
     """The options of ``cls``.
 
-    With ``config``, the values of that file and the options of the classes it names; without, the defaults and
-    the options of every registered class.
+    With ``config``: the values of that file, and the options of the classes it names. Without: the defaults, and the
+    options of every registered class.
     """
     import_registered()
     parts = list(_rows(cls, config, ""))
@@ -82,7 +82,7 @@ def _short(value: Any) -> str:
 
 
 def type_name(annotation: Any, metadata: Any = ()) -> str:
-    """An annotation in words a YAML author knows: ``int``, ``list of int``, ``arch``, ``a | b``."""
+    """An annotation in the words of YAML: ``int``, ``list of int``, ``arch``, ``a | b``."""
     for item in metadata:
         if isinstance(item, Registry):
             return item.kind
@@ -107,14 +107,14 @@ def type_name(annotation: Any, metadata: Any = ()) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema for the YAML files (training and test alike), for completion and checks in editors."""
+    """JSON schema of the YAML files for training and test, for completion and checks in editors."""
     import_registered()
     both = create_model("keep options", __base__=Options, train=(TrainConfig, ...), test=(TestConfig, ...))
     definitions = both.model_json_schema()["$defs"] | {r.kind: r.json_schema() for r in REGISTRIES}
     parts = [definitions.pop(c.__name__) for c in (TrainConfig, TestConfig)]
     for part in parts:
         part["properties"]["_base_"] = {
-            "description": "Options files that this one builds upon, relative to it.",
+            "description": "Options files that this one extends; paths relative to this file.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         }
     schema = {"title": "KEEP options", "anyOf": parts, "$defs": definitions}
@@ -122,7 +122,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _finish(node: Any) -> Any:
-    """Registries become references; and only ``type`` stays required: the rest may come from a ``_base_``."""
+    """Turn registries into references, and keep only ``type`` required: the rest may come from a ``_base_`` file."""
     if isinstance(node, list):
         return [_finish(v) for v in node]
     if not isinstance(node, Mapping):

@@ -1,4 +1,4 @@
-"""What registers names: the packages of this project, and files of the user."""
+"""Imports that fill the registries: the rooms of this package, and files of the user."""
 
 import hashlib
 import importlib
@@ -8,18 +8,21 @@ from pathlib import Path
 
 from keep.utils.errors import UserError
 
+ROOMS = (
+    "archs", "flow", "losses", "metrics", "degradation", "data.datasets", "faces", "models", "baselines",
+    "training.schedules",
+)  # fmt: skip
+"""The packages and modules below ``keep`` whose import registers names."""
+
 
 def import_registered() -> None:
-    """Import the packages and modules that register names."""
-    for package in (
-        "archs", "flow", "losses", "metrics", "degradation", "data.datasets", "faces", "models", "baselines",
-        "training.schedules",
-    ):  # fmt: skip
-        importlib.import_module(f"keep.{package}")
+    """Import every room, so that all names are known."""
+    for room in ROOMS:
+        importlib.import_module(f"keep.{room}")
 
 
 def load_plugin(path: Path) -> None:
-    """Import a user's Python file, so that what it registers can be named in the YAML."""
+    """Import a user's Python file; what it registers can then be named in the YAML."""
     name = f"keep_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return

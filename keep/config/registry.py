@@ -1,8 +1,8 @@
-"""Names to classes; and a class's ``__init__`` signature to the schema of its options.
+"""Registries map names to classes; the signature of a class's ``__init__`` is the schema of its options.
 
 A registry is also a type annotation. A parameter annotated ``Annotated[Any, ARCHS]`` takes, in YAML,
-a mapping ``{type: NAME, option: value, …}`` (or just ``NAME``), which becomes a :class:`Spec`: checked at
-once, built later.
+a mapping ``{type: NAME, option: value, …}`` (or just ``NAME``). It becomes a :class:`Spec`: checked at once, built
+later.
 """
 
 import inspect
@@ -23,7 +23,7 @@ C = TypeVar("C", bound=type)
 
 
 class Options(BaseModel):
-    """Base of every option object: frozen, and an unknown key is an error that names the nearest right one."""
+    """Base of every option object: frozen; an unknown key is an error that names the nearest known one."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -36,7 +36,7 @@ class Options(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_the_nearest_key(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
+    def _explain_errors(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             options = handler(data)
         except ValidationError as error:
@@ -53,7 +53,7 @@ class Options(BaseModel):
 
 
 def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
-    """The same error with a message of our own where pydantic's would not help."""
+    """The same error, with a clearer message where pydantic's does not help."""
     kind, message, loc = error["type"], error["msg"], error["loc"]
     if kind == "extra_forbidden" and len(loc) == 1:
         known = ", ".join(fields) or "none"
@@ -71,24 +71,24 @@ def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
 
 
 def _error(kind: str, message: str) -> PydanticCustomError:
-    # The text goes in as an argument: braces in it are not placeholders.
+    # The text is an argument of the template: braces in it are no placeholders.
     return PydanticCustomError(kind, "{text}", {"text": message})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A registered class and its checked options: what a ``{type: …}`` mapping of the YAML becomes."""
+    """A registered class and its checked options, from a ``{type: …}`` mapping of the YAML."""
 
     type: str
     cls: Any
     options: Mapping[str, Any]
 
     def build(self, **extra: Any) -> Any:
-        """The object itself; specs among its options are built first. ``extra`` overrides options."""
+        """The object. Specs among its options are built first; ``extra`` overrides options."""
         return self.cls(**{**{k: build(v) for k, v in self.options.items()}, **extra})
 
     def dump(self) -> dict[str, Any]:
-        """Plain data that, read back, gives an equal spec."""
+        """Plain data that reads back as an equal spec."""
         return {"type": self.type, **{k: dump(v) for k, v in self.options.items()}}
 
 
@@ -120,7 +120,7 @@ class Registry:
     """A set of named classes of one kind.
 
     Args:
-        kind: what the classes are, in words for messages, e.g. ``"arch"``.
+        kind: a word for the classes in messages, e.g. ``"arch"``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -161,7 +161,7 @@ class Registry:
         """``{type: NAME, **options}``, ``NAME`` or a :class:`Spec`, checked.
 
         Raises:
-            pydantic.ValidationError: for an unknown name, and for all wrong options together.
+            pydantic.ValidationError: for an unknown name, or for all wrong options at once.
         """
         if isinstance(value, Spec):
             return value
@@ -180,18 +180,18 @@ class Registry:
         options = schema(cls).model_validate({k: v for k, v in value.items() if k != "type"})
         return Spec(name, cls, {k: getattr(options, k) for k in type(options).model_fields})
 
-    # pydantic calls these two where a registry stands in an ``Annotated[…]``.
+    # pydantic calls these two for a registry in an ``Annotated[…]``.
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
             self.spec, serialization=core_schema.plain_serializer_function_ser_schema(dump)
         )
 
     def __get_pydantic_json_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        return {"x-registry": self.kind}  # keep.config.reading.json_schema makes it a reference
+        return {"x-registry": self.kind}  # explain.json_schema turns it into a reference
 
     def json_schema(self) -> dict[str, Any]:
-        """What a value of this kind may be: a name, a mapping for one of the classes, or, where a ``_base_`` file
-        names the class, a mapping without ``type``."""
+        """The values of this kind: a name, a mapping for one of the classes, or a mapping without ``type``, where a
+        ``_base_`` file names the class."""
         typeless = {"type": "object", "not": {"required": ["type"]}}
         return {"anyOf": [{"enum": self.names()}, *map(self._class_schema, self.names()), typeless]}
 
@@ -204,11 +204,11 @@ class Registry:
 
 @cache
 def schema(cls: type) -> type[Options]:
-    """The option schema of a registered class: its ``__init__`` parameters, their types, defaults and meanings.
+    """The option schema of a registered class: the ``__init__`` parameters with their types, defaults and meanings.
 
-    ``**options`` stands for the parameters of the class it inherits from, to which ``__init__`` passes them on.
+    ``**options`` stands for the parameters of the base class; ``__init__`` passes them on to it.
     """
-    if cls.__init__ in (object.__init__, nn.Module.__init__):  # the class has none of its own: no options
+    if cls.__init__ in (object.__init__, nn.Module.__init__):  # not defined by the class: no options
         return create_model(cls.__name__, __base__=Options)
     hints = get_type_hints(cls.__init__, include_extras=True)
     meanings = argument_docs(cls)
@@ -226,7 +226,7 @@ def schema(cls: type) -> type[Options]:
 
 
 def argument_docs(cls: type) -> dict[str, str]:
-    """Parameter name → meaning, read from the ``Args:`` section of the docstring of the class or its ``__init__``."""
+    """Parameter name → meaning, from the ``Args:`` section in the docstring of the class or its ``__init__``."""
     found: dict[str, str] = {}
     for doc in (inspect.getdoc(cls.__init__), cls.__doc__ and inspect.cleandoc(cls.__doc__)):
         match = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc or "", re.MULTILINE)
@@ -259,7 +259,7 @@ REGISTRIES = (
     DETECTORS, IDENTITIES, LANDMARKS,
 )  # fmt: skip
 
-# Any, as a network may be anybody's: what a recipe asks of it stands in the recipe.
+# Any: the network may be a user's own. Each recipe documents what it needs of its networks.
 Arch = Annotated[Any, ARCHS]
 Flow = Annotated[Any, FLOWS]
 Loss = Annotated[Any, LOSSES]

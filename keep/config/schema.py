@@ -26,7 +26,7 @@ class OptimOptions(Options):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty (Adam) or decoupled decay (AdamW)."""
     fused: bool = False
-    """One kernel for all weights: less launching on a GPU. Results differ in rounding alone."""
+    """Update all weights in one kernel: fewer launches on a GPU. Results differ by rounding only."""
 
 
 class TrainOptions(Options):
@@ -35,11 +35,11 @@ class TrainOptions(Options):
     optim: OptimOptions = OptimOptions()
     """Optimizer of the network."""
     optim_d: OptimOptions = OptimOptions()
-    """Optimizer of the discriminator, where the model has one."""
+    """Optimizer of the discriminator, if the model has one."""
     lr_scale: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Part of the network (e.g. kalman_filter) → factor of its learning rate; 1 where not named."""
+    """Part of the network (e.g. kalman_filter) → factor of its learning rate; default 1."""
     schedule: Annotated[Any, SCHEDULES]
-    """How the learning rates change over the run."""
+    """Change of the learning rates over the run."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rates rise linearly from zero."""
     ema: Fraction = 0.999
@@ -47,21 +47,21 @@ class TrainOptions(Options):
     grad_clip: PositiveFloat | None = None
     """Largest norm of the gradient; null: no clipping."""
     accumulate: PositiveInt = 1
-    """Batches whose gradients add up to one step: a step sees batch_size × accumulate × processes clips."""
+    """Batches whose gradients are added for one step: a step sees batch_size × accumulate × processes clips."""
     amp: Literal["bf16", "fp16"] | None = None
     """Compute in bfloat16, or in float16 with scaled losses, where that is safe; null: float32. Weights, their average
-    and validation stay float32."""
+    and validation stay in float32."""
     tf32: bool = False
-    """On CUDA, products of float32 matrices and convolutions with 10 bits of mantissa: about as precise as bf16."""
+    """On CUDA, compute float32 matrix products and convolutions with 10 bits of mantissa: about as precise as bf16."""
     channels_last: bool = False
     """Keep images as (N, H, W, C) in memory: faster convolutions on GPUs in half precision, and on CPUs."""
     compile: tuple[str, ...] = ()
-    """Networks of the model that torch.compile translates, e.g. [net.generator, net.hq_encoder, discriminator]. The
-    first steps take minutes."""
+    """Networks of the model to compile with torch.compile, e.g. [net.generator, net.hq_encoder, discriminator]. The
+    first steps then take minutes."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """When a loss or a gradient is NaN or infinite: stop with its name, or leave that step out and count it."""
+    """When a loss or a gradient is NaN or infinite: stop and name it, or skip the step and count it."""
     max_skipped: PositiveInt = 10
-    """With on_nonfinite: skip, how many steps in a row may be left out before the run stops after all."""
+    """With on_nonfinite: skip, the number of steps in a row that may be skipped before the run stops."""
 
 
 class TrainData(Options):
@@ -72,16 +72,16 @@ class TrainData(Options):
     batch_size: PositiveInt = 1
     """Clips of one batch of one process."""
     workers: Annotated[int, Field(ge=0)] = 2
-    """Data loader processes; 0 loads in the training process. The drawn samples are the same for any number."""
+    """Data loader processes; 0 loads in the training process. The samples are the same for any number."""
     prefetch: bool = True
-    """On CUDA, copy the next batches to the GPU on a stream of their own while a step computes."""
+    """On CUDA, copy the next batches to the GPU in a separate stream while a step computes."""
 
 
 class ValOptions(Options):
     interval: PositiveInt = 5000
-    """Steps between validations; one more is made at the end."""
+    """Steps between validations; there is one more at the end."""
     metrics: tuple[Metric, ...] = ()
-    """What is measured."""
+    """Metrics to measure."""
 
 
 class WandbOptions(Options):
@@ -92,16 +92,16 @@ class WandbOptions(Options):
     tags: tuple[str, ...] = ()
     """Tags of the run."""
     mode: Literal["online", "offline"] = "online"
-    """online, or offline: written to the run's folder alone; ``wandb sync`` sends it later."""
+    """online, or offline: write to the run's folder only; ``wandb sync`` sends it later."""
 
 
 class ProfileOptions(Options):
     start: Annotated[int, Field(ge=0)] = 10
-    """Steps of the process before the first one that is measured."""
+    """Steps of the process before the first measured one."""
     steps: PositiveInt = 10
-    """Steps whose parts are timed."""
+    """Steps to time."""
     trace_steps: Annotated[int, Field(ge=0)] = 3
-    """Steps after those that go into the trace; 0 writes none."""
+    """Steps after those to record in the trace; 0: no trace."""
 
 
 class LogOptions(Options):
@@ -110,17 +110,17 @@ class LogOptions(Options):
     image_interval: PositiveInt = 5000
     """Steps between training clips in TensorBoard."""
     save_interval: PositiveInt = 5000
-    """Steps between checkpoints; one more is made at the end."""
+    """Steps between checkpoints; there is one more at the end."""
     keep_last: PositiveInt = 3
-    """Checkpoints that stay on disk, the newest ones."""
+    """Number of newest checkpoints to keep on disk."""
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """Weights that stay on disk beside them: those with the best validation score."""
+    """Number of further weights to keep: those with the best validation score."""
     best_metric: str | None = None
-    """Name of the metric that says which are best; null: the first of val.metrics."""
+    """Name of the metric that ranks the weights; null: the first of val.metrics."""
     safetensors: bool = True
-    """Write the weights to use (averaged, where there is an average) as .safetensors beside each .pth too."""
+    """Also write the weights for inference (the average, if there is one) as .safetensors beside each .pth."""
     wandb: WandbOptions | None = None
-    """Send the records to Weights & Biases too; needs the extra ``wandb``."""
+    """Also send the records to Weights & Biases; needs the extra ``wandb``."""
     profile: ProfileOptions | None = None
     """Time the parts of some steps and write a trace, under profile/."""
 
@@ -129,23 +129,23 @@ class RunOptions(Options):
     name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
     """Name of the run and of its folder: letters, digits, and . _ + - after the first."""
     plugins: tuple[Path, ...] = ()
-    """Python files that register your own archs, losses, …; relative to the file that names them, and added to those of
-    its ``_base_``."""
+    """Python files that register your own archs, losses, …. Paths are relative to the YAML file; the files add to those
+    of its ``_base_``."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Everything random follows from it: weights, data order, degradations."""
+    """Seed of everything random: weights, data order, degradations."""
     device: str = "auto"
-    """auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N."""
+    """auto (CUDA if available, otherwise CPU), cpu, cuda or cuda:N."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads for torch; 0 leaves torch's own choice."""
+    """CPU threads of torch; 0: torch's default."""
 
 
 class TrainConfig(RunOptions):
     root: Path = Path("experiments")
-    """Folder that holds the runs."""
+    """Folder of the runs."""
     model: Annotated[Any, MODELS]
     """The training recipe of a stage, with its networks and losses."""
     pretrained: dict[str, Path] = {}
-    """Weights to start from: name of the part (see the model) → checkpoint file."""
+    """Initial weights: name of the part (see the model) → checkpoint file."""
     data: TrainData
     """Training and validation clips."""
     train: TrainOptions
@@ -158,24 +158,24 @@ class TrainConfig(RunOptions):
 
 class SaveOptions(Options):
     clips: Annotated[int, Field(ge=0)] = 3
-    """How many clips of each split get videos, x–t slices and gain maps, the first ones."""
+    """Number of clips, the first of each split, that get videos, x–t slices and gain maps."""
     crf: Annotated[int, Field(ge=0, le=51)] = 16
     """H.264 quality of the videos; lower is better."""
     worst: Annotated[int, Field(ge=0)] = 4
-    """How many worst frames of each restorer the page shows, a split; 0: none are kept."""
+    """Number of worst frames of each restorer and split that the page shows; 0: none are kept."""
 
 
 class TestConfig(RunOptions):
-    __test__: ClassVar[bool] = False  # for pytest: this is no test
+    __test__: ClassVar[bool] = False  # for pytest: not a test class
     root: Path = Path("results")
-    """Folder that holds the results."""
+    """Folder of the results."""
     data: Annotated[dict[str, Dataset], Field(min_length=1)]
     """Split → its clips to restore and score."""
     restorers: Annotated[dict[str, Annotated[Any, BASELINES]], Field(min_length=1)]
-    """Row name → restorer. Every one sees the same clips."""
+    """Row name → restorer. All restore the same clips."""
     metrics: tuple[Metric, ...]
-    """What is measured."""
+    """Metrics to measure."""
     paper: dict[str, Literal["mild", "medium", "heavy"]] = {}
-    """Split → part of the paper's table A2 that is quoted beside it; splits with these names have theirs anyway."""
+    """Split → part of the paper's table A2 to show beside it; splits named mild, medium or heavy have theirs anyway."""
     save: SaveOptions = SaveOptions()
-    """What is kept to look at."""
+    """Videos, pictures and frames to keep for viewing."""

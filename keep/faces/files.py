@@ -52,7 +52,7 @@ def weights_file(file_name: str, weights: Path | None = None, cache: Path | None
 
     Raises:
         UserError: there is no such file, or it is damaged.
-        keep.utils.downloads.NotAtHand: it is not here and cannot be downloaded.
+        keep.utils.downloads.Unavailable: it is not here and cannot be downloaded.
     """
     if weights is not None:
         path = Path(weights).expanduser()

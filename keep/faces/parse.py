@@ -35,7 +35,7 @@ class ParseNet:
         device: where it runs.
 
     Raises:
-        UserError: facexlib is not installed, or the weights are not at hand or another network's.
+        UserError: facexlib is not installed, or the weights are not available, or of another network.
     """
 
     def __init__(self, weights: Path | None = None, device: torch.device | str = "cpu") -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
-from keep.utils.downloads import NotAtHand, torchvision_weights
+from keep.utils.downloads import Unavailable, torchvision_weights
 from keep.utils.weight_files import fill, load_network
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class LPIPSDistance(Frozen):
         weights: torchvision's state dict of it; by default a cached file, else a download.
 
     Raises:
-        NotAtHand: the package or the backbone is missing.
+        Unavailable: the package or the backbone is missing.
         UserError: ``weights`` is no file, or the file of another network.
     """
 
@@ -48,7 +48,7 @@ class LPIPSDistance(Frozen):
         try:
             import lpips
         except ImportError as error:
-            raise NotAtHand("LPIPS needs the package lpips: pip install lpips") from error
+            raise Unavailable("LPIPS needs the package lpips: pip install lpips") from error
         path = torchvision_weights(BACKBONES[net], weights)
         with warnings.catch_warnings(), torch.device("meta"):  # saves time and random numbers: all weights are replaced
             warnings.simplefilter("ignore")  # lpips calls torchvision by a deprecated name
@@ -76,7 +76,7 @@ class VGGFeatures(Frozen):
         weights: torchvision's state dict of VGG16; by default a cached file, else a download.
 
     Raises:
-        NotAtHand: torchvision or the weights are missing.
+        Unavailable: torchvision or the weights are missing.
         UserError: ``weights`` is no file, or the file of another network.
     """
 
@@ -87,7 +87,7 @@ class VGGFeatures(Frozen):
         try:
             from torchvision.models import vgg16
         except ImportError as error:
-            raise NotAtHand("VGGPerceptual needs torchvision: pip install torchvision") from error
+            raise Unavailable("VGGPerceptual needs torchvision: pip install torchvision") from error
         path = torchvision_weights(BACKBONES["vgg"], weights)
         with torch.device("meta"):  # the classifier, 9/10 of the network, is never allocated
             layers = list(vgg16(weights=None).features.children())[: self.ENDS[-1] + 1]
@@ -126,7 +126,7 @@ class _Perceptual(nn.Module, ABC):
     def _build(self, cls: type[nn.Module], *options) -> None:
         try:
             self.net = cls(*options)
-        except NotAtHand as error:
+        except Unavailable as error:
             if self.if_missing == "stop":
                 raise
             log.warning("loss %s is OFF (if_missing: skip): %s", type(self).__name__, error)

@@ -105,7 +105,7 @@ def find_state(config: TrainConfig, resume: str | None, ranks: Ranks) -> Path | 
 def state_damage(path: Path) -> str:
     """What is wrong with a state file; ``""`` when a run can resume from it."""
     try:
-        if not (damage := weight_files.damage(path)):
+        if not (damage := weight_files.find_damage(path)):
             weight_files.load(path)
         return damage
     except UserError as error:

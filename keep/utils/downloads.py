@@ -1,4 +1,4 @@
-"""Pretrained weights of other people's networks: found, downloaded once, checked by hash, never guessed."""
+"""Pretrained weights of other projects' networks: found in a cache or downloaded once, and checked by hash."""
 
 import hashlib
 import http
@@ -20,30 +20,30 @@ CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
 
 
-class NotAtHand(UserError):  # noqa: N818, named as it reads in an except clause
-    """A pretrained network is not on this machine and could not be had; a loss may be told to go on without it."""
+class Unavailable(UserError):  # noqa: N818, named as it reads in an except clause
+    """A pretrained network is not on this machine and cannot be downloaded. A loss may be set to run without it."""
 
 
 def cache_folder() -> Path:
-    """``$KEEP_HOME``, or ``~/.cache/keep`` where that is not set."""
+    """``$KEEP_HOME``, or ``~/.cache/keep`` if that is not set."""
     return Path(os.environ.get("KEEP_HOME") or Path.home() / ".cache" / "keep").expanduser()
 
 
 def fetch(url: str, sha256_prefix: str, file_name: str, cache: Path | None = None, option: str = "weights") -> Path:
     """The local copy of ``url``: from torch.hub's cache, from ours, or downloaded into ours.
 
-    A download that was cut short stays as ``FILE_NAME.part``, and the next call continues it.
+    An interrupted download stays as ``FILE_NAME.part``; the next call resumes it.
 
     Args:
         url: where the file is published.
         sha256_prefix: first hex digits of its sha256; a copy that does not match is never returned.
         file_name: its name in the cache.
         cache: the cache folder; by default :func:`cache_folder`.
-        option: the option that names a file instead, for messages.
+        option: name of the option that gives a local file instead, for messages.
 
     Raises:
-        NotAtHand: no copy here and the download failed (no network, no such file, disk not writable).
-        UserError: a copy in our cache, or what was downloaded, is not the expected file.
+        Unavailable: no copy on this machine, and the download failed (no network, no such file, disk not writable).
+        UserError: the copy in our cache, or the download, is not the expected file.
     """
     hub = Path(torch.hub.get_dir()) / "checkpoints" / file_name
     if hub.is_file() and sha256(hub).startswith(sha256_prefix):
@@ -52,15 +52,15 @@ def fetch(url: str, sha256_prefix: str, file_name: str, cache: Path | None = Non
     part = path.with_name(f"{file_name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_here(part, path):
+        with _lock(part, path):
             if not path.is_file():
                 _download(url, part, sha256_prefix)
                 part.replace(path)
                 return path
     except (OSError, http.client.HTTPException) as error:
-        raise NotAtHand(
-            f"{file_name} is not at hand and {url} could not be downloaded ({error}): "
-            f"put the file at {path}, or set option {option!r} to where it is"
+        raise Unavailable(
+            f"{file_name} is not on this machine and {url} cannot be downloaded ({error}): "
+            f"put the file at {path}, or set option {option!r} to its path"
         ) from error
     if not sha256(path).startswith(sha256_prefix):
         raise UserError(f"{path} is damaged (its sha256 does not start with {sha256_prefix}): delete it")
@@ -68,17 +68,17 @@ def fetch(url: str, sha256_prefix: str, file_name: str, cache: Path | None = Non
 
 
 @contextmanager
-def _only_here(part: Path, path: Path) -> Iterator[None]:
-    """Within, no other process of this machine writes ``part``; nothing to wait for once ``path`` is there."""
+def _lock(part: Path, path: Path) -> Iterator[None]:
+    """Inside, no other process of this machine writes ``part``. Once ``path`` exists there is no need to wait."""
     try:
         import fcntl
-    except ImportError:  # Windows has no flock: two downloads at once are then the user's to avoid
+    except ImportError:  # Windows has no flock: there, two downloads at the same time are not detected
         yield
         return
     while not path.is_file():
         with part.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # The one we waited for may have finished (renamed it) or given up (removed it): look again.
+            # The process that held the lock may have finished (renamed it) or failed (removed it): check again.
             if not part.is_file() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
                 continue
             try:
@@ -91,19 +91,19 @@ def _only_here(part: Path, path: Path) -> Iterator[None]:
 
 
 def _download(url: str, part: Path, sha256_prefix: str) -> None:
-    """``part`` becomes the whole of ``url``, checked by its hash; a remainder that does not fit is begun anew."""
+    """Download ``url`` to ``part`` and check its hash. A partial file that does not match is downloaded again."""
     while True:
-        begun = part.is_file() and part.stat().st_size > 0
+        resumed = part.is_file() and part.stat().st_size > 0
         _complete(url, part)
         if sha256(part).startswith(sha256_prefix):
             return
         os.truncate(part, 0)
-        if not begun:
-            raise UserError(f"{url} gave another file than expected: its sha256 does not start with {sha256_prefix}")
+        if not resumed:
+            raise UserError(f"{url} is not the expected file: its sha256 does not start with {sha256_prefix}")
 
 
 def _complete(url: str, part: Path) -> None:
-    """Download ``url`` to ``part`` under a progress bar, from where an earlier attempt stopped if the server can."""
+    """Download ``url`` to ``part`` with a progress bar; resumes an earlier attempt if the server supports it."""
     from tqdm import tqdm
 
     have = part.stat().st_size if part.is_file() else 0
@@ -113,7 +113,7 @@ def _complete(url: str, part: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        return  # nothing comes after what is here: the hash tells whether it is the whole file
+        return  # no bytes follow: the hash decides whether the file is complete
     with answer:
         continued = have and answer.status == http.HTTPStatus.PARTIAL_CONTENT
         have = have if continued else 0
@@ -127,7 +127,7 @@ def _complete(url: str, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
         if size and bar.n != have + size:
-            raise OSError(f"the connection ended after {bar.n} of {have + size} bytes; the next attempt goes on there")
+            raise OSError(f"the connection ended after {bar.n} of {have + size} bytes; the next attempt resumes there")
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -142,10 +142,10 @@ def sha256(path: Path) -> str:
 
 
 def torchvision_weights(file_name: str, weights: Path | None = None, option: str = "weights") -> Path:
-    """The file ``weights`` where one is given; otherwise torchvision's published ``file_name`` (see :func:`fetch`).
+    """The file ``weights`` if given, otherwise torchvision's published ``file_name`` (see :func:`fetch`).
 
     Args:
-        file_name: as torchvision publishes it, with the first digits of its sha256: ``vgg16-397923af.pth``.
+        file_name: as published by torchvision, with the first digits of its sha256: ``vgg16-397923af.pth``.
     """
     if weights is not None:
         path = Path(weights).expanduser()
@@ -154,5 +154,5 @@ def torchvision_weights(file_name: str, weights: Path | None = None, option: str
         return path
     match = re.search(r"-([0-9a-f]{8,})\.pth$", file_name)
     if match is None:
-        raise ValueError(f"{file_name} carries no hash")
+        raise ValueError(f"{file_name} has no hash in its name")
     return fetch(f"https://download.pytorch.org/models/{file_name}", match[1], file_name, option=option)

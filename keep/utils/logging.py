@@ -1,4 +1,4 @@
-"""The program's messages on the console."""
+"""Messages on the console."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ log = logging.getLogger("keep")
 
 
 def to_console(level: int = logging.INFO) -> None:
-    """Show the ``keep`` logger's messages on standard output, above a progress bar where there is one."""
+    """Print the ``keep`` logger's messages to standard output, above the progress bar if there is one."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

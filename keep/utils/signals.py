@@ -1,4 +1,4 @@
-"""Stop requests of a scheduler or of a user: noted at once, obeyed between two steps."""
+"""Stop requests by a scheduler or a user: recorded at once, handled between two steps."""
 
 import os
 import signal
@@ -12,51 +12,51 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 REQUEUE = 75
-"""Exit status of a run that was asked to stop and has saved: EX_TEMPFAIL of sysexits.h, "start me again"."""
+"""Exit status of a run that saved its state on a stop request: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 ECHO = 1.0
-"""Seconds in which a second signal counts as the first: a scheduler may send to a process and to its group."""
+"""Seconds in which a second signal counts as the same request: a scheduler may signal a process and its group."""
 
 
-class Stopped(Exception):  # noqa: N818, the run did as it was told
-    """The run was asked to stop, and has saved its state."""
+class Stopped(Exception):  # noqa: N818, not an error
+    """The run saved its state and stopped on request."""
 
 
 class StopRequest:
-    """Notes SIGTERM, SIGINT and SIGUSR1 while it is entered; a second signal ends the process at once.
+    """As a context manager, records SIGTERM, SIGINT and SIGUSR1; a second signal ends the process at once.
 
     Attributes:
-        name: of the signal that came; "" before.
+        name: name of the signal received, or "".
     """
 
     def __init__(self) -> None:
         self.name = ""
-        self._came = 0.0
+        self._time = 0.0
         self._before: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return bool(self.name)
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
-            self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # Python runs signal handlers in no other
+            self._before = {s: signal.signal(s, self._record) for s in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
         if not self.name:
-            self.name, self._came = signal.Signals(number).name, time.monotonic()
-        elif time.monotonic() - self._came > ECHO:
+            self.name, self._time = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._time > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Within, this thread and the processes it starts receive none of the signals: they wait."""
+    """Inside, the signals wait: neither this thread nor the processes it starts receive them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -65,7 +65,7 @@ def blocked() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """For data workers, started within :func:`blocked`: their parent decides when to stop, and needs their clips."""
+    """For data workers started inside :func:`blocked`: the parent decides when to stop, and still needs their clips."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

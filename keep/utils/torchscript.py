@@ -1,4 +1,4 @@
-"""Networks of others, exported as TorchScript."""
+"""Networks of other projects, exported as TorchScript."""
 
 import warnings
 from pathlib import Path
@@ -13,14 +13,14 @@ def load_torchscript(path: Path) -> Any:
     """The network in the file, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: no such file, or not a TorchScript file.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"weights: there is no file {path}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # deprecated, but the format that networks are published in
+            warnings.simplefilter("ignore", FutureWarning)  # deprecated, but networks are published in it
             return torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code, and filled in with nothing left over."""
+"""Checkpoint files: atomic to write, safe to read (no code runs), strict to load (every name and shape must fit)."""
 
 import json
 import pickle
@@ -17,32 +17,29 @@ State = Mapping[str, torch.Tensor]
 
 
 def save(path: Path, content: Any) -> None:
-    """``torch.save`` to a temporary name in the same folder, fsync, rename: a reader sees the old file or the new.
-
-    File and folder are both synced: after a power cut too, one of the two is there, whole.
-    """
+    """``torch.save`` as a durable atomic write: after a crash or a power cut the old or the new file is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
         torch.save(content, file)
 
 
 def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> None:
-    """The same as :func:`save` in the safetensors format: tensors, and text about them."""
+    """As :func:`save`, in the safetensors format: tensors, and metadata as text."""
     import safetensors.torch
 
     tensors: dict[str, torch.Tensor] = {}
-    places: set[int] = set()
+    seen: set[int] = set()
     for k, v in state.items():
         v = v.detach().cpu().contiguous()
-        tensors[k] = v.clone() if v.data_ptr() in places else v  # the format refuses two names for one memory
-        places.add(v.data_ptr())
+        tensors[k] = v.clone() if v.data_ptr() in seen else v  # the format refuses two names of one tensor
+        seen.add(v.data_ptr())
     path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
         file.write(safetensors.torch.save(tensors, metadata=dict(metadata)))
 
 
-def damage(path: Path) -> str:
-    """What is wrong with a file that :func:`save` wrote, ``""`` when it is whole: every byte is checked (CRC-32)."""
+def find_damage(path: Path) -> str:
+    """What is wrong with a file that :func:`save` wrote, or ``""``. Checks every byte (CRC-32)."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -52,12 +49,12 @@ def damage(path: Path) -> str:
 
 
 def load(path: Path | str) -> Any:
-    """The content of a checkpoint file, on the CPU. Only tensors and plain data are read (``weights_only``).
+    """The content of a checkpoint file, on the CPU. Reads tensors and plain data only (``weights_only``).
 
-    A ``.safetensors`` file reads as ``{"params": tensors, **metadata}``, with ``arch``, JSON there, as a mapping.
+    A ``.safetensors`` file gives ``{"params": tensors, **metadata}``; ``arch`` is parsed from JSON.
 
     Raises:
-        UserError: the file is missing, is no checkpoint, is cut short, or holds code.
+        UserError: the file is missing, not a checkpoint, truncated, or holds code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -68,25 +65,27 @@ def load(path: Path | str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in ("GLOBAL", "Unsupported global", "unrecognized function")):
-            raise UserError(f"{path} holds more than tensors and plain data; it is not loaded, for safety") from None
-        raise UserError(f"{path} is not a checkpoint, or is cut short: {_reason(path, error)}") from None
+            raise UserError(
+                f"{path} holds more than tensors and plain data; it is not loaded, because that could run code"
+            ) from None
+        raise UserError(f"{path} is not a checkpoint, or is truncated: {_reason(path, error)}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        raise UserError(f"{path} is not a checkpoint, or is cut short: {_reason(path, error)}") from None
+        raise UserError(f"{path} is not a checkpoint, or is truncated: {_reason(path, error)}") from None
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """What is wrong with a file that ``torch.load`` refused; its own words for it are opcodes of pickle."""
+    """Why ``torch.load`` refused a file. Its own message is about opcodes of pickle."""
     with path.open("rb") as file:
         start = file.read(24)
     if not start:
         return "it is empty"
     if start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle: PyTorch's own formats
         torchscript = "TorchScript" in str(error)
-        return "it is a TorchScript archive" if torchscript else "its data end too early, or are of another kind"
+        return "it is a TorchScript archive" if torchscript else "its data are incomplete or of another kind"
     line = start.decode("latin-1").partition("\n")[0]
-    return f"it begins with {line!r}" if line.isprintable() and line.isascii() else "it does not begin as one does"
+    return f"it begins with {line!r}" if line.isprintable() and line.isascii() else "it does not begin like one"
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -100,16 +99,17 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
             return {**about, "params": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a safetensors file, or is cut short ({first})") from None
+        raise UserError(f"{path} is not a safetensors file, or is truncated ({first})") from None
 
 
 def network_state(content: Any, path: Path | str, prefer: str = "ema") -> tuple[State, str]:
-    """The weights in a checkpoint and their key there, or ``bare``.
+    """The weights in a checkpoint and their key, or ``bare`` for a plain state dict.
 
     Args:
-        content: what :func:`load` gave: a bare state dict, BasicSR's ``params`` / ``params_ema``, or another's.
+        content: of :func:`load`: a plain state dict, or one under ``params_ema``, ``params`` (BasicSR), ``model`` or
+            ``state_dict``.
         path: for messages.
-        prefer: ``"ema"`` or ``"online"``, where the file has both.
+        prefer: ``"ema"`` or ``"online"``, if the file has both.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a network")
@@ -132,16 +132,16 @@ def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> l
     """Load ``state`` into ``module``; every name and shape must fit.
 
     Args:
-        module: what is filled.
-        state: its weights.
-        path: where they are from, for messages.
-        what: the module in words, for messages; by default its class.
+        module: receives the weights.
+        state: the weights.
+        path: their file, for messages.
+        what: name of the module in messages; by default its class.
 
     Returns:
         The names of the tensors that were loaded.
 
     Raises:
-        UserError: a checkpoint of another network; names the first few differences.
+        UserError: weights of another network; lists the first differences. Nothing is loaded.
     """
     # Files of PyTorch 0.4.0 and older lack the counters of batch norm; load_state_dict sets them.
     own = {k: v for k, v in module.state_dict().items() if k in state or not k.endswith("num_batches_tracked")}
@@ -151,7 +151,7 @@ def fill(module: nn.Module, state: State, path: Path | str, what: str = "") -> l
 
 
 def check_fit(own: State, state: State, path: Path | str, what: str) -> None:
-    """Raise UserError, naming the first few differences, unless names and shapes of both are equal."""
+    """Raise UserError with the first differences unless names and shapes of both are equal."""
     rows = [f"{k} is missing" for k in own if k not in state]
     rows += [f"{k} is unknown" for k in state if k not in own]
     rows += [

@@ -127,7 +127,7 @@ def test_a_video_that_is_none_is_named(tiny, tmp_path: Path, capsys) -> None:
     assert "notes.mp4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"hello"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"hello"])
 def test_a_checkpoint_that_is_none_is_refused(tiny, tmp_path: Path, capsys, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     assert keep_train.main(command(tiny, 2, f"pretrained.vqgan={tmp_path / 'x.pth'}")) == 2

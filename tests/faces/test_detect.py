@@ -123,10 +123,10 @@ def test_weights_of_another_network(shared):
 @pytest.fixture
 def nothing_here(monkeypatch, tmp_path):
     """A machine without weights, detector packages or network."""
-    from keep.utils.downloads import NotAtHand
+    from keep.utils.downloads import Unavailable
 
     def no_network(url, *_):
-        raise NotAtHand(f"{url} could not be downloaded")
+        raise Unavailable(f"{url} cannot be downloaded")
 
     monkeypatch.setattr(detect, "importable", lambda package: False)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))

@@ -265,7 +265,7 @@ def test_files_that_are_cut_short_or_something_else(tmp_path, suffix):
         b"\x89PNG\r\n\x1a\n",
     ):
         path.write_bytes(content)
-        assert "cut short" in one_line(path)
+        assert "truncated" in one_line(path)
     path.unlink()
     assert "there is no checkpoint" in one_line(path)
     path.mkdir()
@@ -278,15 +278,15 @@ def test_files_that_are_cut_short_or_something_else(tmp_path, suffix):
         (b"", "it is empty"),
         (b"hello\nworld", "it begins with 'hello'"),
         (b"version https://git-lfs.github.com/spec/v1\n", "it begins with 'version https://git-lfs.'"),
-        (b"PK\x03\x04 and no more", "its data end too early, or are of another kind"),
-        (b"\x80\x02}q\x00", "its data end too early, or are of another kind"),
-        (b"\x89PNG\r\n\x1a\n", "it does not begin as one does"),
+        (b"PK\x03\x04 and no more", "its data are incomplete or of another kind"),
+        (b"\x80\x02}q\x00", "its data are incomplete or of another kind"),
+        (b"\x89PNG\r\n\x1a\n", "it does not begin like one"),
     ],
 )
 def test_the_reason_why_a_file_is_no_checkpoint_can_be_read(tmp_path, content: bytes, why: str) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(content)
-    assert one_line(path) == f"{path} is not a checkpoint, or is cut short: {why}"
+    assert one_line(path) == f"{path} is not a checkpoint, or is truncated: {why}"
 
 
 def test_another_size_than_the_options(tmp_path):

@@ -8,7 +8,7 @@ import torchvision
 
 from keep.losses.perceptual import LPIPS, LPIPSDistance, VGGPerceptual
 from keep.utils import downloads
-from keep.utils.downloads import NotAtHand
+from keep.utils.downloads import Unavailable
 from keep.utils.errors import UserError
 
 SQUEEZE = Path(__file__).resolve().parents[2] / "../shared/data/weights/squeezenet1_1.pth"
@@ -104,7 +104,7 @@ def test_finite_gradients_on_flat_frames(squeeze, value):
 
 @pytest.mark.parametrize("build", [LPIPS, VGGPerceptual])
 def test_a_missing_backbone_stops(build, tmp_path):
-    with pytest.raises(NotAtHand) as error:
+    with pytest.raises(Unavailable) as error:
         build()
     message = str(error.value)
     assert "\n" not in message

@@ -142,7 +142,7 @@ def test_a_write_that_fails_at_any_call_leaves_the_older_file(tmp_path, monkeypa
         disk.fail_at(n)
         with pytest.raises((OSError, RuntimeError)):  # torch reports a failed write as the latter
             weight_files.save(path, {"step": 2, "weight": torch.ones(3)})
-        assert weight_files.damage(path) == ""
+        assert weight_files.find_damage(path) == ""
         assert weight_files.load(path)["step"] == 1
         assert [p.name for p in tmp_path.iterdir()] == ["1.state"]
 

@@ -60,7 +60,7 @@ def test_a_damaged_copy_is_not_used(tmp_path):
 
 
 def test_another_file_than_expected_is_not_kept(tmp_path):
-    with pytest.raises(UserError, match="another file than expected"):
+    with pytest.raises(UserError, match="is not the expected file"):
         downloads.fetch(URL, "00000000", "net.pth", cache=tmp_path / "c")
     assert not list((tmp_path / "c").iterdir())
 
@@ -70,7 +70,7 @@ def test_no_network(monkeypatch, tmp_path):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr(downloads.urllib.request, "urlopen", urlopen)
-    with pytest.raises(downloads.NotAtHand) as error:
+    with pytest.raises(downloads.Unavailable) as error:
         downloads.fetch(URL, HASH, "net.pth", option="losses.lpips.weights")
     message = str(error.value)
     assert "\n" not in message
@@ -120,7 +120,7 @@ def server(monkeypatch):
 def test_a_cut_download_is_continued(server, tmp_path, capsys):
     handler, url = server
     handler.cut = 100
-    with pytest.raises(downloads.NotAtHand, match=r"ended after 100 of 7000 bytes"):
+    with pytest.raises(downloads.Unavailable, match=r"ended after 100 of 7000 bytes"):
         downloads.fetch(url, HASH, "net.pth", cache=tmp_path)
     assert (tmp_path / "net.pth.part").read_bytes() == CONTENT[:100]
     handler.cut = None
@@ -153,7 +153,7 @@ def test_a_remainder_that_is_already_whole(server, tmp_path):
 
 def test_a_wrong_hash_leaves_nothing(server, tmp_path):
     _, url = server
-    with pytest.raises(UserError, match="another file than expected"):
+    with pytest.raises(UserError, match="is not the expected file"):
         downloads.fetch(url, "00000000", "net.pth", cache=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -161,7 +161,7 @@ def test_a_wrong_hash_leaves_nothing(server, tmp_path):
 def test_a_missing_file_on_the_server(server, tmp_path):
     handler, url = server
     handler.do_GET = lambda self: self.send_error(404)
-    with pytest.raises(downloads.NotAtHand, match="404"):
+    with pytest.raises(downloads.Unavailable, match="404"):
         downloads.fetch(url, HASH, "net.pth", cache=tmp_path)
     assert not list(tmp_path.iterdir())
 

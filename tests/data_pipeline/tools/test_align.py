@@ -74,7 +74,7 @@ def test_the_detector_can_be_named(tmp_path: Path, capsys) -> None:
 def test_an_impossible_output_folder_is_reported(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.os, "access", lambda *_: False)
     assert align.main([str(tmp_path), str(tmp_path / "new/out")]) == 2
-    reason = f"cannot be the output folder: {tmp_path} cannot be written to"
+    reason = f"cannot be the output folder: {tmp_path} is not writable"
     assert capsys.readouterr().err == f"error: {tmp_path}/new/out: {reason}\n"
 
 
