@@ -112,7 +112,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--image-size", type=int, help="side of the frames; the network's other sizes scale with it")
     p.add_argument("--frames", type=int, help="frames of a clip")
     p.add_argument("--batch", type=int, help="clips a step")
-    p.add_argument("--flow", help="flow estimator; by default dis on a CPU, gmflow (random weights) on a GPU")
+    p.add_argument("--flow", help="flow estimator; by default dis on a CPU, GMFlow on a GPU (with random weights)")
     p.add_argument("--options", nargs="+", metavar="NAME", help=f"measure only these: {', '.join(choices(3, None))}")
     p.add_argument("--rounds", type=int, default=9, help="pairs of steps for each option")
     p.add_argument("--warmup", type=int, help="steps before the rounds; by default 1, on a GPU 3")

@@ -70,7 +70,9 @@ def options(args: argparse.Namespace, stage: int, *more: str) -> TrainConfig:
     if args.size == "released" and stage != 2:
         changes.append(f"model.perceptual.weights={random_vgg()}")
     if stage > 1:
-        flow = args.flow or ("dis" if pick_device(args.device).type == "cpu" else "gmflow")
+        flow = args.flow or ("dis" if pick_device(args.device).type == "cpu" else "GMFlow")
+        if flow == "GMFlow":
+            flow = "{type: GMFlow, random_weights: true}"
         changes += [f"model.net.flow={flow}", *([f"model.flow={flow}"] if stage == 3 else [])]
     if args.image_size:
         changes += sizes(args.image_size, stage, load(FILES[args.size][stage], [], TrainConfig))

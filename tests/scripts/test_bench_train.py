@@ -95,6 +95,11 @@ def test_the_script_writes_a_table_and_the_same_as_json(tmp_path: Path, capsys: 
     assert 0 <= float(waited["waiting for data"].removesuffix("%")) <= 100
 
 
+def test_gmflow_runs_with_random_weights() -> None:
+    config = options(args(2, "--flow", "GMFlow"), 2)
+    assert config.model.options["net"].options["flow"].build().trained
+
+
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(UserError, match="--options fast: known: frozen, channels_last"):
         parse(["--options", "fast"])
