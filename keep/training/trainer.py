@@ -109,9 +109,9 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
     used: dict[str, torch.optim.Optimizer] = {}
     for i, batch in enumerate(batches):
         with nullcontext() if i == len(batches) - 1 else no_sync(run.recipe):
-            phases = run.recipe.losses(batch, run.step)
-            while (phase := next_phase(run, phases)) is not None:
-                name, terms = phase
+            losses = run.recipe.losses(batch, run.step)
+            while (pair := next_losses(run, losses)) is not None:
+                name, terms = pair
                 used[name] = run.optimizers[name]
                 values += [(term, i, value.detach().float()) for term, value in terms.items()]
                 loss = torch.stack([v.float() for v in terms.values()]).sum() / len(batches)
@@ -137,10 +137,10 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
     return StepReport(means, norms, skipped)
 
 
-def next_phase(run: Run, phases: Iterator[tuple[str, Terms]]) -> tuple[str, Terms] | None:
+def next_losses(run: Run, losses: Iterator[tuple[str, Terms]]) -> tuple[str, Terms] | None:
     """The recipe's next (optimizer name, loss terms), computed in the run's precision; None after the last."""
     with run.profiler.part("forward"), autocast(run.config.train, run.device):
-        return next(phases, None)
+        return next(losses, None)
 
 
 def set_learning_rates(run: Run) -> None:
