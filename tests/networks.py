@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
+import torch.nn as nn
 from rule import weight
 
 from keep.archs.keep import KEEP
 from keep.archs.public import from_public, to_public
+from keep.config.registry import ARCHS
 
 SMALL = {
     "image_size": 64,
@@ -39,9 +41,14 @@ TINY = SMALL | {
 }
 
 
+def build(name: str, flow: nn.Module | None = None, **options) -> Any:
+    """A registered arch from a flat list of options, as an options file has it."""
+    return ARCHS.spec({"type": name, **options}).build(**({} if flow is None else {"flow": flow}))
+
+
 def by_rule(**options) -> KEEP:
     """The network of ``public_small.npz``: SMALL with the rule's weights."""
-    model = KEEP(**(SMALL | options)).eval()
+    model = build("KEEP", **(SMALL | options)).eval()
     shapes = to_public(model.state_dict(), "v0.1.0")
     model.load_state_dict(from_public({k: weight(k, tuple(v.shape)) for k, v in shapes.items()}))
     return model
@@ -49,7 +56,7 @@ def by_rule(**options) -> KEEP:
 
 def tiny(**options) -> KEEP:
     torch.manual_seed(0)
-    return KEEP(**(TINY | options))
+    return build("KEEP", **(TINY | options))
 
 
 def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,8 @@ from keep.archs.cfa import CFA
 from keep.archs.cft import CFT
 from keep.archs.code_transformer import CodeTransformer
 from keep.archs.kalman import KalmanFilter
-from keep.archs.vqgan import Codebook, Encoder, Generator, LQEncoder, check_scales, scales_of
+from keep.archs.sizes import Sizes
+from keep.archs.vqgan import Codebook, Encoder, Generator, LQEncoder
 from keep.config.registry import ARCHS, Flow
 from keep.flow.warp import warp
 from keep.utils.errors import UserError
@@ -83,21 +84,13 @@ class KEEPOutput:
 
 @ARCHS.register()
 class KEEP(nn.Module):
-    """KEEP, the whole restorer: E_L, E_H, Kalman filter network, T_Q, codebook, generator with CFT and CFA, flow.
+    """KEEP, the complete restorer: E_L, E_H, Kalman filter network, T_Q, codebook, generator with CFT and CFA, flow.
 
     The defaults are the released configuration (158.49 M parameters with GMFlow).
 
     Args:
-        image_size: side of the square frames in pixels.
-        channels: channels of the largest feature maps of encoders and generator; scale i has ``channels * ch_mult[i]``.
-        ch_mult: channel multiplier of each scale, from the largest down; one halving between two scales.
-        res_blocks: residual blocks at each scale.
-        attn_resolutions: side lengths of the feature maps at which each residual block is followed by self-attention.
-        latent_dim: dimension of a code.
+        sizes: sizes of the feature maps of encoders and generator.
         codebook_size: number of codes.
-        norm_groups: groups of every GroupNorm (see ``VQGAN``).
-        patch: side in image pixels of the square that is one position of the largest feature maps: all scales are
-            sides of feature maps, from ``image_size / patch`` down. Flow and warping keep to the image's size.
         transformer_width: width of T_Q.
         transformer_heads: attention heads of T_Q.
         transformer_layers: layers of T_Q.
@@ -108,8 +101,8 @@ class KEEP(nn.Module):
         kalman_gain_blocks: residual blocks of the gain network.
         temporal: what a gain depends on. ``causal``: z̃_1, z̃_{t-1} and z̃_t alone (Algorithm 1; can be streamed).
             ``clip``: all frames of the clip (the public weights).
-        cft_scales: side lengths of the feature maps at which CFT acts in the generator.
-        cfa_scales: side lengths of the feature maps at which CFA acts in the generator.
+        cft_scales: sides of the feature maps at which CFT acts in the generator.
+        cfa_scales: sides of the feature maps at which CFA acts in the generator.
         cfa_heads: heads of CFA.
         cfa_head_dim: channels of one of these heads.
         flow: flow estimator, kept frozen; none: flows must be given with every clip.
@@ -121,15 +114,8 @@ class KEEP(nn.Module):
 
     def __init__(
         self,
-        image_size: PositiveInt = 512,
-        channels: PositiveInt = 64,
-        ch_mult: tuple[PositiveInt, ...] = (1, 2, 2, 4, 4, 8),
-        res_blocks: PositiveInt = 2,
-        attn_resolutions: tuple[PositiveInt, ...] = (16,),
-        latent_dim: PositiveInt = 256,
+        sizes: Sizes,
         codebook_size: PositiveInt = 1024,
-        norm_groups: PositiveInt = 32,
-        patch: PositiveInt = 1,
         transformer_width: PositiveInt = 512,
         transformer_heads: PositiveInt = 8,
         transformer_layers: PositiveInt = 9,
@@ -146,18 +132,16 @@ class KEEP(nn.Module):
         flow: Flow | None = None,
     ) -> None:
         super().__init__()
-        scales = scales_of(image_size, ch_mult, patch)
-        check_scales("cft_scales", cft_scales, scales)
-        check_scales("cfa_scales", cfa_scales, scales)
-        width = {scale: channels * mult for scale, mult in zip(scales, ch_mult, strict=True)}
-        self.image_size, self.latent_size = image_size, scales[-1]
+        sizes.check_scales("cft_scales", cft_scales)
+        sizes.check_scales("cfa_scales", cfa_scales)
+        width, groups, latent_dim = sizes.widths, sizes.norm_groups, sizes.latent_dim
+        self.image_size, self.latent_size = sizes.image_size, sizes.scales[-1]
         self.checkpoint_decoder = False
 
-        sizes = (image_size, channels, ch_mult, res_blocks, attn_resolutions, latent_dim, norm_groups, patch)
-        self.lq_encoder = LQEncoder(*sizes, feature_scales=cft_scales)
-        self.hq_encoder = Encoder(*sizes)
+        self.lq_encoder = LQEncoder(sizes, feature_scales=cft_scales)
+        self.hq_encoder = Encoder(sizes)
         self.kalman_filter = KalmanFilter(
-            latent_dim, kalman_heads, kalman_head_dim, kalman_blocks, kalman_gain_blocks, temporal, norm_groups
+            latent_dim, kalman_heads, kalman_head_dim, kalman_blocks, kalman_gain_blocks, temporal, groups
         )
         self.code_transformer = CodeTransformer(
             tokens=self.latent_size**2,
@@ -169,8 +153,8 @@ class KEEP(nn.Module):
             mlp_width=transformer_mlp_width,
         )
         self.codebook = Codebook(codebook_size, latent_dim)
-        self.generator = Generator(*sizes)
-        self.cft = nn.ModuleDict({str(s): CFT(width[s], norm_groups) for s in cft_scales})
+        self.generator = Generator(sizes)
+        self.cft = nn.ModuleDict({str(s): CFT(width[s], groups) for s in cft_scales})
         self.cfa = nn.ModuleDict({str(s): CFA(width[s], cfa_heads, cfa_head_dim) for s in cfa_scales})
         self.flownet = None if flow is None else flow.requires_grad_(False).eval()
 

@@ -8,7 +8,7 @@ later.
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -85,7 +85,10 @@ class Spec:
 
     def build(self, **extra: Any) -> Any:
         """The object. Specs among its options are built first; ``extra`` overrides options."""
-        return self.cls(**{**{k: build(v) for k, v in self.options.items()}, **extra})
+        options = {**{k: build(v) for k, v in self.options.items()}, **extra}
+        for name, kind in dataclass_parameters(self.cls).items():
+            options[name] = kind(**{f.name: options.pop(f.name) for f in fields(kind)})
+        return self.cls(**options)
 
     def dump(self) -> dict[str, Any]:
         """Plain data that reads back as an equal spec."""
@@ -206,23 +209,39 @@ class Registry:
 def schema(cls: type) -> type[Options]:
     """The option schema of a registered class: the ``__init__`` parameters with their types, defaults and meanings.
 
-    ``**options`` stands for the parameters of the base class; ``__init__`` passes them on to it.
+    ``**options`` stands for the parameters of the base class; ``__init__`` passes them on to it. A parameter whose type
+    is a dataclass stands for the fields of the dataclass, so the options stay one flat list.
     """
     if cls.__init__ in (object.__init__, nn.Module.__init__):  # not defined by the class: no options
         return create_model(cls.__name__, __base__=Options)
     hints = get_type_hints(cls.__init__, include_extras=True)
     meanings = argument_docs(cls)
-    fields: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
         if parameter.kind == parameter.VAR_KEYWORD and cls.__base__ not in (None, object, nn.Module):
             inherited = schema(cls.__base__).model_fields
-            fields |= {k: (field.rebuild_annotation(), field) for k, field in inherited.items() if k not in fields}
+            found |= {k: (field.rebuild_annotation(), field) for k, field in inherited.items() if k not in found}
+            continue
+        if is_dataclass(hints.get(name)):
+            found |= {k: (field.rebuild_annotation(), field) for k, field in schema(hints[name]).model_fields.items()}
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name not in hints:
             raise UserError(f"{cls.__name__}.__init__: parameter {name!r} needs a type (no *args or **kwargs)")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints[name], FieldInfo(default=default, description=meanings.get(name)))
-    return create_model(cls.__name__, __base__=Options, **fields)
+        found[name] = (hints[name], FieldInfo(default=default, description=meanings.get(name)))
+    return create_model(cls.__name__, __base__=Options, **found)
+
+
+@cache
+def dataclass_parameters(cls: type) -> dict[str, Any]:
+    """Parameter → dataclass, for the ``__init__`` parameters of a class whose type is a dataclass.
+
+    Those of the base class are included where ``__init__`` passes ``**options`` on to it.
+    """
+    own = {name: hint for name, hint in get_type_hints(cls.__init__).items() if is_dataclass(hint)}
+    passes_on = any(p.kind == p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values())
+    inherited = dataclass_parameters(cls.__base__) if passes_on and cls.__base__ not in (None, object) else {}
+    return {**inherited, **own}
 
 
 def argument_docs(cls: type) -> dict[str, str]:

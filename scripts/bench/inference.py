@@ -19,6 +19,7 @@ import torch
 
 from keep.archs.keep import KEEP, KEEPOutput
 from keep.config.cli import Parser, run
+from keep.config.registry import ARCHS
 from keep.flow.gmflow import GMFlow
 from keep.inference.fast import accelerate, keep_freed_memory
 from keep.utils.devices import prepare
@@ -42,9 +43,8 @@ def bench(argv: Sequence[str] | None = None) -> None:
     device = prepare(args.device, args.threads, SEED)
     dtype = parse_dtype(args.dtype)
     say(f"building the network ({args.size})")
-    plain = (
-        KEEP(**(SMALL if args.size == "small" else {}), flow=GMFlow(random_weights=True)).eval().requires_grad_(False)
-    )
+    spec = ARCHS.spec({"type": "KEEP", **(SMALL if args.size == "small" else {})})
+    plain = spec.build(flow=GMFlow(random_weights=True)).eval().requires_grad_(False)
     random_weights(plain)
     plain.to(device)
     fast = accelerate(plain, dtype, compile=args.compile)

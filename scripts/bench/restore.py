@@ -78,7 +78,7 @@ class Identity:
 
 def network(args: argparse.Namespace) -> Any:
     """The network that ``--size`` or ``-w`` names."""
-    from keep.archs.keep import KEEP
+    from keep.config.registry import ARCHS
     from keep.flow.dis import DIS
     from keep.flow.gmflow import GMFlow
     from keep.inference.api import Restorer, load_restorer
@@ -92,7 +92,8 @@ def network(args: argparse.Namespace) -> Any:
     sizes: dict[str, Any] = (
         {} if args.size == "released" else {"channels": 16, "transformer_layers": 2, "kalman_blocks": 1}
     )
-    net = accelerate(KEEP(flow=GMFlow(random_weights=True) if args.size == "released" else DIS(), **sizes))
+    flow = GMFlow(random_weights=True) if args.size == "released" else DIS()
+    net = accelerate(ARCHS.spec({"type": "KEEP", **sizes}).build(flow=flow))
     return KeepNetwork(Restorer(net.to(args.device)))
 
 

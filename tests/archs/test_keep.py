@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from networks import PATCHES, TINY, clip, tiny
+from networks import PATCHES, TINY, build, clip, tiny
 from rule import upsample
 
 from keep.archs.keep import KEEP
 from keep.archs.public import from_public, from_vqgan, to_public
-from keep.archs.vqgan import VQGAN
+from keep.archs.sizes import Sizes
 from keep.config.registry import ARCHS, schema
 from keep.flow.gmflow import GMFlow
 from keep.utils.errors import UserError
@@ -64,7 +64,7 @@ def test_full_size_has_the_public_names_and_shapes():
             name, shape = line.rsplit(" ", 1)[0].split(" ", 1)
             expected[name] = tuple(int(n) for n in shape.strip("()").split(",") if n.strip())
     with torch.device("meta"):
-        state = KEEP(flow=GMFlow(random_weights=True)).state_dict()
+        state = KEEP(Sizes(), flow=GMFlow(random_weights=True)).state_dict()
     assert {k: tuple(v.shape) for k, v in to_public(state, "v0.1.0").items()} == expected
     assert round(sum(v.numel() for v in state.values()) / 1e6, 2) == 158.49
 
@@ -88,7 +88,7 @@ def test_stage_one_weights_fill_codebook_generator_and_both_encoders():
     sizes: dict[str, Any] = {
         k: TINY[k] for k in ("image_size", "channels", "ch_mult", "attn_resolutions", "latent_dim")
     }
-    vqgan = VQGAN(**sizes, codebook_size=TINY["codebook_size"])
+    vqgan = build("VQGAN", **sizes, codebook_size=TINY["codebook_size"])
     missing, unexpected = model.load_state_dict(from_vqgan(vqgan.state_dict()), strict=False)
     assert not unexpected
     assert {k.split(".")[0] for k in missing} == {"kalman_filter", "code_transformer", "cft", "cfa"}
@@ -273,7 +273,7 @@ def test_stage_one_weights_of_patches_load():
     sizes: dict[str, Any] = {
         k: TINY[k] for k in ("channels", "ch_mult", "attn_resolutions", "latent_dim", "codebook_size")
     }
-    vqgan = VQGAN(**sizes, **PATCHES)
+    vqgan = build("VQGAN", **sizes, **PATCHES)
     missing, unexpected = model.load_state_dict(from_vqgan(vqgan.state_dict()), strict=False)
     assert not unexpected
     assert {k.split(".")[0] for k in missing} == {"kalman_filter", "code_transformer", "cft", "cfa"}

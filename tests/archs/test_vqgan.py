@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from networks import build
 
-from keep.archs.vqgan import VQGAN, Codebook, Encoder, Generator, LQEncoder
+from keep.archs.sizes import Sizes
+from keep.archs.vqgan import VQGAN, Codebook
 from keep.utils.errors import UserError
 
 TINY: dict[str, Any] = {
@@ -20,7 +22,7 @@ TINY: dict[str, Any] = {
 @pytest.fixture
 def model() -> VQGAN:
     torch.manual_seed(0)
-    return VQGAN(**TINY, codebook_size=32)
+    return build("VQGAN", **TINY, codebook_size=32)
 
 
 def test_shapes(model):
@@ -67,21 +69,21 @@ def test_last_layer_is_the_last_convolution(model):
 
 
 def test_lq_encoder_features():
-    z, features = LQEncoder(**TINY, feature_scales=(8, 32))(torch.rand(2, 3, 32, 32))
+    z, features = build("LQEncoder", **TINY, feature_scales=(8, 32))(torch.rand(2, 3, 32, 32))
     assert z.shape == (2, 16, 8, 8)
     assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
 
 
 def test_block_order_of_the_released_configuration():
     with torch.device("meta"):
-        model = VQGAN()
+        model = VQGAN(Sizes())
     assert {s: i for i, s in model.encoder.feature_at.items()} == {512: 2, 256: 5, 128: 8, 64: 11, 32: 14, 16: 18}
     assert {s: i for i, s in model.generator.fuse_at.items()} == {16: 6, 32: 9, 64: 12, 128: 15, 256: 18, 512: 21}
 
 
 def test_patch_one_is_the_network_without_patches(model):
     torch.manual_seed(0)
-    same = VQGAN(**TINY, codebook_size=32, patch=1)
+    same = build("VQGAN", **TINY, codebook_size=32, patch=1)
     assert [(k, v.shape) for k, v in same.state_dict().items()] == [(k, v.shape) for k, v in model.state_dict().items()]
     x = torch.rand(1, 3, 32, 32)
     z = x
@@ -98,7 +100,7 @@ def test_patch_one_is_the_network_without_patches(model):
 def test_patches_are_pixels_in_channels(patch):
     sizes = {**TINY, "image_size": 32 * patch, "patch": patch}
     torch.manual_seed(0)
-    model = VQGAN(**sizes, codebook_size=32)
+    model = build("VQGAN", **sizes, codebook_size=32)
     out = model(torch.rand(2, 3, 32 * patch, 32 * patch))
     assert out.reconstruction.shape == (2, 3, 32 * patch, 32 * patch)
     assert out.z.shape == (2, 16, 8, 8)
@@ -111,7 +113,7 @@ def test_patches_are_pixels_in_channels(patch):
 def test_one_position_sees_and_draws_the_pixels_of_its_patch():
     sizes: dict[str, Any] = {"image_size": 8, "channels": 4, "ch_mult": (1,), "attn_resolutions": (), "patch": 2}
     seen, drawn = [], []
-    encoder, generator = Encoder(**sizes), Generator(**sizes)
+    encoder, generator = build("Encoder", **sizes), build("Generator", **sizes)
     encoder.blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     generator.blocks[-1].register_forward_hook(lambda module, args, output: drawn.append(output))
     x = torch.rand(1, 3, 8, 8)
@@ -121,13 +123,14 @@ def test_one_position_sees_and_draws_the_pixels_of_its_patch():
 
 
 def test_features_of_patches_are_named_by_their_own_size():
-    z, features = LQEncoder(**{**TINY, "image_size": 64}, patch=2, feature_scales=(8, 32))(torch.rand(2, 3, 64, 64))
+    encoder = build("LQEncoder", **{**TINY, "image_size": 64}, patch=2, feature_scales=(8, 32))
+    z, features = encoder(torch.rand(2, 3, 64, 64))
     assert z.shape == (2, 16, 8, 8)
     assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
 
 
 def test_sizes_that_patches_do_not_fit_are_told_in_one_line():
     with pytest.raises(UserError, match="patch 2: the size must be a multiple of 8"):
-        VQGAN(**{**TINY, "image_size": 36}, patch=2)
+        build("VQGAN", **{**TINY, "image_size": 36}, patch=2)
     with pytest.raises(UserError, match="works at"):
-        LQEncoder(**TINY, patch=2, feature_scales=(32,))
+        build("LQEncoder", **TINY, patch=2, feature_scales=(32,))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from networks import PATCHES, TINY, clip, tiny
+from networks import PATCHES, TINY, build, clip, tiny
 from rule import upsample
 
 from keep.archs.blocks import Upsample
@@ -120,7 +120,7 @@ def test_flow_other_than_gmflow_stays():
         def forward(self, current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
             return torch.zeros_like(current[:, :2])
 
-    fast = accelerate(KEEP(**TINY, flow=Still()))
+    fast = accelerate(build("KEEP", **TINY, flow=Still()))
     assert fast.estimate_flows(torch.zeros(1, 3, 3, 32, 32)).shape == (1, 2, 2, 32, 32)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import PATCHES, SMALL, TINY, clip, tiny
+from networks import PATCHES, SMALL, TINY, build, clip, tiny
 from rule import upsample, weight
 
 from keep.archs.discriminators import PatchGAN, TemporalPatchGAN
+from keep.archs.from_shapes import arch_of, infer_arch
 from keep.archs.keep import KEEP
 from keep.archs.public import from_codeformer, from_vqgan, to_public
-from keep.archs.sizes import arch_of, infer_arch
-from keep.archs.vqgan import VQGAN
+from keep.archs.sizes import Sizes
 from keep.config.registry import ARCHS
 from keep.flow.dis import DIS
 from keep.flow.gmflow import GMFlow
@@ -65,7 +65,7 @@ def test_public_layouts(tmp_path, layout):
 @pytest.mark.parametrize("layout", ["v0.1.0", "v1.0.0"])
 @torch.no_grad()
 def test_a_small_public_file_gives_the_public_numbers(tmp_path, layout):
-    net = KEEP(**SMALL)
+    net = build("KEEP", **SMALL)
     state = {k: weight(k, tuple(v.shape)) for k, v in to_public(net.state_dict(), "v0.1.0").items()}
     if layout == "v1.0.0":
         names = {"cross_fuse.": "cfa.", "fuse_convs_dict.": "cft."}
@@ -83,7 +83,7 @@ def test_a_small_public_file_gives_the_public_numbers(tmp_path, layout):
 @pytest.mark.parametrize("scales", [(16, 32, 64), (32, 64, 128, 256)])
 def test_released_sizes_are_told_by_the_shapes(scales):
     with torch.device("meta"):
-        net = KEEP(flow=GMFlow(random_weights=True), cft_scales=scales)
+        net = KEEP(Sizes(), flow=GMFlow(random_weights=True), cft_scales=scales)
     arch = infer_arch(net.state_dict())
     expected = ARCHS.spec({"type": "KEEP", "cft_scales": scales, "flow": "GMFlow"})
     assert ARCHS.spec(arch).dump() == expected.dump()
@@ -194,13 +194,13 @@ def codeformer_state() -> dict[str, torch.Tensor]:
 
 
 def public_vqgan_state() -> dict[str, torch.Tensor]:
-    state = VQGAN(**VQGAN_SIZES, codebook_size=32).state_dict()
+    state = build("VQGAN", **VQGAN_SIZES, codebook_size=32).state_dict()
     return {k.replace("codebook.", "quantize."): v for k, v in state.items()}
 
 
 WRONG = {
     "a CodeFormer file": lambda: {"params_ema": codeformer_state()},
-    "a stage I VQGAN;": lambda: {"params": VQGAN(**VQGAN_SIZES, codebook_size=32).state_dict()},
+    "a stage I VQGAN;": lambda: {"params": build("VQGAN", **VQGAN_SIZES, codebook_size=32).state_dict()},
     "a stage I VQGAN in the public names": lambda: {"params_ema": public_vqgan_state()},
     "a discriminator": lambda: {"params": TemporalPatchGAN(channels=2).state_dict()},
     "a discriminator;": lambda: PatchGAN(channels=2).state_dict(),
@@ -355,9 +355,9 @@ def test_full_size_from_a_file_to_frames(tmp_path, layout):
     with torch.device("meta"):
         shapes = {
             k: tuple(v.shape)
-            for k, v in to_public(KEEP(flow=GMFlow(random_weights=True)).state_dict(), "v0.1.0").items()
+            for k, v in to_public(KEEP(Sizes(), flow=GMFlow(random_weights=True)).state_dict(), "v0.1.0").items()
         }
-    net = KEEP(flow=GMFlow(random_weights=True)).eval()
+    net = KEEP(Sizes(), flow=GMFlow(random_weights=True)).eval()
     net.load_state_dict(from_public({k: weight(k, shape) for k, shape in shapes.items()}))
     loaded = load_keep(public_file(tmp_path / "KEEP.pth", net, layout))
     assert equal(loaded, net.state_dict())

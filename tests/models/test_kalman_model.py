@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import build
 
 from keep.archs.keep import KEEP
 from keep.archs.public import to_public
-from keep.archs.vqgan import VQGAN
 from keep.losses.codebook import CodeCrossEntropy
 from keep.losses.pixel import MSE
 from keep.models.kalman_model import KalmanModel
@@ -20,8 +20,8 @@ SIZES = {
 
 
 def net() -> KEEP:
-    return KEEP(
-        **SIZES, transformer_width=16, transformer_heads=2, transformer_layers=1, transformer_mlp_width=16,
+    return build(
+        "KEEP", **SIZES, transformer_width=16, transformer_heads=2, transformer_layers=1, transformer_mlp_width=16,
         kalman_blocks=1, kalman_heads=2, kalman_head_dim=8, kalman_gain_blocks=1, cft_scales=(16,), cfa_scales=(16,),
     )  # fmt: skip
 
@@ -31,7 +31,7 @@ def recipe() -> KalmanModel:
 
 
 def test_a_vqgan_fills_four_parts_and_both_encoders_start_alike() -> None:
-    vqgan, model = VQGAN(**SIZES), recipe()
+    vqgan, model = build("VQGAN", **SIZES), recipe()
     model.slots()["vqgan"].fill(vqgan.state_dict(), Path("stage1.pth"))
     for part in (model.net.hq_encoder, model.net.lq_encoder):
         assert all(torch.equal(a, b) for a, b in zip(part.parameters(), vqgan.encoder.parameters(), strict=True))

@@ -9,8 +9,8 @@ import torch.nn as nn
 from pydantic import ValidationError
 from torch import Tensor
 
+from keep.archs.from_shapes import Arch, infer_arch
 from keep.archs.keep import KEEP
-from keep.archs.sizes import Arch, infer_arch
 from keep.config.registry import ARCHS, FLOWS, Spec
 from keep.flow.raft import RAFT
 from keep.inference.weights.reading import Params, Weights, read

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 import keep
+from keep.archs.from_shapes import Arch
 from keep.archs.public import Layout, from_public, layout_of
-from keep.archs.sizes import Arch
 from keep.inference.weights.recognition import describe_mismatch
 from keep.utils import weight_files
 from keep.utils.downloads import fetch

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from keep.archs.keep import KEEP
 from keep.archs.public import has_prefixes, to_public
+from keep.archs.sizes import Sizes
 from keep.flow.gmflow import GMFlow
 
 OTHERS = (
@@ -48,7 +49,7 @@ def describe_mismatch(content: Any, state: Mapping[str, Tensor], path: Path) -> 
         names = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
         return f"{path} contains no weights (expected a checkpoint of KEEP); it contains: {names or 'nothing'}"
     with torch.device("meta"):
-        ours = KEEP(flow=GMFlow()).state_dict()
+        ours = KEEP(Sizes(), flow=GMFlow()).state_dict()
     expected = ours if has_prefixes(state, "lq_encoder.") else to_public(ours)
     message = f"{path} looks like {looks_like(state)}; expected a checkpoint of KEEP"
     for verb, names in (("lacks", _difference(expected, state)), ("has", _difference(state, expected))):

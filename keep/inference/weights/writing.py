@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import keep
+from keep.archs.from_shapes import Arch, arch_of
 from keep.archs.keep import KEEP
 from keep.archs.public import Layout, to_public
-from keep.archs.sizes import Arch, arch_of
 from keep.flow.gmflow import GMFlow
 from keep.utils import weight_files
 from keep.utils.errors import UserError
