@@ -27,7 +27,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from keep.config.cli import Parser, check_output, run
-from keep.data.tools.prepare_checks import SHOWN, Clip, check_clip, clip_folders, missing_clips, unused_landmarks
+from keep.data.tools.prepare_checks import SHOWN, CheckedClip, check_clip, clip_folders, missing_clips, unused_landmarks
 from keep.data.tools.prepare_copy import copy_clip
 from keep.data.vfhq import read_meta_info
 from keep.utils.errors import UserError
@@ -108,12 +108,12 @@ def map_clips(work: Callable[[str], T], names: list[str], title: str, workers: i
                 bar.update()
 
 
-def write_index(path: Path, clips: list[Clip]) -> None:
+def write_index(path: Path, clips: list[CheckedClip]) -> None:
     """Write a META_INFO file."""
     write_file(path, "".join(f"{clip.name}/{clip.frames}\n" for clip in clips).encode())
 
 
-def summarize(clips: list[Clip], args: argparse.Namespace) -> str:
+def summarize(clips: list[CheckedClip], args: argparse.Namespace) -> str:
     good = [clip for clip in clips if not clip.problems]
     sizes = Counter(f"{c.size[1]}x{c.size[0]}" for c in clips if c.size)
     lines = [

@@ -19,7 +19,7 @@ SHOWN = 5
 
 
 @dataclass
-class Clip:
+class CheckedClip:
     """One folder of frames and the result of its checks.
 
     Attributes:
@@ -51,7 +51,9 @@ def is_frame(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
-def check_clip(root: Path, landmarks: Path | None, expected: dict[str, int] | None, fast: bool, name: str) -> Clip:
+def check_clip(
+    root: Path, landmarks: Path | None, expected: dict[str, int] | None, fast: bool, name: str
+) -> CheckedClip:
     """All checks of one clip.
 
     Args:
@@ -61,7 +63,7 @@ def check_clip(root: Path, landmarks: Path | None, expected: dict[str, int] | No
         fast: read only the headers of images.
         name: the clip.
     """
-    folder, clip = root / name, Clip(name)
+    folder, clip = root / name, CheckedClip(name)
     files = sorted((f.name for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")), key=by_number)
     frames = [f for f in files if is_frame(f)]
     clip.frames = len(frames)
@@ -76,7 +78,7 @@ def check_clip(root: Path, landmarks: Path | None, expected: dict[str, int] | No
     return clip
 
 
-def check_numbers(clip: Clip, frames: list[str]) -> None:
+def check_numbers(clip: CheckedClip, frames: list[str]) -> None:
     """Frames are numbered without gaps."""
     unnumbered = [f for f in frames if not Path(f).stem.isdecimal()]
     if unnumbered:
@@ -93,7 +95,7 @@ def check_numbers(clip: Clip, frames: list[str]) -> None:
         clip.notes.append("frame numbers have different widths; they are read in the order of the numbers")
 
 
-def check_images(clip: Clip, paths: list[Path], fast: bool) -> None:
+def check_images(clip: CheckedClip, paths: list[Path], fast: bool) -> None:
     """Images can be read and have one size."""
     sizes: dict[tuple[int, int], list[str]] = {}
     bad = []
@@ -129,7 +131,7 @@ def image_size(path: Path, fast: bool) -> tuple[int, int] | None:
         return None
 
 
-def check_counts(clip: Clip, expected: dict[str, int] | None) -> None:
+def check_counts(clip: CheckedClip, expected: dict[str, int] | None) -> None:
     """The number of frames agrees with the clip's name and with the list of clips."""
     named = re.search(r"\+F(\d+)-(\d+)$", clip.name)
     if named:
@@ -145,7 +147,7 @@ def check_counts(clip: Clip, expected: dict[str, int] | None) -> None:
         clip.problems.append(f"has {clip.frames} frames, but {expected[clip.name]} in the list of clips")
 
 
-def check_landmarks(clip: Clip, frames: list[str], path: Path) -> None:
+def check_landmarks(clip: CheckedClip, frames: list[str], path: Path) -> None:
     """Every frame has five points, inside the frame and not mirrored."""
     if not path.is_file():
         clip.problems.append(f"has no landmarks: there is no {path}")
