@@ -127,15 +127,19 @@ def arch_of(net: KEEP) -> Arch:
         return dump(known)
     if net.flownet is not None and not isinstance(net.flownet, GMFlow):
         raise UserError(f"the options of the flow estimator {type(net.flownet).__name__} are not known: give `arch`")
+    # A GroupNorm has gcd(norm_groups, channels) groups: their least common multiple builds the same network.
+    groups = [m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)]
+    return infer_arch(net.state_dict(), "the network", heads_of(net)) | {
+        "norm_groups": math.lcm(*groups),
+        "temporal": net.kalman_filter.temporal,
+    }
+
+
+def heads_of(net: KEEP) -> dict[str, int]:
+    """Attention heads of a network by part; keys as in ``HEADS``."""
     heads = {
         "T_Q": [m.num_heads for m in net.code_transformer.modules() if isinstance(m, nn.MultiheadAttention)],
         "Kalman filter network": [m.heads for m in net.kalman_filter.modules() if isinstance(m, Attention)],
         "CFA": [m.heads for m in net.cfa.modules() if isinstance(m, Attention)],
     }
-    known_heads = {part: found[0] for part, found in heads.items() if found}
-    # A GroupNorm has gcd(norm_groups, channels) groups: their least common multiple builds the same network.
-    groups = [m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)]
-    return infer_arch(net.state_dict(), "the network", known_heads) | {
-        "norm_groups": math.lcm(*groups),
-        "temporal": net.kalman_filter.temporal,
-    }
+    return {part: found[0] for part, found in heads.items() if found}

@@ -139,12 +139,21 @@ class RunOptions(Options):
     """CPU threads of torch; 0: torch's default."""
 
 
+class PretrainedOptions(Options):
+    path: Path
+    """Checkpoint file."""
+    allow: tuple[str, ...] = ()
+    """Options of the network that may differ from those that the file was trained with, e.g. [temporal]."""
+    parts: tuple[str, ...] = ()
+    """Parts of the network to fill, e.g. [lq_encoder]; empty: all that the file is for."""
+
+
 class TrainConfig(RunOptions):
     root: Path = Path("experiments")
     """Folder of the runs."""
     model: Annotated[Any, MODELS]
     """The training recipe of a stage, with its networks and losses."""
-    pretrained: dict[str, Path] = {}
+    pretrained: dict[str, Path | PretrainedOptions] = {}
     """Initial weights: name of the part (see the model) → checkpoint file."""
     data: TrainData
     """Training and validation clips."""

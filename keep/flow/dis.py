@@ -1,5 +1,6 @@
 """Dense inverse search: the classical estimator that comes with OpenCV, needs no weights, and runs on the CPU."""
 
+import time
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ class DIS(nn.Module):
 
     Args:
         preset: OpenCV's trade of speed for accuracy.
+
+    Attributes:
+        cpu_seconds: time spent in the estimator so far; a training on a GPU warns of it.
     """
 
     def __init__(self, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> None:
@@ -27,14 +31,17 @@ class DIS(nn.Module):
         except ImportError as error:
             raise UserError("flow estimator 'dis' needs OpenCV: pip install opencv-python-headless") from error
         self.name = f"DIS-{preset}"
+        self.cpu_seconds = 0.0
         # The OpenCV object is built at each call: it can be neither copied nor pickled with the module.
         self.preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
 
     @torch.no_grad()
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """(N, 3, H, W) RGB in [-1, 1], twice → flow current→previous (N, 2, H, W), float32, in pixels."""
+        start = time.perf_counter()
         pairs = zip(_grey(current), _grey(previous), strict=True)
         flows = [self._pair(c, p) for c, p in pairs]
+        self.cpu_seconds += time.perf_counter() - start
         return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(current.device)
 
     def _pair(self, current: np.ndarray, previous: np.ndarray) -> np.ndarray:

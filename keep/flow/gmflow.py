@@ -20,6 +20,10 @@ from keep.utils.weight_files import fill, load_network
 DIM = 128
 LAYERS = 6
 STRIDE = 8
+SOURCES = (
+    "set its option weights to the official file gmflow_sintel-0c07dcb3.pth (github.com/haofeixu/gmflow) or to a KEEP "
+    "checkpoint that carries GMFlow, such as KEEP-b76feb75.pth; the flow estimator 'dis' needs no weights"
+)
 
 
 @FLOWS.register()
@@ -53,18 +57,16 @@ class GMFlow(nn.Module):
         )
         self.trained = random_weights
         self.files = () if weights is None else (weights,)
-        self.register_load_state_dict_post_hook(_mark_trained)
+        self.register_load_state_dict_pre_hook(_note_weights)
         if weights is not None:
+            if not weights.is_file():
+                raise UserError(f"flow estimator GMFlow: there is no file {weights}; {SOURCES}")
             fill(self, gmflow_weights(load_network(weights), weights), weights, "GMFlow")
 
     def require_weights(self) -> None:
         """Raise UserError unless it has trained weights."""
         if not self.trained:
-            raise UserError(
-                "flow estimator GMFlow has no weights: set its option weights to the official file "
-                "gmflow_sintel-0c07dcb3.pth (github.com/haofeixu/gmflow) or to a KEEP checkpoint that carries GMFlow, "
-                "such as KEEP-b76feb75.pth; flow: dis needs no weights"
-            )
+            raise UserError(f"flow estimator GMFlow has no weights; {SOURCES}")
 
     @torch.no_grad()
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
@@ -116,11 +118,14 @@ class GMFlow(nn.Module):
         return fine.permute(0, 1, 4, 2, 5, 3).reshape(n, 2, STRIDE * h, STRIDE * w)
 
 
-def _mark_trained(module: nn.Module, _incompatible_keys: object) -> None:
+def _note_weights(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    """Called before a state dict is loaded: remember that it carries this estimator's weights."""
     assert isinstance(module, GMFlow)
-    module.trained = True
+    module.trained |= f"{prefix}{KEY}" in state
 
 
+KEY = "feature_flow_attn.q_proj.weight"
+"""A name by which GMFlow's weights are recognised."""
 PREFIXES = ("flownet.model.", "flownet.", "module.", "")
 """What precedes GMFlow's names: in a public KEEP, in ours, in a file of several GPUs, in the official file."""
 
@@ -132,7 +137,7 @@ def gmflow_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]
         UserError: the file holds no GMFlow.
     """
     for prefix in PREFIXES:
-        if f"{prefix}feature_flow_attn.q_proj.weight" in state:
+        if f"{prefix}{KEY}" in state:
             return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     raise UserError(f"{path} holds no GMFlow: expected the official file or a KEEP checkpoint that carries GMFlow")
 

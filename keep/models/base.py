@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
 
+from keep.archs.public import from_public, layout_of
+from keep.flow.gmflow import GMFlow
 from keep.utils.errors import UserError
 from keep.utils.weight_files import State, fill
 
@@ -18,22 +19,55 @@ Batch = Mapping[str, Any]
 Terms = dict[str, torch.Tensor]
 
 
+def _as_it_is(state: State, _path: Path) -> State:
+    return state
+
+
 @dataclass(frozen=True)
 class Slot:
     """A part of a recipe that loads weights from a file: an entry of the YAML's ``pretrained``.
 
     Attributes:
-        fill: loads the weights of a file, ``fill(state, path)``; returns the names of the tensors in ``network`` that
-            it loaded.
         what: the weights in words, for messages.
-        required: a run does not start without this file.
         network: the recipe's network that is filled.
+        parts: children of the network that are filled; None: all of it.
+        optional: those of them that the file may lack.
+        convert: the weights of a file, ``convert(state, path)``, in the names of ``network``.
+        required: a run does not start without this file.
     """
 
-    fill: Callable[[State, Path], list[str]]
     what: str
-    required: bool = False
     network: str = "net"
+    parts: tuple[str, ...] | None = None
+    optional: frozenset[str] = frozenset()
+    convert: Callable[[State, Path], State] = _as_it_is
+    required: bool = False
+
+    def fill(self, recipe: nn.Module, state: State, path: Path, only: Iterable[str] = ()) -> list[str]:
+        """Load a file's weights; every name and shape must fit.
+
+        Args:
+            recipe: the recipe whose network is filled.
+            state: the weights, in the file's names.
+            path: the file, for messages.
+            only: fill only these parts of the network; none named: all parts of the slot.
+
+        Returns:
+            names of the tensors in the network that were loaded.
+        """
+        network = recipe.get_submodule(self.network)
+        state = self.convert(state, path)
+        if self.parts is None and not only:
+            return fill(network, state, path)
+        available = self.parts or tuple(name for name, _ in network.named_children())
+        if unknown := [part for part in only if part not in available]:
+            raise UserError(f"{', '.join(unknown)}: no such part of {self.network}; parts: {', '.join(available)}")
+        parts = list(only) or list(available)
+        found = {key.split(".")[0] for key in state}
+        parts = [part for part in parts if part in found or part not in self.optional]
+        given = {k: v for k, v in state.items() if k.split(".")[0] in parts} if only or self.optional else state
+        chosen = nn.ModuleDict({part: getattr(network, part) for part in parts})
+        return fill(chosen, given, path, type(network).__name__)
 
 
 class OneProcess:
@@ -129,23 +163,27 @@ class Recipe(nn.Module, ABC):
         """Clips of validation, (B, T, 3, h, w) in [-1, 1] → output frames (B, T, 3, H, W)."""
 
 
-def fill_parts(net: nn.Module, parts: Iterable[str], state: State, path: Path, what: str) -> list[str]:
-    """Load ``state`` into the named parts of ``net``; returns the names of the tensors in ``net`` that were loaded."""
-    return fill(nn.ModuleDict({part: getattr(net, part) for part in parts}), state, path, what)
+def keep_slot(net: Any, what: str, required: bool = False) -> Slot:
+    """The slot for a whole KEEP, in our names or a public layout.
 
+    A flow estimator that has weights of its own keeps them. A GMFlow without takes those that the file carries.
+    """
+    takes_flow = isinstance(net.flownet, GMFlow) and not net.flownet.trained
 
-def fill_keep(net: nn.Module, state: State, path: Path) -> list[str]:
-    """Load a KEEP in our names into ``net``, except the flow estimator: the options choose it and its weights."""
-    parts = [name for name, _ in net.named_children() if name != "flownet"]
-    state = {k: v for k, v in state.items() if not k.startswith("flownet.")}
-    return fill_parts(net, parts, state, path, type(net).__name__)
+    def convert(state: State, _path: Path) -> State:
+        if (layout_of(state) or "").startswith("public"):
+            state = from_public(state)
+        return {k: v for k, v in state.items() if takes_flow or not k.startswith("flownet.")}
+
+    parts = tuple(name for name, _ in net.named_children() if takes_flow or name != "flownet")
+    return Slot(what, parts=parts, optional=frozenset({"flownet"}), convert=convert, required=required)
 
 
 def discriminator_slot(recipe: Recipe) -> dict[str, Slot]:
     """The slot of the recipe's discriminator, if it has one."""
     if recipe.discriminator is None:
         return {}
-    return {"discriminator": Slot(partial(fill, recipe.discriminator), "its discriminator", network="discriminator")}
+    return {"discriminator": Slot("its discriminator, models/net_d_….pth", network="discriminator")}
 
 
 def adversarial_phases(recipe: Recipe, gan_start: int) -> dict[str, int]:

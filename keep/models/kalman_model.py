@@ -9,7 +9,7 @@ import torch
 from keep.archs.public import from_codeformer, from_vqgan
 from keep.config.registry import MODELS, Arch, Loss
 from keep.degradation.resize import upsample
-from keep.models.base import Batch, Recipe, Slot, Terms, fill_keep, fill_parts, freeze
+from keep.models.base import Batch, Recipe, Slot, Terms, freeze, keep_slot
 from keep.utils.errors import UserError
 from keep.utils.weight_files import State
 
@@ -48,24 +48,22 @@ class KalmanModel(Recipe):
             part.requires_grad_(True)
 
     def slots(self) -> dict[str, Slot]:
+        stage1 = ("hq_encoder", "lq_encoder", "codebook", "generator")
+        codeformer = ("lq_encoder", "code_transformer")
         return {
-            "vqgan": Slot(self._from_vqgan, "stage I's VQGAN", required=True),
-            "keep": Slot(partial(fill_keep, self.net), "a KEEP of stage II to continue from"),
-            "codeformer": Slot(self._from_codeformer, "a CodeFormer of the same codebook"),
+            "vqgan": Slot("stage I's VQGAN", parts=stage1, convert=lambda s, _: from_vqgan(s), required=True),
+            "keep": keep_slot(self.net, "a KEEP of stage II to continue from"),
+            "codeformer": Slot(
+                "a CodeFormer of the same codebook", parts=codeformer, convert=partial(self._codeformer, codeformer)
+            ),
         }
 
-    def _from_vqgan(self, state: State, path: Path) -> list[str]:
-        parts = ("hq_encoder", "lq_encoder", "codebook", "generator")
-        return fill_parts(self.net, parts, from_vqgan(state), path, "VQGAN")
-
-    def _from_codeformer(self, state: State, path: Path) -> list[str]:
+    def _codeformer(self, parts: tuple[str, ...], state: State, path: Path) -> State:
         given = from_codeformer(state)
         codebook = given.get("codebook.embedding.weight")
         if codebook is None or not torch.equal(codebook, self.net.codebook.embedding.weight):
             raise UserError(f"{path}: its codebook is not that of pretrained.vqgan; T_Q would predict other codes")
-        parts = ("lq_encoder", "code_transformer")
-        given = {k: v for k, v in given.items() if k.split(".")[0] in parts}
-        return fill_parts(self.net, parts, given, path, "E_L and T_Q")
+        return {k: v for k, v in given.items() if k.split(".")[0] in parts}
 
     @torch.no_grad()
     def _target(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

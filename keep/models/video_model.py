@@ -1,13 +1,11 @@
 """Stage III: CFT and CFA, on degraded clips with image, adversarial and temporal losses."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
-from keep.archs.public import from_public, layout_of
 from keep.config.registry import MODELS, Arch, Flow, Loss
 from keep.degradation.resize import upsample
 from keep.flow.warp import consistency_mask
@@ -19,12 +17,11 @@ from keep.models.base import (
     adversarial_phases,
     check_gan,
     discriminator_slot,
-    fill_keep,
     freeze,
     frozen,
+    keep_slot,
 )  # fmt: skip
 from keep.utils.errors import UserError
-from keep.utils.weight_files import State
 
 
 @MODELS.register()
@@ -37,7 +34,7 @@ class VideoModel(Recipe):
 
     Args:
         net: ``KEEP``.
-        flow: estimator of the ground truth's flow, for the temporal loss.
+        flow: estimator of the ground truth's flow, for the temporal loss; null: that of ``net``.
         pixel: L_1.
         temporal: L_temp; null trains without it.
         discriminator: temporal 3-D PatchGAN; null trains without the adversarial term.
@@ -59,8 +56,8 @@ class VideoModel(Recipe):
     def __init__(
         self,
         net: Arch,
-        flow: Flow,
         pixel: Loss,
+        flow: Flow | None = None,
         temporal: Loss | None = None,
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
@@ -75,13 +72,15 @@ class VideoModel(Recipe):
         super().__init__()
         self.net = net
         self.flow = flow
+        if temporal is not None and flow is None and net.flownet is None:
+            raise UserError("model.flow: the temporal loss needs a flow estimator; name one here or in model.net.flow")
         self.discriminator = discriminator
         self.pixel, self.perceptual, self.gan, self.temporal = pixel, perceptual, gan, temporal
         self.gan_start = gan_start
         self.scale = scale
         self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame, "use_filter": not per_frame}
         check_gan(self, gan)
-        freeze(net, flow)
+        freeze(net, *([] if flow is None else [flow]))
         net.cft.requires_grad_(self.used["use_cft"])
         net.cfa.requires_grad_(self.used["use_cfa"])
         if not (self.used["use_cft"] or self.used["use_cfa"]):
@@ -89,12 +88,7 @@ class VideoModel(Recipe):
         net.checkpoint_decoder = checkpoint_decoder
 
     def slots(self) -> dict[str, Slot]:
-        return {"keep": Slot(self._from_keep, "stage II's KEEP", required=True)} | discriminator_slot(self)
-
-    def _from_keep(self, state: State, path: Path) -> list[str]:
-        if (layout_of(state) or "").startswith("public"):
-            state = from_public(state)
-        return fill_keep(self.net, state, path)
+        return {"keep": keep_slot(self.net, "stage II's KEEP", required=True)} | discriminator_slot(self)
 
     def phases(self) -> dict[str, int]:
         return adversarial_phases(self, self.gan_start)
@@ -126,8 +120,9 @@ class VideoModel(Recipe):
         if t == 1:
             return y.new_zeros(b, 0, 2, h, w), y.new_zeros(b, 0, 1, h, w)
         current, previous = y[:, 1:].flatten(0, 1), y[:, :-1].flatten(0, 1)
-        to_previous = self.flow(current, previous)
-        mask = consistency_mask(to_previous, self.flow(previous, current))
+        flow = self.net.flownet if self.flow is None else self.flow
+        to_previous = flow(current, previous)
+        mask = consistency_mask(to_previous, flow(previous, current))
         return to_previous.unflatten(0, (b, t - 1)), mask.unflatten(0, (b, t - 1))
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Stage I: the codebook and the autoencoder around it, on high-quality frames."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -19,7 +18,6 @@ from keep.models.base import (
     discriminator_slot,
     frozen,
 )  # fmt: skip
-from keep.utils.weight_files import fill
 
 
 @MODELS.register()
@@ -71,7 +69,7 @@ class VQGANModel(Recipe):
         check_gan(self, gan)
 
     def slots(self) -> dict[str, Slot]:
-        return {"vqgan": Slot(partial(fill, self.net), "a VQGAN to continue from")} | discriminator_slot(self)
+        return {"vqgan": Slot("a VQGAN to continue from")} | discriminator_slot(self)
 
     def phases(self) -> dict[str, int]:
         return adversarial_phases(self, self.gan_start)

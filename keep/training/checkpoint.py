@@ -19,6 +19,7 @@ from keep.config.schema import TrainConfig
 from keep.models.base import Recipe
 from keep.training.ema import EMA
 from keep.training.folder import prune, state_path, weights_path
+from keep.training.pretrained import check_flows
 from keep.training.run import Run
 from keep.utils import weight_files
 from keep.utils.errors import UserError
@@ -57,7 +58,10 @@ def save(run: Run, better: bool | None = None) -> None:
 
 
 def save_weights(run: Run) -> None:
-    """Write ``models/net_STEP.pth`` and, if configured, the weights to use as safetensors; link ``net_latest``."""
+    """Write ``models/net_STEP.pth`` and, if configured, the weights to use as safetensors; link ``net_latest``.
+
+    The discriminator goes to ``models/net_d_latest.pth``, for ``pretrained.discriminator`` of another run.
+    """
     if not run.ranks.first:
         return
     metadata = {
@@ -82,6 +86,10 @@ def save_weights(run: Run) -> None:
             exported, weights[which], {"format": "pt", "layout": "ours", "weights": which, **text}
         )
         link_or_copy(exported, path.with_name("net_latest.safetensors"))
+    if run.recipe.discriminator is not None:
+        content = {"params": run.recipe.discriminator.state_dict()}
+        metadata["arch"] = dump(run.config.model.options.get("discriminator"))
+        weight_files.save(path.with_name("net_d_latest.pth"), {**content, **metadata})
 
 
 def save_state(run: Run) -> None:
@@ -172,6 +180,7 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
         own = state["processes"][run.ranks.rank]
         run.recipe.load_state_dict(own["own"], strict=False)
         set_random_state(own["random"], run.device)
+    check_flows(run.recipe)
     log.info(f"resumed {path} at step {run.step}")
 
 

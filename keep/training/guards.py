@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn as nn
 
 from keep.models.base import Batch
 from keep.training.run import Run
@@ -116,3 +117,13 @@ def out_of_memory(run: Run, error: Exception) -> str:
     advice.append(f"smaller frames than data.train.size {size}" if size else "smaller frames")
     reason = str(error).partition(". ")[0]
     return f"step {run.step + 1}: out of memory on {run.device} ({reason}). Try, in this order: {'; '.join(advice)}"
+
+
+def warn_of_cpu_flow(recipe: nn.Module, device: torch.device) -> None:
+    """Warn, after the first step on a GPU, of the time that flow estimators spent on the CPU in it."""
+    seconds = sum(getattr(module, "cpu_seconds", 0.0) for module in recipe.modules())
+    if device.type == "cuda" and seconds:
+        log.warning(
+            f"warning: the flow estimator runs on the CPU and took {seconds:.1f} s of the first step, in which the GPU "
+            "waits; GMFlow and raft run on the GPU (options flow and net.flow of the model)"
+        )

@@ -18,12 +18,10 @@ from keep.training import precision
 from keep.training.codebook import CodeUse
 from keep.training.distributed import Ranks
 from keep.training.ema import EMA
+from keep.training.pretrained import check_flows, load_pretrained
 from keep.training.profile import OFF, Profiler
-from keep.utils import weight_files
 from keep.utils.devices import prepare
-from keep.utils.downloads import sha256
 from keep.utils.errors import UserError, nearest
-from keep.utils.logging import log
 
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
@@ -103,6 +101,8 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     device = prepare(config.device, config.threads, config.seed, ranks.local)
     recipe: Recipe = config.model.build()
     files = load_pretrained(recipe, config) if start else {}
+    if start:
+        check_flows(recipe)
     recipe.to(device)
     precision.prepare_networks(recipe, config.train, device, config.data.train.options.get("size"))
     recipe.train()
@@ -144,50 +144,6 @@ def scaled_groups(net: nn.Module, scales: Mapping[str, float]) -> list[dict[str,
             raise UserError(f"train.lr_scale.{part}: no such part of the network trains in this stage{hint}")
         groups.append({"params": own, "scale": scale, "name": part})
     return [{"params": list(others.values()), "scale": 1.0, "name": ""}, *groups]
-
-
-def load_pretrained(recipe: Recipe, config: TrainConfig) -> dict[str, str]:
-    """Load the files named in ``pretrained`` into the recipe's slots, and log what each of them filled.
-
-    Returns:
-        Slot → sha256 of its file.
-
-    Raises:
-        UserError: an unknown slot, a required slot without a file, a file of another network.
-    """
-    slots, files = recipe.slots(), {}
-    for name in config.pretrained:
-        if name not in slots:
-            hint = nearest(name, slots) or f"; known: {', '.join(slots) or 'none'}"
-            raise UserError(f"pretrained.{name}: {config.model.type} has no such slot{hint}")
-    for name, slot in slots.items():
-        path = config.pretrained.get(name)
-        if path is None:
-            if slot.required:
-                raise UserError(f"{config.model.type} needs {slot.what}: set pretrained.{name} to its checkpoint")
-            continue
-        if not path.is_file():
-            raise UserError(
-                f"{config.model.type} needs {slot.what}, but there is no file {path}: "
-                f"train that stage first, or set pretrained.{name} to its checkpoint"
-            )
-        state, which = weight_files.network_state(weight_files.load(path), path)
-        filled = slot.fill(state, path)
-        files[name] = sha256(path)
-        log.info(f"pretrained.{name}: {which} of {path}, sha256 {files[name]}")
-        log.info(f"  {describe_filled(recipe, slot.network, filled)}")
-    return files
-
-
-def describe_filled(recipe: Recipe, network: str, filled: list[str]) -> str:
-    """How much of a network a file filled, and which of its parts it did not; ``filled``: names of tensors."""
-    module = recipe.get_submodule(network)
-    own = module.state_dict()
-    size, total = (sum(own[k].numel() for k in names) / 1e6 for names in (filled, own))
-    empty = {k.split(".")[0] for k in own} - {k.split(".")[0] for k in filled}
-    parts = [k for k, _ in module.named_children() if k in empty]
-    line = f"filled {len(filled)} of {len(own)} tensors of {network}, {size:.2f} of {total:.2f} M numbers"
-    return line + (f"; not {', '.join(parts)}" if parts else "")
 
 
 def check_data(recipe: Recipe, train: Any, val: Any) -> None:

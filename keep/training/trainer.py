@@ -16,7 +16,14 @@ from keep.models.base import Batch, Terms
 from keep.training import checkpoint
 from keep.training.distributed import no_sync, processes, wrap
 from keep.training.folder import find_state, open_folder
-from keep.training.guards import clip_gradients, count_bad_clips, gradient_norm, must_skip, out_of_memory
+from keep.training.guards import (
+    clip_gradients,
+    count_bad_clips,
+    gradient_norm,
+    must_skip,
+    out_of_memory,
+    warn_of_cpu_flow,
+)
 from keep.training.precision import autocast
 from keep.training.prefetch import step_batches
 from keep.training.profile import Profiler
@@ -72,13 +79,15 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
 
 def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: StopRequest) -> None:
     """Run the remaining steps; after each, log, save, stop or validate when due."""
-    options = run.config.log
+    options, first = run.config.log, run.step
     with closing(Progress(run.config.name, run.config.train.iters, run.step, enabled=run.ranks.first)) as progress:
         validate_if_due(run, validation, records, request)  # a run stopped during a validation repeats it
         for batches, waited in step_batches(run, data):
             start = time.perf_counter()
             count_bad_clips(run, batches)
             report = train_step(run, batches)
+            if run.step == first:
+                warn_of_cpu_flow(run.recipe, run.device)
             run.step, run.position = run.step + 1, run.position + run.batch_size
             log_step(run, report, progress, records, waited, start)
             if run.ranks.first and run.due(options.image_interval):

@@ -55,7 +55,7 @@ def test_shifted_windows_attend_to_former_neighbours_only():
 
 
 def test_without_weights_it_refuses_to_estimate():
-    with pytest.raises(UserError, match=r"GMFlow has no weights: .*gmflow_sintel-0c07dcb3\.pth"):
+    with pytest.raises(UserError, match=r"GMFlow has no weights; .*gmflow_sintel-0c07dcb3\.pth"):
         GMFlow()(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16))
 
 

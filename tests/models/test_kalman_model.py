@@ -1,5 +1,6 @@
 """Stage II: its pretrained weights, what trains, and its ablation."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def recipe() -> KalmanModel:
 
 def test_a_vqgan_fills_four_parts_and_both_encoders_start_alike() -> None:
     vqgan, model = build("VQGAN", **SIZES), recipe()
-    model.slots()["vqgan"].fill(vqgan.state_dict(), Path("stage1.pth"))
+    model.slots()["vqgan"].fill(model, vqgan.state_dict(), Path("stage1.pth"))
     for part in (model.net.hq_encoder, model.net.lq_encoder):
         assert all(torch.equal(a, b) for a, b in zip(part.parameters(), vqgan.encoder.parameters(), strict=True))
     assert torch.equal(model.net.codebook.embedding.weight, vqgan.codebook.embedding.weight)
@@ -44,7 +45,7 @@ def test_a_codeformer_gives_lq_encoder_and_code_transformer_if_the_codebook_is_t
     public = to_public(source.state_dict())
     names = ("encoder.", "quantize.", "generator.", "position_emb", "feat_emb.", "ft_layers.", "idx_pred_layer.")
     codeformer = {k: v for k, v in public.items() if k.startswith(names)}
-    fill = model.slots()["codeformer"].fill
+    fill = partial(model.slots()["codeformer"].fill, model)
     with pytest.raises(UserError, match="its codebook is not that of"):
         fill(codeformer, Path("codeformer.pth"))
     model.net.codebook.load_state_dict(source.codebook.state_dict())

@@ -12,7 +12,7 @@ from keep.utils.errors import UserError
 
 def test_the_ablation_without_memory_trains_cft_alone_on_first_frames() -> None:
     torch.manual_seed(0)
-    model = VideoModel(net(), ZeroFlow(), L1(), Temporal(weight=0.5), per_frame=True)
+    model = VideoModel(net(), L1(), ZeroFlow(), Temporal(weight=0.5), per_frame=True)
     model.net.flownet = ZeroFlow()
     batch = {"gt": torch.rand(2, 3, 3, 32, 32) * 2 - 1, "lq": torch.rand(2, 3, 3, 8, 8) * 2 - 1}
     output = model.restore(batch["lq"])
@@ -31,7 +31,7 @@ def test_the_ablation_without_memory_trains_cft_alone_on_first_frames() -> None:
 @pytest.mark.parametrize(("off", "on"), [("cft", "cfa"), ("cfa", "cft")])
 def test_a_part_that_is_off_neither_acts_nor_trains(off: str, on: str) -> None:
     torch.manual_seed(0)
-    model = VideoModel(net(), ZeroFlow(), L1(), **{off: False})
+    model = VideoModel(net(), L1(), ZeroFlow(), **{off: False})
     model.net.flownet = ZeroFlow()
     assert {k.split(".")[0] for k, p in model.net.named_parameters() if p.requires_grad} == {on}
     lq = torch.rand(1, 3, 3, 8, 8) * 2 - 1
@@ -48,4 +48,4 @@ def test_a_part_that_is_off_neither_acts_nor_trains(off: str, on: str) -> None:
 
 def test_something_must_train() -> None:
     with pytest.raises(UserError, match="there is nothing to train"):
-        VideoModel(net(), ZeroFlow(), L1(), cft=False, per_frame=True)
+        VideoModel(net(), L1(), ZeroFlow(), cft=False, per_frame=True)

@@ -9,9 +9,12 @@ import torch.nn as nn
 from pydantic import ValidationError
 from torch import Tensor
 
-from keep.archs.from_shapes import Arch, infer_arch
+from keep.archs.compare import module_differences, option_differences
+from keep.archs.from_shapes import Arch, heads_of, infer_arch
 from keep.archs.keep import KEEP
+from keep.archs.public import has_prefixes
 from keep.config.registry import ARCHS, FLOWS, Spec
+from keep.flow.gmflow import GMFlow
 from keep.flow.raft import RAFT
 from keep.inference.weights.reading import Params, Weights, read
 from keep.utils import weight_files
@@ -62,9 +65,34 @@ def build_network(
         own = {f"flownet.{k}": v for k, v in estimator.state_dict().items()}
         state = {k: v for k, v in state.items() if not k.startswith("flownet.")} | own
     weight_files.fill(built, state, weights.path)
+    if net is not None and isinstance(built, KEEP):
+        _check_same_network(weights, built, net, own_flow=flow is not None)
     if arch is not None and flow is None:
         built.arch = arch  # type: ignore[assignment]  (plain data that arch_of returns)
     return built.eval()  # type: ignore[return-value]
+
+
+def _check_same_network(weights: Weights, built: KEEP, net: nn.Module | Mapping[str, Any], own_flow: bool) -> None:
+    """Raise UserError if the weights were trained as another network than the caller's ``net``, beyond shapes."""
+    stored = weights.arch
+    if stored is None and weights.layout != "ours":
+        try:
+            stored = infer_arch(weights.state, weights.path)
+        except UserError:  # other widths than the released ones: their heads are not known
+            stored = infer_arch(weights.state, weights.path, heads_of(built))
+    if stored is None:
+        return
+    differences = option_differences(stored, net) if isinstance(net, Mapping) else module_differences(stored, built)
+    rows = [
+        f"{option} is {ours!r} in the file and {theirs!r} in the network named here"
+        for option, ours, theirs in differences
+        if not (own_flow and option == "flow")
+    ]
+    if rows:
+        raise UserError(
+            f"{weights.path} was trained as another network: {'; '.join(rows)}. Leave out `net`, or name the values of "
+            "the file"
+        )
 
 
 def stored_arch(weights: Weights) -> Arch:
@@ -103,6 +131,9 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
     if own and isinstance(flow, Spec) and flow.cls is RAFT:
         raft = RAFT.from_state(own, flow.options["size"], path)
         spec = replace(spec, options={**spec.options, "flow": raft})
+    elif isinstance(flow, Spec) and flow.cls is GMFlow and has_prefixes(state, "flownet."):
+        # The file carries the weights; the one that its options name may not exist here.
+        spec = replace(spec, options={**spec.options, "flow": replace(flow, options={**flow.options, "weights": None})})
     return spec.build()
 
 

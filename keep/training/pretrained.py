@@ -1,0 +1,95 @@
+"""Loads the files named in ``pretrained`` into a recipe, and refuses weights that were trained as another network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from keep.archs.compare import option_differences, stored_options
+from keep.config.registry import dump
+from keep.config.schema import PretrainedOptions, TrainConfig
+from keep.flow.gmflow import GMFlow
+from keep.models.base import Recipe
+from keep.utils import weight_files
+from keep.utils.downloads import sha256
+from keep.utils.errors import UserError, nearest
+from keep.utils.logging import log
+
+
+def load_pretrained(recipe: Recipe, config: TrainConfig) -> dict[str, str]:
+    """Load the files named in ``pretrained`` into the recipe's slots, and log what each of them filled.
+
+    Returns:
+        Slot → sha256 of its file.
+
+    Raises:
+        UserError: an unknown slot, a required slot without a file, a file of another network.
+    """
+    slots, files = recipe.slots(), {}
+    for name in config.pretrained:
+        if name not in slots:
+            hint = nearest(name, slots) or f"; known: {', '.join(slots) or 'none'}"
+            raise UserError(f"pretrained.{name}: {config.model.type} has no such slot{hint}")
+    for name, slot in slots.items():
+        given = config.pretrained.get(name)
+        if given is None:
+            if slot.required:
+                raise UserError(f"{config.model.type} needs {slot.what}: set pretrained.{name} to its checkpoint")
+            continue
+        source = given if isinstance(given, PretrainedOptions) else PretrainedOptions(path=given)
+        if not source.path.is_file():
+            raise UserError(
+                f"{config.model.type} needs {slot.what}, but there is no file {source.path}: "
+                f"train that stage first, or set pretrained.{name} to its checkpoint"
+            )
+        content = weight_files.load(source.path)
+        state, which = weight_files.network_state(content, source.path)
+        try:
+            filled = slot.fill(recipe, state, source.path, source.parts)
+        except UserError as error:
+            raise UserError(f"pretrained.{name}: {error}") from None
+        check_same_network(name, source, content, state, dump(config.model.options.get(slot.network)))
+        files[name] = sha256(source.path)
+        log.info(f"pretrained.{name}: {which} of {source.path}, sha256 {files[name]}")
+        log.info(f"  {describe_filled(recipe, slot.network, filled)}")
+        if any(key.startswith("flownet.") for key in filled):
+            log.info("  the flow estimator's weights are those of this file")
+    return files
+
+
+def check_same_network(
+    name: str, source: PretrainedOptions, content: Any, state: Mapping[str, torch.Tensor], built: Any
+) -> None:
+    """Raise UserError if a file's weights were trained as another network than the options build, beyond shapes."""
+    stored = stored_options(content, state) if isinstance(content, Mapping) else None
+    if stored is None or not isinstance(built, Mapping):
+        return
+    rows = [
+        f"{option} is {ours!r} in the file and {theirs!r} in the options"
+        for option, ours, theirs in option_differences(stored, built)
+        if option not in source.allow
+    ]
+    if rows:
+        options = ", ".join(row.split(" ")[0] for row in rows)
+        raise UserError(
+            f"pretrained.{name}: {source.path} was trained as another network: {'; '.join(rows)}. Use the file's "
+            f"values, or allow the difference: pretrained.{name}: {{path: {source.path}, allow: [{options}]}}"
+        )
+
+
+def check_flows(recipe: Recipe) -> None:
+    """Raise UserError if a flow estimator would estimate with random weights."""
+    for module in recipe.modules():
+        if isinstance(module, GMFlow):
+            module.require_weights()
+
+
+def describe_filled(recipe: Recipe, network: str, filled: list[str]) -> str:
+    """How much of a network a file filled, and which of its parts it did not; ``filled``: names of tensors."""
+    module = recipe.get_submodule(network)
+    own = module.state_dict()
+    size, total = (sum(own[k].numel() for k in names) / 1e6 for names in (filled, own))
+    empty = {k.split(".")[0] for k in own} - {k.split(".")[0] for k in filled}
+    parts = [k for k, _ in module.named_children() if k in empty]
+    line = f"filled {len(filled)} of {len(own)} tensors of {network}, {size:.2f} of {total:.2f} M numbers"
+    return line + (f"; not {', '.join(parts)}" if parts else "")
