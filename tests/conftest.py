@@ -1,4 +1,4 @@
-"""What several test files share: a moving clip on disk, and the tiny options pointed at it."""
+"""Shared fixtures: device and dtype, small networks, a moving clip on disk, tiny options for it."""
 
 from pathlib import Path
 
@@ -7,13 +7,56 @@ import pytest
 import tiny_runs
 import torch
 from networks import by_rule
+from precision import DTYPES
 
 from keep.archs.keep import KEEP
 from keep.data.video_io import write_video
 from keep.flow.gmflow import GMFlow
+from keep.utils.devices import pick_device
+from keep.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT / "../shared/data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("keep")
+    group.addoption("--device", default="cpu", help="where networks run: cpu (default), cuda, cuda:N or all")
+    group.addoption("--dtype", default="float32", choices=[*DTYPES, "all"], help="what they compute in")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    name = str(config.getoption("--device"))
+    try:
+        pick_device("auto" if name == "all" else name)
+    except UserError as error:
+        raise pytest.UsageError(f"--{error}") from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each device and dtype of the command line, if it uses these fixtures."""
+    if "device" in metafunc.fixturenames:
+        name = metafunc.config.getoption("--device")
+        every = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        metafunc.parametrize("device", every if name == "all" else [name], indirect=True, scope="session")
+    if "dtype" in metafunc.fixturenames:
+        name = metafunc.config.getoption("--dtype")
+        metafunc.parametrize("dtype", [*DTYPES] if name == "all" else [name], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where the networks and tensors of a test belong (``--device``)."""
+    picked = pick_device(request.param)
+    if picked.type == "cuda":  # expected numbers are those of exact float32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return picked
+
+
+@pytest.fixture(scope="session")
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """What the networks of a test compute in (``--dtype``); see precision.py."""
+    return DTYPES[request.param]
 
 
 @pytest.fixture(autouse=True)
@@ -48,15 +91,15 @@ def shared():
 
 
 @pytest.fixture(scope="session")
-def public() -> dict[str, torch.Tensor]:
-    """What the authors' implementation gives for the network ``small``."""
+def public(device: torch.device) -> dict[str, torch.Tensor]:
+    """Inputs of the network ``small``, and the outputs of the authors' implementation."""
     with np.load(ROOT / "tests/data/public_small.npz") as arrays:
-        return {k: torch.from_numpy(arrays[k]) for k in arrays.files}
+        return {k: torch.from_numpy(arrays[k]).to(device) for k in arrays.files}
 
 
 @pytest.fixture(scope="session")
-def small() -> KEEP:
-    return by_rule(flow=GMFlow())
+def small(device: torch.device) -> KEEP:
+    return by_rule(flow=GMFlow()).to(device)
 
 
 @pytest.fixture

@@ -59,11 +59,15 @@ def tiny(**options) -> KEEP:
     return build("KEEP", **(TINY | options))
 
 
-def clip(frames: int, batch: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+def clip(
+    frames: int, batch: int = 1, size: int = 32, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """LQ frames (batch, frames, 3, size, size) and their flows; the same numbers on every device."""
     generator = torch.Generator().manual_seed(1)
     lq = torch.rand(batch, frames, 3, size, size, generator=generator) * 2 - 1
-    return lq, torch.randn(batch, frames - 1, 2, size, size, generator=generator)
+    flows = torch.randn(batch, frames - 1, 2, size, size, generator=generator)
+    return lq.to(device), flows.to(device)
 
 
 PATCHES: dict[str, Any] = {"image_size": 64, "patch": 2}
-"""With these, TINY reads frames of 64×64 and has its own feature maps."""
+"""Options with which TINY reads frames of 64×64 and keeps its feature maps."""

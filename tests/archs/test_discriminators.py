@@ -3,14 +3,18 @@
 import pytest
 import torch
 import torch.nn as nn
+from precision import autocast
 
 from keep.archs.discriminators import PatchGAN, TemporalPatchGAN
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-def test_patchgan(norm):
-    net = PatchGAN(channels=8, layers=3, norm=norm)
-    assert net(torch.rand(2, 3, 64, 64)).shape == (2, 1, 6, 6)
+def test_patchgan(norm, device, dtype):
+    net = PatchGAN(channels=8, layers=3, norm=norm).to(device)
+    with autocast(device, dtype):
+        scores = net(torch.rand(2, 3, 64, 64, device=device))
+    assert scores.shape == (2, 1, 6, 6)
+    assert scores.isfinite().all()
 
 
 def test_patchgan_judges_patches_of_seventy_pixels():
@@ -22,9 +26,12 @@ def test_patchgan_judges_patches_of_seventy_pixels():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_temporal_patchgan(frames):
-    net = TemporalPatchGAN(channels=4)
-    assert net(torch.rand(2, frames, 3, 64, 64)).shape == (2, frames, 16, 1, 1)
+def test_temporal_patchgan(frames, device, dtype):
+    net = TemporalPatchGAN(channels=4).to(device)
+    with autocast(device, dtype):
+        scores = net(torch.rand(2, frames, 3, 64, 64, device=device))
+    assert scores.shape == (2, frames, 16, 1, 1)
+    assert scores.isfinite().all()
 
 
 def test_temporal_patchgan_weights_are_spectrally_normalised():

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from networks import PATCHES, TINY, build, clip, tiny
+from precision import autocast, close
 from rule import upsample
 
 from keep.archs.keep import KEEP
@@ -14,10 +15,6 @@ from keep.archs.sizes import Sizes
 from keep.config.registry import ARCHS, schema
 from keep.flow.gmflow import GMFlow
 from keep.utils.errors import UserError
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor, atol: float) -> None:
-    torch.testing.assert_close(actual, expected.view(actual.shape), atol=atol, rtol=0)
 
 
 @torch.no_grad()
@@ -98,9 +95,9 @@ def test_stage_one_weights_fill_codebook_generator_and_both_encoders():
 
 
 @torch.no_grad()
-def test_causal_output_does_not_depend_on_later_frames():
-    model = tiny(temporal="causal").eval()
-    lq, flows = clip(4, batch=2)
+def test_causal_output_does_not_depend_on_later_frames(device):
+    model = tiny(temporal="causal").eval().to(device)
+    lq, flows = clip(4, batch=2, device=device)
     whole = model(lq, flows, return_states=True)
     cut = model(lq[:, :3], flows[:, :2], return_states=True)
     close(cut.gains, whole.gains[:, :3], 1e-6)
@@ -108,11 +105,11 @@ def test_causal_output_does_not_depend_on_later_frames():
 
 
 @torch.no_grad()
-def test_stepping_frame_by_frame_equals_the_whole_clip():
-    model = tiny(temporal="causal").eval()
+def test_stepping_frame_by_frame_equals_the_whole_clip(device):
+    model = tiny(temporal="causal").eval().to(device)
     for scale in model.cfa:
         model.get_parameter(f"cfa.{scale}.norm1.weight").fill_(0.5)  # so that CFA's memory matters
-    lq, flows = clip(4)
+    lq, flows = clip(4, device=device)
     whole = model(lq, flows)
     state = first = previous = None
     for t in range(4):
@@ -128,8 +125,10 @@ def test_stepping_frame_by_frame_equals_the_whole_clip():
 
 @pytest.mark.parametrize("temporal", ["clip", "causal"])
 @torch.no_grad()
-def test_one_frame_is_its_observation(temporal):
-    result = tiny(temporal=temporal)(clip(1, batch=2)[0], return_states=True)
+def test_one_frame_is_its_observation(temporal, device, dtype):
+    model = tiny(temporal=temporal).to(device)
+    with autocast(device, dtype):
+        result = model(clip(1, batch=2, device=device)[0], return_states=True)
     assert torch.equal(result.z_post, result.z_obs)
     assert result.output.shape == (2, 1, 3, 32, 32)
     assert result.z_prior.shape == (2, 0, 16, 8, 8)
@@ -137,27 +136,31 @@ def test_one_frame_is_its_observation(temporal):
 
 
 @torch.no_grad()
-def test_update_is_the_papers():
-    lq, flows = clip(3, batch=2)
-    r = tiny()(lq, flows, return_states=True)
+def test_update_is_the_papers(device, dtype):
+    lq, flows = clip(3, batch=2, device=device)
+    with autocast(device, dtype):
+        r = tiny().to(device)(lq, flows, return_states=True)
     k = r.gains[:, 1:]
-    torch.testing.assert_close(r.z_post[:, 1:], (1 - k) * r.z_prior + k * r.z_obs[:, 1:])
+    close(r.z_post[:, 1:], (1 - k) * r.z_prior + k * r.z_obs[:, 1:], 1e-5, dtype)
 
 
 @torch.no_grad()
-def test_cft_and_cfa_start_as_the_identity():
-    model, (lq, flows) = tiny(), clip(3)
-    assert torch.equal(model(lq, flows), model(lq, flows, use_cft=False, use_cfa=False))
+def test_cft_and_cfa_start_as_the_identity(device, dtype):
+    model, (lq, flows) = tiny().to(device), clip(3, device=device)
+    with autocast(device, dtype):
+        assert torch.equal(model(lq, flows), model(lq, flows, use_cft=False, use_cfa=False))
 
 
-def test_cft_and_cfa_learn_within_two_steps():
-    model, (lq, flows) = tiny(), clip(3)
+def test_cft_and_cfa_learn_within_two_steps(device, dtype):
+    model, (lq, flows) = tiny().to(device), clip(3, device=device)
     parts = {k: p for k, p in model.named_parameters() if k.startswith(("cft.", "cfa."))}
     optimizer = torch.optim.Adam(parts.values(), 1e-3)
     seen = set()
     for _ in range(2):
         optimizer.zero_grad()
-        model(lq, flows, grad="decoder").abs().mean().backward()
+        with autocast(device, dtype):
+            output = model(lq, flows, grad="decoder")
+        (1e3 * output.float().abs().mean()).backward()  # scaled, as in training: float16 loses small gradients
         seen |= {k for k, p in parts.items() if p.grad is not None and p.grad.abs().max() > 0}
         optimizer.step()
     assert seen == parts.keys()
@@ -169,9 +172,10 @@ def touched(model: KEEP) -> set[str]:
 
 
 @pytest.mark.parametrize("temporal", ["clip", "causal"])
-def test_stage_two_gradients_reach_lq_encoder_transformer_and_kalman_network(temporal):
-    model, (lq, flows) = tiny(temporal=temporal), clip(3)
-    result = model(lq, flows, use_cft=False, use_cfa=False, grad="codes", return_states=True)
+def test_stage_two_gradients_reach_lq_encoder_transformer_and_kalman_network(temporal, device, dtype):
+    model, (lq, flows) = tiny(temporal=temporal).to(device), clip(3, device=device)
+    with autocast(device, dtype):
+        result = model(lq, flows, use_cft=False, use_cfa=False, grad="codes", return_states=True)
     (result.logits.square().mean() + result.z_obs.square().mean()).backward()
     assert not result.output.requires_grad
     assert touched(model) == {"lq_encoder", "code_transformer", "kalman_filter"}
@@ -179,10 +183,11 @@ def test_stage_two_gradients_reach_lq_encoder_transformer_and_kalman_network(tem
     assert all(p.grad is not None for p in trained)
 
 
-def test_stage_three_gradients_reach_cft_and_cfa_alone():
-    model, (lq, flows) = tiny(), clip(3)
+def test_stage_three_gradients_reach_cft_and_cfa_alone(device, dtype):
+    model, (lq, flows) = tiny().to(device), clip(3, device=device)
     model.generator.requires_grad_(False)
-    result = model(lq, flows, grad="decoder", return_states=True)
+    with autocast(device, dtype):
+        result = model(lq, flows, grad="decoder", return_states=True)
     result.output.mean().backward()
     assert not result.logits.requires_grad
     assert not result.z_obs.requires_grad
@@ -196,12 +201,13 @@ def test_gradients_are_off_where_the_caller_turned_them_off():
 
 
 @torch.no_grad()
-def test_fidelity_weight():
-    model, (lq, flows) = tiny(), clip(2)
+def test_fidelity_weight(device, dtype):
+    model, (lq, flows) = tiny().to(device), clip(2, device=device)
     for scale in model.cft:
         model.get_parameter(f"cft.{scale}.shift.2.bias").fill_(0.5)
-    assert torch.equal(model(lq, flows, w=0.0), model(lq, flows, use_cft=False))
-    assert not torch.equal(model(lq, flows, w=1.0), model(lq, flows, w=0.5))
+    with autocast(device, dtype):
+        assert torch.equal(model(lq, flows, w=0.0), model(lq, flows, use_cft=False))
+        assert not torch.equal(model(lq, flows, w=1.0), model(lq, flows, w=0.5))
 
 
 def test_flow_estimator_is_frozen_and_stays_in_eval_mode():
@@ -238,10 +244,10 @@ def test_options_build_the_network():
     assert ARCHS.spec({"type": "KEEP", **TINY}).build().flownet is None
 
 
-def test_the_state_carries_no_graph_through_the_output():
-    model, (lq, _) = tiny(), clip(1)
+def test_the_state_carries_no_graph_through_the_output(device):
+    model, (lq, _) = tiny().to(device), clip(1, device=device)
     z, features = model.observe(lq)
-    step, state = model.step(z[:, 0], torch.ones(1, 1, 8, 8), {s: f[:, 0] for s, f in features.items()})
+    step, state = model.step(z[:, 0], torch.ones(1, 1, 8, 8, device=device), {s: f[:, 0] for s, f in features.items()})
     assert step.output.requires_grad
     assert not state.output.requires_grad
 
@@ -255,9 +261,10 @@ def test_patches_leave_all_but_the_outermost_convolutions_alone():
     assert {k for k in plain if plain[k] != patched[k]} == ends
 
 
-def test_patches_keep_flow_and_warping_at_full_size_and_train_every_part():
-    model, (lq, flows) = tiny(**PATCHES), clip(3, size=64)
-    result = model(lq, flows, return_states=True)
+def test_patches_keep_flow_and_warping_at_full_size_and_train_every_part(device, dtype):
+    model, (lq, flows) = tiny(**PATCHES).to(device), clip(3, size=64, device=device)
+    with autocast(device, dtype):
+        result = model(lq, flows, return_states=True)
     assert result.output.shape == (1, 3, 3, 64, 64)
     assert result.warped.shape == (1, 2, 3, 64, 64)
     assert result.z_prior.shape == (1, 2, 16, 8, 8)

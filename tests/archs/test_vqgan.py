@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from networks import build
+from precision import autocast
 
 from keep.archs.sizes import Sizes
 from keep.archs.vqgan import VQGAN, Codebook
@@ -20,20 +21,21 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
-def model() -> VQGAN:
+def model(device) -> VQGAN:
     torch.manual_seed(0)
-    return build("VQGAN", **TINY, codebook_size=32)
+    return build("VQGAN", **TINY, codebook_size=32).to(device)
 
 
-def test_shapes(model):
-    out = model(torch.rand(2, 3, 32, 32))
+def test_shapes(model, device, dtype):
+    with autocast(device, dtype):
+        out = model(torch.rand(2, 3, 32, 32, device=device))
     assert out.reconstruction.shape == (2, 3, 32, 32)
     assert out.z.shape == out.z_q.shape == (2, 16, 8, 8)
     assert out.codes.shape == (2, 64)
 
 
-def test_straight_through(model):
-    out = model(torch.rand(1, 3, 32, 32))
+def test_straight_through(model, device):
+    out = model(torch.rand(1, 3, 32, 32, device=device))
     out.z.retain_grad()
     out.reconstruction.mean().backward()
     assert all(p.grad is not None for p in model.encoder.parameters())
@@ -41,20 +43,20 @@ def test_straight_through(model):
     torch.testing.assert_close(model.decode(out.z_q), out.reconstruction, atol=1e-5, rtol=0)
 
 
-def test_codebook_terms_reach_codebook_or_encoder_alone(model):
-    out = model(torch.rand(1, 3, 32, 32))
+def test_codebook_terms_reach_codebook_or_encoder_alone(model, device):
+    out = model(torch.rand(1, 3, 32, 32, device=device))
     (out.z.detach() - out.z_q).square().mean().backward()
     assert model.codebook.embedding.weight.grad is not None
     assert model.encoder.blocks[0].weight.grad is None
 
 
-def test_codes_are_the_nearest():
+def test_codes_are_the_nearest(device):
     torch.manual_seed(0)
-    book = Codebook(50, 8)
-    z = torch.randn(2, 8, 3, 5) / 50
+    book = Codebook(50, 8).to(device)
+    z = torch.randn(2, 8, 3, 5).to(device) / 50
     brute = torch.cdist(z.flatten(2).transpose(1, 2), book.embedding.weight.expand(2, -1, -1)).argmin(-1)
     assert torch.equal(book.nearest(z), brute)
-    codes = torch.randint(50, (2, 15))
+    codes = torch.randint(50, (2, 15), device=device)
     assert torch.equal(book.nearest(book.lookup(codes, 3, 5)), codes)
 
 
@@ -68,8 +70,10 @@ def test_last_layer_is_the_last_convolution(model):
     assert "generator.last_layer.weight" not in model.state_dict()
 
 
-def test_lq_encoder_features():
-    z, features = build("LQEncoder", **TINY, feature_scales=(8, 32))(torch.rand(2, 3, 32, 32))
+def test_lq_encoder_features(device, dtype):
+    encoder = build("LQEncoder", **TINY, feature_scales=(8, 32)).to(device)
+    with autocast(device, dtype):
+        z, features = encoder(torch.rand(2, 3, 32, 32, device=device))
     assert z.shape == (2, 16, 8, 8)
     assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
 
@@ -81,11 +85,11 @@ def test_block_order_of_the_released_configuration():
     assert {s: i for i, s in model.generator.fuse_at.items()} == {16: 6, 32: 9, 64: 12, 128: 15, 256: 18, 512: 21}
 
 
-def test_patch_one_is_the_network_without_patches(model):
+def test_patch_one_is_the_network_without_patches(model, device):
     torch.manual_seed(0)
-    same = build("VQGAN", **TINY, codebook_size=32, patch=1)
+    same = build("VQGAN", **TINY, codebook_size=32, patch=1).to(device)
     assert [(k, v.shape) for k, v in same.state_dict().items()] == [(k, v.shape) for k, v in model.state_dict().items()]
-    x = torch.rand(1, 3, 32, 32)
+    x = torch.rand(1, 3, 32, 32, device=device)
     z = x
     for block in model.encoder.blocks:
         z = block(z)
@@ -97,11 +101,12 @@ def test_patch_one_is_the_network_without_patches(model):
 
 
 @pytest.mark.parametrize("patch", [2, 4])
-def test_patches_are_pixels_in_channels(patch):
+def test_patches_are_pixels_in_channels(patch, device, dtype):
     sizes = {**TINY, "image_size": 32 * patch, "patch": patch}
     torch.manual_seed(0)
-    model = build("VQGAN", **sizes, codebook_size=32)
-    out = model(torch.rand(2, 3, 32 * patch, 32 * patch))
+    model = build("VQGAN", **sizes, codebook_size=32).to(device)
+    with autocast(device, dtype):
+        out = model(torch.rand(2, 3, 32 * patch, 32 * patch, device=device))
     assert out.reconstruction.shape == (2, 3, 32 * patch, 32 * patch)
     assert out.z.shape == (2, 16, 8, 8)
     assert model.encoder.blocks[0].weight.shape == (16, 3 * patch**2, 3, 3)

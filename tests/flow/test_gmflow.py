@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from networks import tiny
+from precision import autocast, close
 from rule import weight
 
 from keep.flow.gmflow import GMFlow, shift_mask
@@ -15,29 +16,29 @@ DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
-def flownet() -> GMFlow:
+def flownet(device) -> GMFlow:
     net = GMFlow().eval()
     net.load_state_dict({k: weight(f"flownet.model.{k}", tuple(v.shape)) for k, v in net.state_dict().items()})
-    return net
+    return net.to(device)
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_flow_equals_the_public_one(flownet, size):
+def test_flow_equals_the_public_one(flownet, size, device):
     with np.load(DATA / "public_gmflow.npz") as arrays:
-        im1, im2, expected = (torch.from_numpy(arrays[f"{k}_{size}"]) for k in ("im1", "im2", "flow"))
-    torch.testing.assert_close(flownet(im1, im2), expected, atol=1e-2, rtol=0)
+        im1, im2, expected = (torch.from_numpy(arrays[f"{k}_{size}"]).to(device) for k in ("im1", "im2", "flow"))
+    close(flownet(im1, im2), expected, 1e-2)
 
 
-def test_rectangles_and_the_smallest_frames(flownet):
-    assert flownet(torch.rand(1, 3, 32, 64), torch.rand(1, 3, 32, 64)).shape == (1, 2, 32, 64)
-    flow = flownet(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
+def test_rectangles_and_the_smallest_frames(flownet, device):
+    assert flownet(*torch.rand(2, 1, 3, 32, 64, device=device)).shape == (1, 2, 32, 64)
+    flow = flownet(*torch.rand(2, 2, 3, 16, 16, device=device))
     assert flow.shape == (2, 2, 16, 16)
     assert flow.isfinite().all()
 
 
-def test_autocast_does_not_touch_it(flownet):
-    x, y = torch.rand(2, 1, 3, 64, 64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def test_autocast_does_not_touch_it(flownet, device):
+    x, y = torch.rand(2, 1, 3, 64, 64, device=device)
+    with autocast(device, torch.bfloat16):
         flow = flownet(x, y)
     assert torch.equal(flow, flownet(x, y))
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from networks import PATCHES, TINY, build, clip, tiny
+from precision import close
 from rule import upsample
 
 from keep.archs.blocks import Upsample
@@ -12,10 +13,6 @@ from keep.archs.keep import KEEP
 from keep.inference.fast import ChannelsLastGroupNorm, FusedUpsample, accelerate, keep_freed_memory
 from keep.inference.streaming import stream
 from keep.utils.errors import UserError
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor, atol: float) -> None:
-    torch.testing.assert_close(actual.float(), expected.view(actual.shape), atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -33,8 +30,8 @@ def test_float32_gives_the_same(small, public, channels_last, fuse_upsample):
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @torch.no_grad()
-def test_float32_gives_the_same_on_patches(channels_last):
-    net, (lq, flows) = tiny(**PATCHES).eval(), clip(3, size=64)
+def test_float32_gives_the_same_on_patches(channels_last, device):
+    net, (lq, flows) = tiny(**PATCHES).eval().to(device), clip(3, size=64, device=device)
     plain = net(lq, flows, return_states=True)
     fast = accelerate(net, channels_last=channels_last)(lq, flows, return_states=True)
     assert torch.equal(fast.codes, plain.codes)
@@ -73,10 +70,10 @@ def test_flows_of_a_clip_equal_those_of_its_pairs(small, public, frames):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (5, 7), (8, 8)])
 @torch.no_grad()
-def test_fused_upsample_is_nearest_and_convolution(size):
+def test_fused_upsample_is_nearest_and_convolution(size, device):
     torch.manual_seed(0)
-    plain = Upsample(6).double()
-    x = torch.randn(2, 6, *size, dtype=torch.float64)
+    plain = Upsample(6).double().to(device)
+    x = torch.randn(2, 6, *size, dtype=torch.float64).to(device)
     fused = FusedUpsample(plain)(x)
     close_to = plain.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
     torch.testing.assert_close(fused, close_to, atol=1e-12, rtol=0)  # an identity, borders and corners included
@@ -96,11 +93,11 @@ def test_the_original_is_left_alone(small):
     assert not own & {p.data_ptr() for p in fast.parameters()}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduced", [torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_reduced_precision(small, public, dtype):
+def test_reduced_precision(small, public, reduced):
     # Outputs cannot be compared: with these weights the recurrence is chaotic, and some codes flip.
-    fast = accelerate(small, dtype)
+    fast = accelerate(small, reduced)
     result = fast(upsample(public["x"]), public["flows"], return_states=True)
     assert {v.dtype for v in (result.output, result.logits, result.z_post, result.gains)} == {torch.float32}
     close(result.z_obs, public["lq_feat"], 0.16)
@@ -112,7 +109,7 @@ def test_reduced_precision(small, public, dtype):
     assert fast.flownet is not None
     float32 = [fast.flownet, fast.kalman_filter, fast.code_transformer.idx_pred_layer, fast.generator.blocks[-1]]
     assert all(p.dtype == torch.float32 for part in float32 for p in part.parameters())
-    assert fast.get_parameter("lq_encoder.blocks.0.weight").dtype == dtype
+    assert fast.get_parameter("lq_encoder.blocks.0.weight").dtype == reduced
 
 
 def test_flow_other_than_gmflow_stays():
@@ -135,12 +132,13 @@ def test_freed_memory_can_be_kept_and_given_back():
 
 @pytest.mark.parametrize("size", [256, 512])
 @torch.no_grad()
-def test_group_norm_of_a_large_channels_last_image_is_exact(size):
+def test_group_norm_of_a_large_channels_last_image_is_exact(size, device):
     torch.manual_seed(0)
     norm = nn.GroupNorm(32, 64, eps=1e-6)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    x = torch.randn(512 // size, 64, size, size) + 3 * torch.randn(1, 64, 1, 1)
+    norm = norm.to(device)
+    x = (torch.randn(512 // size, 64, size, size) + 3 * torch.randn(1, 64, 1, 1)).to(device)
     exact = nn.functional.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), 1e-6)
     result = ChannelsLastGroupNorm(norm)(x.contiguous(memory_format=torch.channels_last))
     assert result.is_contiguous(memory_format=torch.channels_last)

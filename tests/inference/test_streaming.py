@@ -37,8 +37,8 @@ def streamed(model: KEEP, lq: torch.Tensor, flows: torch.Tensor | None = None, *
 
 
 @pytest.fixture(scope="module")
-def whole():
-    model, (lq, flows) = lively(temporal="causal"), clip(10, batch=2)
+def whole(device):
+    model, (lq, flows) = lively(temporal="causal").to(device), clip(10, batch=2, device=device)
     with torch.no_grad():
         return model, lq, flows, model(lq, flows, return_states=True)
 
@@ -51,23 +51,24 @@ def test_a_causal_network_gives_what_it_gives_for_the_whole_clip(whole, window):
     torch.testing.assert_close(output, expected.output, atol=1e-4, rtol=0)
 
 
-def test_so_it_does_on_patches():
-    model, (lq, flows) = lively(temporal="causal", **PATCHES), clip(5, size=64)
+def test_so_it_does_on_patches(device):
+    model, (lq, flows) = lively(temporal="causal", **PATCHES).to(device), clip(5, size=64, device=device)
     with torch.no_grad():
         expected = model(lq, flows)
     torch.testing.assert_close(streamed(model, lq, flows, window=2)[0], expected, atol=1e-4, rtol=0)
 
 
-def test_so_it_does_with_its_own_flow():
-    model, (lq, _) = lively(temporal="causal", flow=GMFlow(random_weights=True)), clip(10)
+def test_so_it_does_with_its_own_flow(device):
+    model = lively(temporal="causal", flow=GMFlow(random_weights=True)).to(device)
+    lq, _ = clip(10, device=device)
     with torch.no_grad():
         expected = model(lq)
     for window in (1, 3, 8):
         torch.testing.assert_close(streamed(model, lq, window=window)[0], expected, atol=1e-3, rtol=0)
 
 
-def test_a_clip_network_does_not_depend_on_the_window():
-    model, (lq, flows) = lively(temporal="clip"), clip(10, batch=2)
+def test_a_clip_network_does_not_depend_on_the_window(device):
+    model, (lq, flows) = lively(temporal="clip").to(device), clip(10, batch=2, device=device)
     output, gains = streamed(model, lq, flows, window=1, context=3)
     for window in (3, 8):
         again, gains_again = streamed(model, lq, flows, window=window, context=3)
@@ -76,8 +77,8 @@ def test_a_clip_network_does_not_depend_on_the_window():
 
 
 @torch.no_grad()
-def test_a_gain_of_a_clip_network_is_the_last_of_the_clip_that_ends_there():
-    model, (lq, flows) = lively(temporal="clip"), clip(6)
+def test_a_gain_of_a_clip_network_is_the_last_of_the_clip_that_ends_there(device):
+    model, (lq, flows) = lively(temporal="clip").to(device), clip(6, device=device)
     z, _ = model.observe(lq)
     gains = streamed(model, lq, flows, window=4, context=2)[1]
     for t, frames in {0: [0], 1: [0, 1], 2: [0, 1, 2], 3: [0, 1, 2, 3], 4: [0, 2, 3, 4], 5: [0, 3, 4, 5]}.items():

@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
+from precision import ATOL
 
 from keep.losses.gan import GAN
 
-REAL, FAKE = torch.tensor([2.0, 0.0]), torch.tensor([-3.0, 1.0])
+REAL, FAKE = [2.0, 0.0], [-3.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -20,22 +21,22 @@ REAL, FAKE = torch.tensor([2.0, 0.0]), torch.tensor([-3.0, 1.0])
         ),
     ],
 )
-def test_values(kind, generator, discriminator):
-    gan = GAN(kind=kind)
-    assert gan.generator(FAKE).item() == pytest.approx(generator)
-    assert gan(FAKE) == gan.generator(FAKE)
-    assert gan.discriminator(REAL, FAKE).item() == pytest.approx(discriminator)
+def test_values(kind, generator, discriminator, device, dtype):
+    gan, (real, fake) = GAN(kind=kind), torch.tensor([REAL, FAKE], device=device, dtype=dtype)
+    assert gan.generator(fake).item() == pytest.approx(generator, abs=ATOL[dtype])
+    assert gan(fake) == gan.generator(fake)
+    assert gan.discriminator(real, fake).item() == pytest.approx(discriminator, abs=ATOL[dtype])
 
 
 @pytest.mark.parametrize("kind", ["hinge", "vanilla", "lsgan"])
-def test_the_generator_is_pulled_towards_real(kind):
-    logits = torch.tensor([-0.5], requires_grad=True)
+def test_the_generator_is_pulled_towards_real(kind, device, dtype):
+    logits = torch.tensor([-0.5], device=device, dtype=dtype, requires_grad=True)
     (grad,) = torch.autograd.grad(GAN(kind=kind).generator(logits), logits)
     assert grad < 0
 
 
-def test_vanilla_is_finite_for_large_logits():
-    logits = torch.tensor([-1e4, 1e4])
+def test_vanilla_is_finite_for_large_logits(device, dtype):
+    logits = torch.tensor([-1e4, 1e4], device=device, dtype=dtype)
     assert GAN(kind="vanilla").generator(logits).isfinite()
     assert GAN(kind="vanilla").discriminator(logits, logits).isfinite()
 

@@ -134,13 +134,13 @@ def test_another_networks_file(vgg_file):
         LPIPSDistance("squeeze", vgg_file)
 
 
-def test_vgg_perceptual(vgg_file):
-    loss = VGGPerceptual(layers=(0.0, 0.0, 0.0, 0.0, 2.0), weights=vgg_file)
+def test_vgg_perceptual(vgg_file, device):
+    loss = VGGPerceptual(layers=(0.0, 0.0, 0.0, 0.0, 2.0), weights=vgg_file).to(device)
     assert loss.active
-    a, b = frames(2, 3, 32, 32), frames(2, 3, 32, 32).flip(0)
+    a, b = frames(2, 3, 32, 32).to(device), frames(2, 3, 32, 32).flip(0).to(device)
     maps = loss.net(a)  # type: ignore[misc]
     assert [m.shape[1:] for m in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]
     torch.testing.assert_close(loss(a, b), 2 * (maps[-1] - loss.net(b)[-1]).abs().mean())  # type: ignore[misc]
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device)
     normal = ((a + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     torch.testing.assert_close(maps[0], loss.net.features[:4](normal))  # type: ignore[union-attr]
