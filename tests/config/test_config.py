@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from keep.config.explain import explain
@@ -15,10 +16,12 @@ from keep.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_FILES = sorted(p for d in ("train", "tiny") for p in (ROOT / "options" / d).glob("stage*.yml"))
+SMALL_NETWORKS = ("nano", "lite", "small")
+SMALL_FILES = sorted(p for d in SMALL_NETWORKS for p in (ROOT / "options" / d).glob("stage*.yml"))
 TEST_FILES = sorted([*(ROOT / "options/test").glob("vfhq*.yml"), ROOT / "options/tiny/test.yml"])
 
 
-@pytest.mark.parametrize("path", TRAIN_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize("path", [*TRAIN_FILES, *SMALL_FILES], ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_shipped_training_options_load_and_come_back_equal(path: Path, tmp_path: Path) -> None:
     config = load(path, [], TrainConfig)
     copy = tmp_path / "options.yml"
@@ -37,6 +40,32 @@ def test_shipped_test_options_load_and_come_back_equal(path: Path, tmp_path: Pat
 def test_shipped_files_are_all_here() -> None:
     assert len(TRAIN_FILES) == 6
     assert len(TEST_FILES) == 5
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_stages_of_a_small_network_fit_each_other(name: str) -> None:
+    folder = ROOT / "options" / name
+    stage1, stage2, stage3 = (load(folder / f"stage{n}.yml", [], TrainConfig) for n in (1, 2, 3))
+    keep, autoencoder = (config.model.options["net"].options for config in (stage3, stage1))
+    assert stage2.model.options["net"].dump() == stage3.model.options["net"].dump()
+    assert autoencoder == {k: keep[k] for k in autoencoder}
+    assert stage2.train.lr_scale == {"kalman_filter": 0.05}
+    for config in (stage1, stage2, stage3):
+        assert config.data.train.options["size"] == keep["image_size"]
+    scaled = {"GaussianBlur": (2, 10), "GaussianNoise": (0, 10)}  # eq. (9) at 512×512
+    for config in (stage2, stage3):
+        sigmas = {s.type: s.options.get("sigma") for s in config.data.train.options["degradation"]}
+        for step, (low, high) in scaled.items():
+            assert sigmas[step] == (low * keep["image_size"] / 512, high * keep["image_size"] / 512)
+
+
+def test_the_lite_network_is_small() -> None:
+    net = load(ROOT / "options/lite/stage3.yml", [], TrainConfig).model.options["net"]
+    with torch.device("meta"):
+        parts = dict(net.build().named_children())
+    count = sum(p.numel() for name, part in parts.items() if name != "flownet" for p in part.parameters())
+    assert count < 5e6
+    assert (net.options["image_size"], net.options["patch"]) == (256, 2)
 
 
 def test_the_paper_s_values_stand() -> None:
@@ -227,7 +256,7 @@ def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
     shipped = json.loads((ROOT / "options/schema.json").read_text())
     assert shipped == schema, "run: python -m keep.train --schema > options/schema.json"
     jsonschema = pytest.importorskip("jsonschema")
-    for path in [*TRAIN_FILES, *TEST_FILES]:
+    for path in [*TRAIN_FILES, *SMALL_FILES, *TEST_FILES]:
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
 
 
