@@ -26,6 +26,14 @@ def from_patches(x: Tensor, patch: int) -> Tensor:
     return F.pixel_shuffle(x, patch) if patch > 1 else x
 
 
+@torch.no_grad()
+def start_patches_even(conv: nn.Conv2d, patch: int) -> None:
+    """The pixels of a patch start with equal weights: a grid need not be unlearned (Aitken et al. 2017, ICNR)."""
+    for parameter in conv.parameters():
+        of_first_pixel = parameter[:: patch**2]
+        parameter.copy_(of_first_pixel.repeat_interleave(patch**2, dim=0))
+
+
 def middle_blocks(width: int, groups: int) -> list[nn.Module]:
     """The blocks of encoder and generator at the size of the latent code."""
     return [ResBlock(width, width, groups), AttnBlock(width, groups), ResBlock(width, width, groups)]
@@ -118,7 +126,10 @@ class Generator(nn.Module):
                     self.fuse_at[len(blocks) - 1] = scale
                 if scale in sizes.attn_resolutions:
                     blocks.append(AttnBlock(width, groups))
-        self.blocks = nn.ModuleList([*blocks, group_norm(width, groups), conv3x3(width, 3 * sizes.patch**2)])
+        last = conv3x3(width, 3 * sizes.patch**2)
+        if sizes.patch > 1:
+            start_patches_even(last, sizes.patch)
+        self.blocks = nn.ModuleList([*blocks, group_norm(width, groups), last])
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -127,6 +127,14 @@ def test_one_position_sees_and_draws_the_pixels_of_its_patch():
     assert torch.equal(drawn[0].unflatten(1, (3, 2, 2))[..., 1, 2], image[..., 2:4, 4:6])
 
 
+@torch.no_grad()
+def test_an_untrained_generator_draws_no_grid():
+    image = Generator(**TINY | {"image_size": 64}, patch=2)(torch.randn(1, 16, 8, 8))
+    assert torch.equal(image[..., ::2, ::2], image[..., 1::2, 1::2])
+    assert torch.equal(image[..., ::2, ::2], image[..., ::2, 1::2])
+    assert len(image.unique()) > 1000
+
+
 def test_features_of_patches_are_named_by_their_own_size():
     encoder = build("LQEncoder", **{**TINY, "image_size": 64}, patch=2, feature_scales=(8, 32))
     z, features = encoder(torch.rand(2, 3, 64, 64))
