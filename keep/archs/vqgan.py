@@ -22,13 +22,20 @@ def to_patches(x: Tensor, patch: int) -> Tensor:
 
 
 def from_patches(x: Tensor, patch: int) -> Tensor:
-    """The inverse of :func:`to_patches`."""
-    return F.pixel_shuffle(x, patch) if patch > 1 else x
+    """(N, 3·patch², s, s) → (N, 3, patch·s, patch·s): each pixel is the mean of a square of patch × patch drawn pixels.
+
+    The mean removes patterns that repeat with the patches, which the losses hardly see (Sugawara et al. 2018).
+    """
+    if patch == 1:
+        return x
+    before, after = patch // 2, (patch - 1) // 2
+    drawn = F.pad(F.pixel_shuffle(x, patch), (before, after, before, after), mode="replicate")
+    return F.avg_pool2d(drawn, patch, stride=1)
 
 
 @torch.no_grad()
 def start_patches_even(conv: nn.Conv2d, patch: int) -> None:
-    """The pixels of a patch start with equal weights: a grid need not be unlearned (Aitken et al. 2017, ICNR)."""
+    """Give the pixels of a patch equal initial weights, so that training starts without a grid (Aitken et al. 2017)."""
     for parameter in conv.parameters():
         of_first_pixel = parameter[:: patch**2]
         parameter.copy_(of_first_pixel.repeat_interleave(patch**2, dim=0))
