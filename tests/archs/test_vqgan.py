@@ -143,7 +143,7 @@ def test_pixels_are_drawn_where_they_were_seen():
 
 @torch.no_grad()
 def test_pixels_of_a_patch_start_alike():
-    last = Generator(**TINY | {"image_size": 64}, patch=2).blocks[-1]
+    last = build("Generator", **{**TINY, "image_size": 64, "patch": 2}).blocks[-1]
     for parameter in last.parameters():
         of_patches = parameter.unflatten(0, (3, 4))
         assert torch.equal(of_patches, of_patches[:, :1].expand_as(of_patches))
