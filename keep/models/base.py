@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
+from keep.archs.compare import Difference, option_differences, stored_options
 from keep.archs.public import from_public, layout_of
 from keep.flow.gmflow import GMFlow
 from keep.utils.errors import UserError
@@ -70,6 +71,21 @@ class Slot:
         return fill(chosen, given, path, type(network).__name__)
 
 
+def trained_as_other(content: Mapping[str, Any], state: State, built: Mapping[str, Any]) -> list[Difference]:
+    """Differences, beyond shapes, of the network that a file's weights were trained as to the one that is filled.
+
+    Args:
+        content: of the file.
+        state: the weights in it, in the file's names.
+        built: the network that is filled, as ``{"type": …, **options}``.
+
+    Returns:
+        (option, value in the file, value in ``built``); none if the file does not tell.
+    """
+    stored = stored_options(content, state)
+    return [] if stored is None else list(option_differences(stored, built))
+
+
 class OneProcess:
     """Collective operations of a run in one process: each returns its argument.
 
@@ -124,6 +140,12 @@ class Recipe(nn.Module, ABC):
             if weights and not any(p.requires_grad for p in weights):
                 module.eval()
         return self
+
+    def check_flows(self) -> None:
+        """Raise UserError if a flow estimator would estimate with random weights."""
+        for module in self.modules():
+            if isinstance(module, GMFlow):
+                module.require_weights()
 
     def slots(self) -> dict[str, Slot]:
         """Name in ``pretrained`` → the slot that it fills."""

@@ -19,7 +19,6 @@ from keep.config.schema import TrainConfig
 from keep.models.base import Recipe
 from keep.training.ema import EMA
 from keep.training.folder import prune, state_path, weights_path
-from keep.training.pretrained import check_flows
 from keep.training.run import Run
 from keep.utils import weight_files
 from keep.utils.errors import UserError
@@ -180,7 +179,7 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
         own = state["processes"][run.ranks.rank]
         run.recipe.load_state_dict(own["own"], strict=False)
         set_random_state(own["random"], run.device)
-    check_flows(run.recipe)
+    run.recipe.check_flows()
     log.info(f"resumed {path} at step {run.step}")
 
 

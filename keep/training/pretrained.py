@@ -5,11 +5,9 @@ from typing import Any
 
 import torch
 
-from keep.archs.compare import option_differences, stored_options
 from keep.config.registry import dump
 from keep.config.schema import PretrainedOptions, TrainConfig
-from keep.flow.gmflow import GMFlow
-from keep.models.base import Recipe
+from keep.models.base import Recipe, trained_as_other
 from keep.utils import weight_files
 from keep.utils.downloads import sha256
 from keep.utils.errors import UserError, nearest
@@ -61,27 +59,18 @@ def check_same_network(
     name: str, source: PretrainedOptions, content: Any, state: Mapping[str, torch.Tensor], built: Any
 ) -> None:
     """Raise UserError if a file's weights were trained as another network than the options build, beyond shapes."""
-    stored = stored_options(content, state) if isinstance(content, Mapping) else None
-    if stored is None or not isinstance(built, Mapping):
+    if not isinstance(content, Mapping) or not isinstance(built, Mapping):
         return
-    rows = [
-        f"{option} is {ours!r} in the file and {theirs!r} in the options"
-        for option, ours, theirs in option_differences(stored, built)
-        if option not in source.allow
-    ]
-    if rows:
-        options = ", ".join(row.split(" ")[0] for row in rows)
+    differences = [row for row in trained_as_other(content, state, built) if row[0] not in source.allow]
+    if differences:
+        rows = [
+            f"{option} is {ours!r} in the file and {theirs!r} in the options" for option, ours, theirs in differences
+        ]
+        options = ", ".join(option for option, _, _ in differences)
         raise UserError(
             f"pretrained.{name}: {source.path} was trained as another network: {'; '.join(rows)}. Use the file's "
             f"values, or allow the difference: pretrained.{name}: {{path: {source.path}, allow: [{options}]}}"
         )
-
-
-def check_flows(recipe: Recipe) -> None:
-    """Raise UserError if a flow estimator would estimate with random weights."""
-    for module in recipe.modules():
-        if isinstance(module, GMFlow):
-            module.require_weights()
 
 
 def describe_filled(recipe: Recipe, network: str, filled: list[str]) -> str:

@@ -18,7 +18,7 @@ from keep.training import precision
 from keep.training.codebook import CodeUse
 from keep.training.distributed import Ranks
 from keep.training.ema import EMA
-from keep.training.pretrained import check_flows, load_pretrained
+from keep.training.pretrained import load_pretrained
 from keep.training.profile import OFF, Profiler
 from keep.utils.devices import prepare
 from keep.utils.errors import UserError, nearest
@@ -102,7 +102,7 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     recipe: Recipe = config.model.build()
     files = load_pretrained(recipe, config) if start else {}
     if start:
-        check_flows(recipe)
+        recipe.check_flows()
     recipe.to(device)
     precision.prepare_networks(recipe, config.train, device, config.data.train.options.get("size"))
     recipe.train()
