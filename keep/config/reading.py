@@ -49,7 +49,7 @@ def load(path: Path | str, overrides: Iterable[str], schema: type[Config]) -> Co
     """Read, override and check an options file.
 
     Raises:
-        UserError: lists every mistake on a line of its own: file:line, the option's path, what is right.
+        UserError: lists every mistake on a separate line: file:line, the option's path, the correction.
     """
     source = read_yaml(Path(path))
     for assignment in overrides:
@@ -281,7 +281,7 @@ def _mistake(error: Any, source: Source) -> str:
 
 
 _WITHOUT_VALUE = {"unknown_option", "unknown_type", "missing", "no_type"}
-"""Errors whose message says enough without the value."""
+"""Errors whose message is complete without the value."""
 
 
 def to_yaml(config: Options) -> str:

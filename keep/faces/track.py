@@ -72,8 +72,8 @@ class Tracker:
     """Joins detections into tracks: overlap with where each track should be by now, best assignment of all at once.
 
     A face that was lost for some frames goes on in its track if it reappears there within ``patience`` frames. With
-    an identity network, faces that overlap are told apart by it (people who cross), a face that reappears must be
-    the same person, and one that reappears elsewhere is found again.
+    an identity network, people who cross are not confused, a face that reappears must be the same person, and one
+    that reappears elsewhere is found again.
 
     Args:
         min_iou: least overlap (intersection over union) of a face with its track's expected place.
@@ -194,7 +194,7 @@ class _Looks:
             track.looked = t
 
     def margin(self, track: _Open, column: int) -> float:
-        """Above 0: the same person; how far from the limit, NaN where it cannot be told."""
+        """Above 0: the same person; how far from the limit, NaN where it is unknown."""
         look = self.of(column) if track.identity is not None else None
         if look is None or track.identity is None or self.tracker.same is None:
             return np.nan

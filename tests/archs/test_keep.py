@@ -217,7 +217,7 @@ def test_flow_estimator_is_frozen_and_stays_in_eval_mode():
     assert not any(p.requires_grad for p in flownet.parameters())
 
 
-def test_unusable_input_is_told_in_one_line():
+def test_unusable_input_is_reported_in_one_line():
     model, (lq, flows) = tiny(), clip(3)
     with pytest.raises(UserError, match="no flow estimator"):
         model(lq)

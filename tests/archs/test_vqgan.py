@@ -157,7 +157,7 @@ def test_features_of_patches_are_named_by_their_own_size():
     assert {s: tuple(f.shape) for s, f in features.items()} == {32: (2, 16, 32, 32), 8: (2, 64, 8, 8)}
 
 
-def test_sizes_that_patches_do_not_fit_are_told_in_one_line():
+def test_sizes_that_patches_do_not_fit_are_reported_in_one_line():
     with pytest.raises(UserError, match="patch 2: the size must be a multiple of 8"):
         build("VQGAN", **{**TINY, "image_size": 36}, patch=2)
     with pytest.raises(UserError, match="works at"):

@@ -1,4 +1,4 @@
-"""``keep.train`` and ``keep.test`` as a user types them: exit status, one clear line, what lies there afterwards."""
+"""``keep.train`` and ``keep.test`` as a user types them: exit status, one clear line, the files they leave."""
 
 import csv
 import json
@@ -40,10 +40,10 @@ def test_train_then_test_leaves_table_values_video_and_pictures(
     ):  # fmt: skip
         arguments += ["--set", override]
     assert keep_test.main(arguments) == 0
-    told = capsys.readouterr().out
-    assert "bicubic" in told
-    assert "PSNR" in told
-    assert f"KEEP (params_ema) {trained}" in told  # which weights stands beside the numbers
+    printed = capsys.readouterr().out
+    assert "bicubic" in printed
+    assert "PSNR" in printed
+    assert f"KEEP (params_ema) {trained}" in printed  # the weights are named beside the numbers
 
     folder = tmp_path / "results/test"
     result = json.loads((folder / "results.json").read_text())
@@ -90,7 +90,7 @@ def test_dry_run_of_the_shipped_stage_two_names_the_missing_weights(capsys) -> N
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         (["data.train.root=nowhere"], "nowhere: no such folder or file"),
         (["data.train.clip_length=40"], "has 12 frames, but clip_length 40"),
@@ -106,15 +106,15 @@ def test_dry_run_of_the_shipped_stage_two_names_the_missing_weights(capsys) -> N
         (["model.net.ch_mult=[1,2,2,2,2,2,2]"], "image_size 32"),
     ],
 )
-def test_bad_input_is_one_line_exit_2_and_nothing_written(tiny, tmp_path: Path, capsys, more, says) -> None:
+def test_bad_input_is_one_line_exit_2_and_nothing_written(tiny, tmp_path: Path, capsys, more, message) -> None:
     assert keep_train.main(command(tiny, 1, *more)) == 2
     error = capsys.readouterr().err
-    assert says in error
+    assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "experiments").exists()
 
 
-def test_stage_two_without_degradation_is_told(tiny, capsys) -> None:
+def test_stage_two_without_degradation_is_reported(tiny, capsys) -> None:
     assert keep_train.main(command(tiny, 1)) == 0
     assert keep_train.main(command(tiny, 2, "data.train.degradation=[]")) == 2
     assert "data.train.degradation: KalmanModel needs degraded clips" in capsys.readouterr().err
@@ -142,23 +142,23 @@ def test_a_checkpoint_with_code_in_it_is_refused(tiny, tmp_path: Path, capsys) -
     assert "more than tensors and plain data" in capsys.readouterr().err
 
 
-def test_no_options_file_is_told(capsys) -> None:
+def test_no_options_file_is_reported(capsys) -> None:
     assert keep_train.main([]) == 2
     assert "-opt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("main", [keep_train.main, keep_test.main])
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--no-such"], "unrecognized arguments: --no-such; see --help"),
         (["-opt"], "argument -opt/--opt: expected one argument; see --help"),
         (["-opt", "{folder}"], "cannot read the options file {folder}: Is a directory"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_a_line(main, arguments, says: str, tmp_path: Path, capsys) -> None:
+def test_a_wrong_command_line_is_reported_in_one_line(main, arguments, message: str, tmp_path: Path, capsys) -> None:
     assert main([a.format(folder=tmp_path) for a in arguments]) == 2
-    assert capsys.readouterr().err == f"error: {says.format(folder=tmp_path)}\n"
+    assert capsys.readouterr().err == f"error: {message.format(folder=tmp_path)}\n"
 
 
 def test_explain_and_schema_print_and_stop(capsys) -> None:

@@ -1,4 +1,4 @@
-"""Options: includes, overrides, plugins, and all mistakes told at once."""
+"""Options: includes, overrides, plugins, and all mistakes reported at once."""
 
 import json
 import subprocess
@@ -84,15 +84,15 @@ def test_the_paper_s_values_stand() -> None:
         assert found == ranges
 
 
-def test_three_mistakes_are_told_together_with_line_and_right_name(tmp_path: Path) -> None:
+def test_three_mistakes_are_reported_together_with_line_and_known_name(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yml"
     text = (ROOT / "options/tiny/stage1.yml").read_text()
     text = text.replace("threads: 2", "thread: 2").replace("threads: 1", "thread: 1")
     text = text.replace("type: VQGAN\n", "type: VQGANN\n").replace("lr: 2.0e-3", "lr: fast")
     path.write_text(text)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as refused:
         load(path, [], TrainConfig)
-    first, *rows = str(told.value).splitlines()
+    first, *rows = str(refused.value).splitlines()
     assert first.endswith("has 3 mistakes:")
     assert len(rows) == 3
     for line, parts in {
@@ -126,7 +126,7 @@ def test_a_new_type_keeps_the_options_it_shares_with_the_old_one(tmp_path: Path)
     assert (data.type, data.options["root"], data.options["clip_length"]) == ("FrameFolders", "x", 3)
     assert len(data.options["degradation"]) == 4
     assert config.model.options["cross_entropy"].options == {"weight": 0.5}
-    assert config.train.schedule.type == "Constant"  # which has no eta_min: left out, not a mistake
+    assert config.train.schedule.type == "Constant"  # it has no eta_min: dropped, not a mistake
     (tmp_path / "more.yml").write_text("_base_: top.yml\nmodel: {cross_entropy: {delta: 1}}\n")
     with pytest.raises(UserError, match=r"more\.yml:2  model\.cross_entropy\.delta: unknown option"):
         load(tmp_path / "more.yml", [], TrainConfig)
@@ -222,9 +222,9 @@ def test_a_wrong_override_is_named(wrong: str) -> None:
 def test_unreadable_yaml_is_named_with_its_file(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "x.yml"
     path.write_text(text)
-    with pytest.raises(UserError, match=reason) as told:
+    with pytest.raises(UserError, match=reason) as refused:
         load(path, [], TrainConfig)
-    assert "x.yml" in str(told.value)
+    assert "x.yml" in str(refused.value)
 
 
 def test_a_missing_or_binary_options_file_is_named(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_options_are_frozen() -> None:
 
 
 def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
-    # In a process of its own: other tests register plugins.
+    # In a separate process: other tests register plugins.
     printed = subprocess.run(
         [sys.executable, "-m", "keep.train", "--schema"], capture_output=True, cwd=ROOT, check=True
     )
@@ -276,7 +276,7 @@ def test_check_reports_where_a_merged_value_came_from(tmp_path: Path) -> None:
     (tmp_path / "base.yml").write_text((ROOT / "options/tiny/stage1.yml").read_text())
     (tmp_path / "top.yml").write_text("_base_: base.yml\ntrain: {iters: many}\n")
     source = override(merge(read_yaml(tmp_path / "top.yml"), read_yaml(tmp_path / "top.yml")), "seed=x")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as refused:
         check(source, TrainConfig, "top.yml")
-    assert "top.yml:2  train.iters" in str(told.value)
-    assert "--set seed  seed:" in str(told.value)
+    assert "top.yml:2  train.iters" in str(refused.value)
+    assert "--set seed  seed:" in str(refused.value)

@@ -47,7 +47,7 @@ def test_a_bad_clip_stops_the_run_by_default(videos: Path) -> None:
         VideoClips(str(videos), clip_length=4)
 
 
-def test_what_is_bad_from_the_start_is_left_out_and_told(videos: Path) -> None:
+def test_clips_that_are_bad_from_the_start_are_skipped_and_reported(videos: Path) -> None:
     dataset = VideoClips(str(videos), clip_length=4, size=16, on_bad="skip")
     assert [clip.name for clip in dataset.clips] == ["a", "b"]
     assert [reason.split(": ", 1)[0].rpartition("/")[2] for reason in dataset.bad[:2]] == ["cut.mp4", "text.mp4"]
@@ -158,7 +158,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, texture: Callable, suffix: s
 
 
 @pytest.mark.parametrize("kept", [6000, -3000])
-def test_a_damaged_image_is_told_by_us_alone(kept: int, tmp_path: Path, capfd) -> None:
+def test_a_damaged_image_is_reported_only_by_us(kept: int, tmp_path: Path, capfd) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = tmp_path / "a.png"
     path.write_bytes(cv2.imencode(".png", noise)[1].tobytes()[:kept])

@@ -137,7 +137,7 @@ def test_panels_are_what_was_scored():
         (lambda lq: nearest(lq)[0], "an array"),
     ],
 )
-def test_another_length_or_size_is_told_in_one_line(restorer, says):
+def test_another_length_or_size_is_reported_in_one_line(restorer, says):
     with pytest.raises(UserError, match=says):
         evaluate({"bad": restorer}, Dataset(), [Error()], CPU)
 
@@ -147,7 +147,7 @@ def test_a_panels_name_is_refused():
         evaluate({"truth": nearest}, Dataset(), [], CPU)
 
 
-def test_failures_are_told_and_the_rest_goes_on():
+def test_failures_are_reported_and_the_rest_continues():
     def broken(lq):
         raise ZeroDivisionError("oh\nno")
 

@@ -429,7 +429,7 @@ def test_pairs_on_disk_give_the_numbers_of_degrading_on_the_fly(options, here, c
         ),
     ],
 )
-def test_a_restorer_that_fails_in_a_clip_is_told_and_the_rest_goes_on(options, here, capsys, how, says):
+def test_a_restorer_that_fails_in_a_clip_is_reported_and_the_rest_continues(options, here, capsys, how, says):
     folder = here("a")
     restorers = {"bicubic": "Bicubic", "shaky": {"type": "Shaky", "how": how}}
     assert keep_test.main(options(restorers=restorers)) == 1
@@ -502,7 +502,7 @@ def test_a_ground_truth_cut_short_is_one_failed_clip(options, here, clips, tmp_p
     assert any("disc1" in line for line in result["problems"])
 
 
-def test_a_damaged_clip_is_told_and_the_rest_goes_on(options, here, clips, monkeypatch, capsys):
+def test_a_damaged_clip_is_reported_and_the_rest_continues(options, here, clips, monkeypatch, capsys):
     folder = here("a")
     read = VideoClips.read
 
@@ -543,7 +543,7 @@ def test_bad_input_is_exit_2_and_nothing_written(options, here, capsys, changes,
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "1"), ("x", "2")])
-def test_a_rank_that_cannot_be_is_told(options, here, monkeypatch, capsys, rank, world):
+def test_an_impossible_rank_is_reported(options, here, monkeypatch, capsys, rank, world):
     here("a")
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)

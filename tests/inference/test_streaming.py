@@ -174,7 +174,7 @@ def test_frames_are_read_at_most_a_window_ahead():
         assert len(read) <= t + 4
 
 
-def test_wrong_frames_are_told():
+def test_wrong_frames_are_reported():
     model = tiny().eval()
     with pytest.raises(UserError, match="no flow estimator"):
         list(stream(model, torch.zeros(3, 1, 3, 32, 32)))

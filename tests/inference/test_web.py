@@ -163,7 +163,7 @@ def test_a_clip_is_uploaded_restored_and_downloaded(tmp_path, page):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_on_the_page(tmp_path, page):
+def test_a_mistake_is_reported_on_the_page(tmp_path, page):
     page.locator("#restore").click()
     page.get_by_text("Choose a video first.").wait_for()
     (tmp_path / "text.mp4").write_text("no video" * 99)

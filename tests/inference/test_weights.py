@@ -81,7 +81,7 @@ def test_a_small_public_file_gives_the_public_numbers(tmp_path, layout):
 
 
 @pytest.mark.parametrize("scales", [(16, 32, 64), (32, 64, 128, 256)])
-def test_released_sizes_are_told_by_the_shapes(scales):
+def test_released_sizes_follow_from_the_shapes(scales):
     with torch.device("meta"):
         net = KEEP(Sizes(), flow=GMFlow(random_weights=True), cft_scales=scales)
     arch = infer_arch(net.state_dict())
@@ -89,7 +89,7 @@ def test_released_sizes_are_told_by_the_shapes(scales):
     assert ARCHS.spec(arch).dump() == expected.dump()
 
 
-def test_other_sizes_are_told_but_for_the_heads():
+def test_other_sizes_follow_except_for_the_heads():
     heads = {"T_Q": 4, "Kalman filter network": 4, "CFA": 2}
     for options in (TINY, SMALL, TINY | {"cfa_scales": (), "attn_resolutions": (16, 8)}, TINY | PATCHES):
         with torch.device("meta"):

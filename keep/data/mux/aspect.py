@@ -14,7 +14,7 @@ def with_aspect(picture: Any, aspect: Fraction) -> Any:
 
 
 def aspect_of(picture: Any) -> Fraction | None:
-    """Width over height of a PyAV frame's pixels, exact for terms up to 255; None where they are square or untold."""
+    """Width over height of a PyAV frame's pixels, exact for terms up to 255; None where they are square or unknown."""
     line = _filtered(picture, "scale", f"w=round({FINE}*sar):h=1:flags=neighbor:eval=frame")
     return Fraction(line.width, FINE).limit_denominator(255) if line.width != FINE else None
 

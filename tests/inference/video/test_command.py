@@ -319,8 +319,8 @@ def test_a_full_disk_names_the_output(tmp_path, video, empty, weights, monkeypat
     monkeypatch.setattr(Path, "write_bytes", fail)
     for source, out, more in ((empty, "copy.mp4", []), (video, "frames", ["--frames"])):
         assert run(source, "-o", tmp_path / out, "-w", weights, *more) == 2
-        told = capsys.readouterr().err.splitlines()[-1]
-        assert told == f"error: {tmp_path / out}: cannot be written: No space left on device"
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line == f"error: {tmp_path / out}: cannot be written: No space left on device"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -435,18 +435,18 @@ def test_a_run_that_ends_early_leaves_nothing(tmp_path, video, weights, monkeypa
 
 
 def test_from_python(tmp_path, video):
-    told: list[tuple[str, int, int | None, list[int]]] = []
+    progress: list[tuple[str, int, int | None, list[int]]] = []
 
     def tell(what: str, done: int, total: int | None, tracks: list[int]) -> None:
-        told.append((what, done, total, tracks))
+        progress.append((what, done, total, tracks))
 
     tools = Tools(Recorder(64), Discs())
     settings = Settings(codec="ffv1", scale=2)
     summary = restore_video(video, tmp_path / "out.mkv", tools, settings, tell)
     assert (summary.frames, summary.tracks, summary.faces, summary.lost) == (12, 2, 24, 0)
     assert {"decode", "detect", "crop", "network", "mask", "paste", "encode"} <= summary.seconds.keys()
-    assert [t[:3] for t in told if t[0] == "restoring"] == [("restoring", i + 1, 12) for i in range(12)]
-    assert told[-1][3] == [0, 1]
+    assert [t[:3] for t in progress if t[0] == "restoring"] == [("restoring", i + 1, 12) for i in range(12)]
+    assert progress[-1][3] == [0, 1]
     # A network that changes nothing changes the enlarged faces little, and the rest not at all.
     plain = np.stack([cv2.resize(f.image, (480, 240), interpolation=cv2.INTER_CUBIC) for f in VideoSource(video)])
     restored = read_video(tmp_path / "out.mkv")
