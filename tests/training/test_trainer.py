@@ -401,7 +401,8 @@ def test_every_shipped_training_file_builds_and_makes_a_step(path: Path, clips: 
     more = [
         *SMALL[stage], *start, f"root={tmp_path}", "device=cpu", "model.net.norm_groups=1", "model.net.res_blocks=1",
         "data.train.type=VideoClips", f"data.train.root={clips}", "data.train.size=32", "data.train.interval=[1]",
-        *(["model.perceptual=null"] if stage != 2 else []),  # its weights are a download
+        *(["model.perceptual=null"] if stage != 2 else []),  # its weights are a download, and so are GMFlow's
+        *(["model.net.flow={type: GMFlow, random_weights: true}"] if stage > 1 and path.parent.name == "train" else []),
     ]  # fmt: skip
     if stage == 3:
         net = load(path, more, TrainConfig).model.options["net"].build()
