@@ -2,7 +2,7 @@
 
 import atexit
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -91,6 +91,21 @@ def make_loader(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # workers share the dataset
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),  # the loader must not draw from torch's global generator
+    )
+
+
+def clip_loader(dataset: Dataset[Any], seed: int, clips: Sequence[int], workers: int = 0) -> ClipLoader:
+    """Loads ``dataset[seed, i]`` for each i in ``clips``, in this order, one sample at a time."""
+    workers = min(workers, len(clips))
+    return ClipLoader(
+        dataset,
+        batch_size=None,
+        sampler=[(seed, i) for i in clips],  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,  # a clip in full can be large
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(seed),
     )
 
 

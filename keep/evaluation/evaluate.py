@@ -6,7 +6,7 @@ Scores are taken on frames rounded to uint8, averaged over the frames of a clip,
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from keep.data.frames import to_float, to_uint8
+from keep.data.sampler import clip_loader
 from keep.metrics.base import Clip, SetMetric
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
@@ -210,6 +211,8 @@ def evaluate(
     title: str = "test",
     *,
     clips: Sequence[int] | None = None,
+    workers: int = 0,
+    bar: bool = True,
 ) -> Table:
     """Restore and score clips of ``dataset`` with every restorer.
 
@@ -223,6 +226,8 @@ def evaluate(
         title: of the progress bar.
         clips: numbers of the clips to score; None scores all. Ranks share a dataset with
             ``range(rank, len(dataset), world)`` and :meth:`Table.merged`.
+        workers: processes that read and degrade the clips; 0: this one. The scores are the same.
+        bar: whether to show the progress bar.
 
     Raises:
         UserError: the first failure, with the name of the clip.
@@ -230,15 +235,16 @@ def evaluate(
     check_names(restorers)
     table = Table()
     numbers = range(len(dataset)) if clips is None else clips
-    for i in tqdm(numbers, desc=title, unit="clip", leave=False, delay=2):
-        sample = dataset[seed, i]
-        try:
-            result = score_clip(sample, i, restorers, metrics, Clock(device))
-        except UserError as error:
-            raise UserError(f"clip {sample['name']}: {error}") from error
-        table.scores += result.scores
-        if on_clip is not None:
-            on_clip(i, result.name, result.panels)
+    progress = tqdm(numbers, desc=title, unit="clip", leave=False, delay=2, disable=not bar)
+    with closing(iter(clip_loader(dataset, seed, numbers, workers))) as samples:  # closed, it ends its workers
+        for i, sample in zip(progress, samples, strict=True):
+            try:
+                result = score_clip(sample, i, restorers, metrics, Clock(device))
+            except UserError as error:
+                raise UserError(f"clip {sample['name']}: {error}") from error
+            table.scores += result.scores
+            if on_clip is not None:
+                on_clip(i, result.name, result.panels)
     return table
 
 

@@ -112,6 +112,7 @@ class Recipe(nn.Module, ABC):
         net: the network that is trained, checkpointed and averaged (EMA).
         discriminator: trained beside it by an optimizer of the same name; None without an adversarial loss.
         needs_lq: whether its clips must be degraded.
+        min_frames: the shortest training clip in which every trained weight gets a gradient.
         stats: further numbers of the last step to log: name → scalar tensor.
         codes: indices of the codes chosen in the last step, whose use is logged: name → int64 tensor.
         ranks: collective operations over the processes that share the step; the trainer sets it.
@@ -119,6 +120,7 @@ class Recipe(nn.Module, ABC):
 
     net: Any
     needs_lq = False
+    min_frames = 1
 
     def __init__(self) -> None:
         super().__init__()

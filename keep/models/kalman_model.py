@@ -43,6 +43,7 @@ class KalmanModel(Recipe):
         self.cross_entropy, self.feature = cross_entropy, feature
         self.scale = scale
         self.used = {"use_cft": False, "use_cfa": False, "use_filter": not per_frame}
+        self.min_frames = 1 if per_frame else 2  # the first frame has no prediction: the filter does not act on it
         freeze(net)
         for part in (net.lq_encoder, net.code_transformer, *([] if per_frame else [net.kalman_filter])):
             part.requires_grad_(True)

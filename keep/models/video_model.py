@@ -79,6 +79,7 @@ class VideoModel(Recipe):
         self.gan_start = gan_start
         self.scale = scale
         self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame, "use_filter": not per_frame}
+        self.min_frames = 2 if self.used["use_cfa"] else 1  # CFA does not act on the first frame
         check_gan(self, gan)
         freeze(net, *([] if flow is None else [flow]))
         net.cft.requires_grad_(self.used["use_cft"])

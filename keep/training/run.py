@@ -148,8 +148,14 @@ def scaled_groups(net: nn.Module, scales: Mapping[str, float]) -> list[dict[str,
 
 def check_data(recipe: Recipe, train: Any, val: Any) -> None:
     """Raise UserError if a dataset does not fit the recipe."""
-    if getattr(train, "clip_length", 1) is None:
+    length = getattr(train, "clip_length", recipe.min_frames)
+    if length is None:
         raise UserError("data.train.clip_length: training needs the number of frames of a clip, e.g. 8")
+    if length < recipe.min_frames:
+        raise UserError(
+            f"data.train.clip_length: {length}, but {type(recipe).__name__} trains parts that act from the second "
+            f"frame on: use {recipe.min_frames} or more, or model.per_frame: true"
+        )
     for name, data in (("train", train), ("val", val)):
         if data is not None and recipe.needs_lq and getattr(data, "pipeline", True) is None:
             raise UserError(f"data.{name}.degradation: {type(recipe).__name__} needs degraded clips; name the steps")

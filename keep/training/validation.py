@@ -116,7 +116,7 @@ def validate(run: Run, validation: Validation, records: RunLog, request: StopReq
         with run.ema.applied() if run.ema is not None else nullcontext():
             table = evaluate(
                 {which: restorer}, validation.data, validation.metrics, run.device, on_clip=show, title="validation",
-                clips=mine,
+                clips=mine, workers=run.config.data.workers, bar=run.ranks.first,
             )  # fmt: skip
     except Stopped as stopped:
         log.info(str(stopped))

@@ -1,12 +1,14 @@
 """The evaluator: what it asks of restorers and metrics, what it adds up, what it does when something fails."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 
 from keep.data.frames import to_uint8
+from keep.evaluation import evaluate as evaluation
 from keep.evaluation.evaluate import ClipScore, Failure, Table, evaluate, score_clip
 from keep.metrics.base import Clip, Metric, SetMetric
 from keep.utils.clock import Clock
@@ -195,3 +197,35 @@ def test_outputs_are_rounded_to_uint8_before_they_are_scored():
     evaluate({"almost": almost}, Dataset(), [], CPU, on_clip=lambda i, n, p: panels.update(p), clips=[0])
     assert torch.equal(panels["almost"], nearest(panels["input"]))
     assert panels["almost"].dtype == to_uint8(torch.zeros(1)).dtype == torch.uint8
+
+
+class Tracked(Dataset):
+    """Names each clip by the process that read it."""
+
+    def __getitem__(self, key):
+        return {**super().__getitem__(key), "name": str(os.getpid())}
+
+
+def test_workers_read_the_clips_and_change_no_number() -> None:
+    names: list[str] = []
+    tables = [
+        evaluate({"a": nearest}, Tracked(), [Error()], CPU, seed=3, on_clip=lambda *x: names.append(x[1]), workers=n)
+        for n in (0, 2)
+    ]
+    assert np.array_equal(tables[0].column("a", "error"), tables[1].column("a", "error"), equal_nan=True)
+    assert set(names[:4]) == {str(os.getpid())}
+    assert str(os.getpid()) not in names[4:]
+    assert len(names) == 8
+
+
+def test_the_bar_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: list[bool] = []
+
+    def bar(items, *, disable: bool, **_):
+        hidden.append(disable)
+        return items
+
+    monkeypatch.setattr(evaluation, "tqdm", bar)
+    for shown in (True, False):
+        evaluate({"a": nearest}, Dataset(), [Error()], CPU, bar=shown)
+    assert hidden == [False, True]

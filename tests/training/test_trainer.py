@@ -16,14 +16,17 @@ from keep import train as keep_train
 from keep.config.reading import load
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
+from keep.evaluation.evaluate import evaluate
 from keep.losses.pixel import L1
-from keep.training import checkpoint, dry_run, trainer
+from keep.training import checkpoint, dry_run, trainer, validation
 from keep.training import run as keep_run
 from keep.training.ema import EMA
 from keep.training.prefetch import step_batches
+from keep.training.records import RunLog
 from keep.training.schedules import Constant, Cosine, MultiStep
 from keep.utils import weight_files
 from keep.utils.errors import UserError
+from keep.utils.signals import StopRequest
 
 
 def config(tiny, stage: int, *more: str) -> TrainConfig:
@@ -376,6 +379,28 @@ def test_out_of_memory_is_reported_with_the_options_to_reduce(tiny, monkeypatch)
     assert "step 1: out of memory on cpu (CUDA out of memory)" in str(error.value)
     assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(error.value)
     assert "smaller frames than data.train.size 32" in str(error.value)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_single_frames_are_refused_where_parts_act_from_the_second_on(tiny, stage: int) -> None:
+    loaded = config(tiny, stage, "data.train.clip_length=1")
+    recipe, data = loaded.model.build(), build(loaded.data.train)
+    with pytest.raises(
+        UserError, match=r"^data\.train\.clip_length: 1, but .* second frame on: use 2 or more, or [^\n]*$"
+    ):
+        keep_run.check_data(recipe, data, None)
+    keep_run.check_data(config(tiny, stage, "model.per_frame=true").model.build(), data, None)
+
+
+def test_validation_reads_in_workers_and_only_the_first_process_shows_a_bar(tiny, clips, monkeypatch) -> None:
+    val = f"data.val={{type: VideoClips, root: {clips}, size: 32, max_frames: 2}}"
+    loaded = config(tiny, 1, val, "val.metrics=[PSNR]", "data.workers=2")
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(validation, "evaluate", lambda *a, **k: (given.append(k), evaluate(*a, **k))[1])
+    started = trainer.build_run(loaded)
+    checks = validation.Validation.build(loaded, build(loaded.data.val))
+    validation.validate(started, checks, RunLog(started.folder, enabled=False), StopRequest())
+    assert {k: given[0][k] for k in ("workers", "bar")} == {"workers": 2, "bar": True}
 
 
 def test_true_is_not_a_number(tiny) -> None:
