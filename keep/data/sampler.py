@@ -2,7 +2,7 @@
 
 import atexit
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -48,7 +48,7 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
 class ClipLoader(DataLoader[Any]):
     """A DataLoader that raises a worker's UserError with its message alone, without a traceback."""
 
-    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Generator[Any, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         with signals.blocked():  # a signal would kill a worker that is still starting
             batches = super().__iter__()
         # Workers ignore signals, so only this ends them: multiprocessing would wait for them at exit.
