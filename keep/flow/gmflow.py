@@ -145,8 +145,8 @@ def gmflow_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]
 def match(f1: Tensor, f2: Tensor) -> Tensor:
     """Expected position in f2 of every position of f1, minus its own: (N, C, h, w) → (N, 2, h, w)."""
     n, _, h, w = f1.shape
-    ys, xs = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    grid = torch.stack([xs, ys]).to(f1).expand(n, 2, h, w)
+    ys, xs = torch.meshgrid(torch.arange(h, device=f1.device), torch.arange(w, device=f1.device), indexing="ij")
+    grid = torch.stack([xs, ys]).to(f1.dtype).expand(n, 2, h, w)
     return to_map(F.scaled_dot_product_attention(to_tokens(f1), to_tokens(f2), to_tokens(grid)), h, w) - grid
 
 
@@ -216,7 +216,7 @@ class WindowAttention(nn.Module):
         """Both (N, h, w, C); ``shifted`` windows are moved by half a window."""
         _, h, w, _ = source.shape
         shift = (h // 4, w // 4) if shifted else (0, 0)
-        mask = shift_mask(h, w, *shift).to(source.device)[None] if shifted else None
+        mask = shift_mask(h, w, *shift, source.device)[None] if shifted else None
         q, k, v = (
             to_windows(proj(x).roll((-shift[0], -shift[1]), (1, 2)))
             for proj, x in ((self.q_proj, source), (self.k_proj, target), (self.v_proj, target))
@@ -247,7 +247,7 @@ class FeatureTransformer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         h, w = features.shape[-2:]
-        position = sine_position(h // 2, w // 2).to(features).tile(2, 2, 1)
+        position = sine_position(h // 2, w // 2, features.device).to(features.dtype).tile(2, 2, 1)
         x = features.permute(0, 2, 3, 1) + position
         for i, layer in enumerate(self.layers):
             other = torch.cat(x.chunk(2)[::-1])
@@ -255,13 +255,13 @@ class FeatureTransformer(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-def sine_position(h: int, w: int) -> Tensor:
+def sine_position(h: int, w: int, device: torch.device) -> Tensor:
     """(h, w, 128): half for y, half for x; sine and cosine interleaved (Carion et al. 2020, DETR)."""
     half = DIM // 2
-    frequency = 10000 ** (-2 * (torch.arange(half) // 2) / half)
+    frequency = 10000 ** (-2 * (torch.arange(half, device=device) // 2) / half)
 
     def encode(n: int) -> Tensor:
-        angle = torch.arange(1, n + 1)[:, None] / (n + 1e-6) * 2 * math.pi * frequency
+        angle = torch.arange(1, n + 1, device=device)[:, None] / (n + 1e-6) * 2 * math.pi * frequency
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1)
 
     y, x = encode(h)[:, None].expand(h, w, half), encode(w)[None].expand(h, w, half)
@@ -280,11 +280,11 @@ def from_windows(x: Tensor, h: int, w: int) -> Tensor:
     return x.view(n, 2, 2, h // 2, w // 2, c).transpose(2, 3).reshape(n, h, w, c)
 
 
-def shift_mask(h: int, w: int, shift_y: int, shift_x: int) -> Tensor:
+def shift_mask(h: int, w: int, shift_y: int, shift_x: int, device: torch.device | str = "cpu") -> Tensor:
     """(4, L, L), true where two positions of a rolled window were neighbours before it (Liu et al. 2021, Swin)."""
 
     def wrapped(n: int, shift: int) -> Tensor:
-        return (torch.arange(n) >= n - shift).int()
+        return (torch.arange(n, device=device) >= n - shift).int()
 
     region = 2 * wrapped(h, shift_y)[:, None] + wrapped(w, shift_x)[None]
     region = to_windows(region[None, :, :, None])[0, :, :, 0]

@@ -53,6 +53,13 @@ class Ranks(OneProcess):
         """The largest of the processes' tensors, element by element."""
         return self._reduced(x, dist.ReduceOp.MAX)
 
+    def start_max(self, x: torch.Tensor) -> "Arriving":
+        """Start to compute :meth:`max` of a vector and to copy it to the host, without waiting for either.
+
+        ``x`` must not be used afterwards.
+        """
+        return Arriving(x, dist.all_reduce(x, dist.ReduceOp.MAX, async_op=True) if self.world > 1 else None)
+
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is true in any process: all get the same answer."""
         return bool(self.max(torch.tensor(float(flag))))
@@ -87,6 +94,33 @@ class Ranks(OneProcess):
         x = x.detach().clone()
         dist.all_reduce(x, operation)
         return x
+
+
+class Arriving:
+    """Numbers on their way from the device to the host.
+
+    Args:
+        x: a vector on the device.
+        work: the collective operation that writes it, if any.
+    """
+
+    def __init__(self, x: torch.Tensor, work: Any = None) -> None:
+        self._x, self._work, self._copied = x, work, None
+        if x.device.type == "cuda":
+            if work is not None:
+                work.wait()  # NCCL: the stream waits, the host does not
+            self._x, self._work = torch.empty(x.shape, dtype=x.dtype, pin_memory=True), None
+            self._x.copy_(x, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """The numbers; waits until they have arrived."""
+        if self._work is not None:
+            self._work.wait()
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._x.tolist()
 
 
 @contextmanager

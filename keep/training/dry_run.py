@@ -12,13 +12,14 @@ from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.data.frames import to_uint8
 from keep.degradation.pipeline import Pipeline
-from keep.training.guards import out_of_memory
+from keep.training.guards import StepCheck, out_of_memory
 from keep.training.prefetch import to_device
 from keep.training.run import build_run, check_data, describe
 from keep.training.trainer import train_step
 from keep.training.validation import Validation
 from keep.utils.errors import UserError
 from keep.utils.logging import log
+from keep.utils.signals import StopRequest
 
 CPU_FRAMES = 2
 """Frames of the one clip of a dry run on a CPU: enough for every part of the recurrence."""
@@ -33,11 +34,14 @@ def dry_run(config: TrainConfig) -> None:
     check_data(run.recipe, data, val_data)
     metrics = Validation.build(config, val_data).metrics
     batches = [dry_batch(config, data, run.device)] * config.train.accumulate
+    check = StepCheck(run, StopRequest())
     try:
         for phase, step in run.recipe.phases().items():
             run.step = step
             start = time.perf_counter()
             report = train_step(run, batches)
+            check.submit(report.flags)
+            check.must_stop(now=True)
             terms = "  ".join(f"{k} {v.item():.4g}" for k, v in report.terms.items())
             log.info(f"  {phase} (step {step}): {terms}  ({time.perf_counter() - start:.1f} s)")
     except torch.OutOfMemoryError as error:

@@ -1,14 +1,18 @@
 """Guards of a run: gradient clipping, values that are not finite, bad clips, and a GPU out of memory."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 
 from keep.models.base import Batch
+from keep.training.distributed import Arriving
 from keep.training.run import Run
 from keep.utils.errors import UserError
 from keep.utils.logging import log
+from keep.utils.signals import StopRequest
 
 Values = list[tuple[str, int, torch.Tensor]]
 """(loss term, number of the batch in the step, value)"""
@@ -30,28 +34,62 @@ def _with_gradient(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def must_skip(run: Run, values: Values, norms: dict[str, torch.Tensor], batches: Sequence[Batch]) -> bool:
-    """Whether a loss term or a gradient is NaN or infinite in any process, so that this step must be skipped.
+@dataclass(frozen=True)
+class StepFlags:
+    """Which numbers of a step are NaN or infinite, and what is needed to name them. It does not hold the batches.
+
+    Attributes:
+        step: number of the step, from 1.
+        bad: of each loss term, then of each gradient, whether it is not finite; on the device.
+        terms: each loss term and its clips.
+        gradients: the optimizer of each gradient.
+    """
+
+    step: int
+    bad: torch.Tensor
+    terms: list[str]
+    gradients: list[str]
+
+
+def flag_nonfinite(run: Run, values: Values, norms: Mapping[str, torch.Tensor], batches: Sequence[Batch]) -> StepFlags:
+    """The flags of the current step. Does not wait for the device, except with float16.
 
     With float16, gradients that overflow are normal: the scaler skips the step and lowers its scale. Below a scale of
     1 the scale was not the cause.
+
+    Args:
+        run: the run, before it counts the step.
+        values: the loss terms.
+        norms: optimizer → norm of its gradient.
+        batches: those of the step.
+    """
+    if run.scaler.is_enabled() and run.scaler.get_scale() >= 1:
+        norms = {}
+    numbers = [value for _, _, value in values] + [norm.float() for norm in norms.values()]
+    bad = ~torch.isfinite(torch.stack(numbers))  # in the same order in all processes
+    clips = [describe_clips(run, i, batch) for i, batch in enumerate(batches)]
+    return StepFlags(run.step + 1, bad, [f"{term} of {clips[i]}" for term, i, _ in values], list(norms))
+
+
+def reads_at_once(run: Run) -> bool:
+    """Whether a step must know that it is finite before its optimizers step; else :class:`StepCheck` reads it later."""
+    return run.config.train.on_nonfinite == "skip" or run.scaler.is_enabled()
+
+
+def must_skip(run: Run, flags: StepFlags) -> bool:
+    """Whether the step is not finite in any process, so that it must be skipped. Waits for the device.
 
     Raises:
         UserError: it is, and ``train.on_nonfinite`` is ``stop`` or more than ``train.max_skipped`` steps in a row were
             skipped.
     """
-    numbers = [value for _, _, value in values]
-    if not run.scaler.is_enabled() or run.scaler.get_scale() < 1:
-        numbers += [norm.float() for norm in norms.values()]
-    bad = ~torch.isfinite(torch.stack(numbers))  # in the same order in all processes
-    if not run.ranks.max(bad.any().float()).item():
+    if not run.ranks.max(flags.bad.any().float()).item():
         run.skipped = (0, run.skipped[1])
         return False
-    what = "; ".join(describe_nonfinite(run, values, list(norms), bad.tolist(), batches))
-    in_a_row, total = run.skipped[0] + 1, run.skipped[1] + 1
-    message = f"step {run.step + 1}: not finite: {what}"
     if run.config.train.on_nonfinite == "stop":
-        raise UserError(f"{message}. Lower the learning rate, or set train.grad_clip or train.on_nonfinite: skip")
+        raise nonfinite_error(run, flags)
+    message = describe_nonfinite(run, flags)
+    in_a_row, total = run.skipped[0] + 1, run.skipped[1] + 1
     if in_a_row > run.config.train.max_skipped:
         raise UserError(
             f"{message}; {in_a_row} steps in a row, and train.max_skipped is {run.config.train.max_skipped}"
@@ -61,27 +99,66 @@ def must_skip(run: Run, values: Values, norms: dict[str, torch.Tensor], batches:
     return True
 
 
-def describe_nonfinite(
-    run: Run, values: Values, norms: list[str], bad: list[bool], batches: Sequence[Batch]
-) -> list[str]:
-    """The terms that are not finite and their clips, in all processes; without any, the gradients.
+class StepCheck:
+    """Whether the steps are finite, and whether a process received a stop request; the same in all processes.
+
+    No step waits for that. The flags of a step are reduced over the processes and copied to the host in the background,
+    and read when the next step has been submitted to the device, which therefore always has work. Whatever is
+    written waits for the flags of its own step: no checkpoint holds the weights after a step that was not finite.
+    With one process, no exchange is needed for the stop request, which takes effect after the current step.
 
     Args:
         run: the run.
-        values: the loss terms.
-        norms: names of the optimizers.
-        bad: of each value, then of each optimizer's norm, whether it is not finite.
-        batches: those of this step.
+        request: the stop request of this process.
     """
+
+    def __init__(self, run: Run, request: StopRequest) -> None:
+        self._run, self._request = run, request
+        self._pending: deque[tuple[StepFlags | None, Arriving]] = deque()
+
+    def submit(self, flags: StepFlags | None) -> None:
+        """Start the exchange of a step's flags; None: they have been read. All processes call it after every step."""
+        # Not torch.tensor(…), whose copy to a GPU waits for the GPU.
+        stop = torch.full((), float(bool(self._request)), device=self._run.device)
+        bad = torch.zeros_like(stop) if flags is None else flags.bad.any().float()
+        self._pending.append((flags, self._run.ranks.start_max(torch.stack([bad, stop]))))
+
+    def must_stop(self, now: bool) -> bool:
+        """Whether all processes stop after this step.
+
+        Args:
+            now: read the flags of the latest step, too, because something is about to be written.
+
+        Raises:
+            UserError: a step was not finite.
+        """
+        stop = self._run.ranks.world == 1 and bool(self._request)
+        while len(self._pending) > (0 if now or stop else 1):
+            flags, arriving = self._pending.popleft()
+            bad, requested = arriving.read()
+            if flags is not None:
+                if bad:
+                    raise nonfinite_error(self._run, flags)
+                self._run.skipped = (0, self._run.skipped[1])
+            stop = stop or bool(requested)
+        return stop
+
+
+def nonfinite_error(run: Run, flags: StepFlags) -> UserError:
+    return UserError(
+        f"{describe_nonfinite(run, flags)}. Lower the learning rate, or set train.grad_clip or train.on_nonfinite: skip"
+    )
+
+
+def describe_nonfinite(run: Run, flags: StepFlags) -> str:
+    """The loss terms of a step that are not finite and their clips, in all processes; without any, the gradients."""
     where = f" in process {run.ranks.rank}" if run.ranks.world > 1 else ""
-    own = [
-        f"loss term {term} of {describe_clips(run, i, batches[i])}{where}"
-        for (term, i, _), is_bad in zip(values, bad[: len(values)], strict=True)
-        if is_bad
-    ]
+    bad = flags.bad.tolist()
+    own = [f"loss term {term}{where}" for term, is_bad in zip(flags.terms, bad, strict=False) if is_bad]
     terms = [line for lines in run.ranks.gather(own) for line in lines]
-    bad_norms = bad[len(values) :]
-    return terms or [f"the gradient of {name}" for name, is_bad in zip(norms, bad_norms, strict=False) if is_bad]
+    bad_gradients = zip(flags.gradients, bad[len(flags.terms) :], strict=True)
+    gradients = [f"the gradient of {name}" for name, is_bad in bad_gradients if is_bad]
+    return f"step {flags.step}: not finite: {'; '.join(terms or gradients)}"
 
 
 def describe_clips(run: Run, i: int, batch: Batch) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from keep.training.guards import StepFlags
 from keep.training.records import RunLog
 from keep.training.run import Run
 from keep.utils.logging import log
@@ -21,11 +22,13 @@ class StepReport:
         terms: name → weighted loss term of this process, the mean over its batches.
         norms: optimizer → norm of its gradient before clipping.
         skipped: whether the step was skipped because of a value that was not finite.
+        flags: what is still to be read: whether the step was finite. None: it has been read.
     """
 
     terms: dict[str, torch.Tensor]
     norms: dict[str, torch.Tensor]
     skipped: bool = False
+    flags: StepFlags | None = None
 
     def means(self, run: Run) -> dict[str, float]:
         """The terms, as means over all processes. All processes call it."""

@@ -17,11 +17,14 @@ from keep.training import checkpoint
 from keep.training.distributed import no_sync, processes, wrap
 from keep.training.folder import find_state, open_folder
 from keep.training.guards import (
+    StepCheck,
     clip_gradients,
     count_bad_clips,
+    flag_nonfinite,
     gradient_norm,
     must_skip,
     out_of_memory,
+    reads_at_once,
     warn_of_cpu_flow,
 )
 from keep.training.precision import autocast
@@ -79,7 +82,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
 
 def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: StopRequest) -> None:
     """Run the remaining steps; after each, log, save, stop or validate when due."""
-    options, first = run.config.log, run.step
+    options, first, check = run.config.log, run.step, StepCheck(run, request)
     with closing(Progress(run.config.name, run.config.train.iters, run.step, enabled=run.ranks.first)) as progress:
         validate_if_due(run, validation, records, request)  # a run stopped during a validation repeats it
         for batches, waited in step_batches(run, data):
@@ -89,11 +92,14 @@ def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: 
             if run.step == first:
                 warn_of_cpu_flow(run.recipe, run.device)
             run.step, run.position = run.step + 1, run.position + run.batch_size
+            check.submit(report.flags)
+            saves = run.due(options.save_interval) or validation.due(run)
+            shows = run.due(options.interval) or run.due(options.image_interval)
+            stop = check.must_stop(now=saves or shows)
             log_step(run, report, progress, records, waited, start)
             if run.ranks.first and run.due(options.image_interval):
                 records.clip("train", run.step, preview(run, batches[0]))
-            stop = run.ranks.any(bool(request))
-            if stop or run.due(options.save_interval) or validation.due(run):
+            if stop or saves:
                 checkpoint.save(run, validation.better)
             if stop:
                 raise Stopped(f"saved at step {run.step} after {request.name or 'a signal to another process'}")
@@ -129,7 +135,8 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
         run.count_codes()
     with run.profiler.part("step"):
         norms = {name: gradient_norm(run, optimizer) for name, optimizer in used.items()}
-        skipped = must_skip(run, values, norms, batches)
+        flags, checked = flag_nonfinite(run, values, norms, batches), reads_at_once(run)
+        skipped = checked and must_skip(run, flags)
         if not skipped:
             for name, optimizer in used.items():
                 clip_gradients(run, optimizer, norms[name])
@@ -143,7 +150,7 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
     means: dict[str, torch.Tensor] = {}
     for term, _, value in values:
         means[term] = means.get(term, 0) + value / len(batches)
-    return StepReport(means, norms, skipped)
+    return StepReport(means, norms, skipped, None if checked else flags)
 
 
 def next_losses(run: Run, losses: Iterator[tuple[str, Terms]]) -> tuple[str, Terms] | None:
