@@ -59,7 +59,8 @@ class TrainOptions(Options):
     """Networks of the model to compile with torch.compile, e.g. [net.generator, net.hq_encoder, discriminator]. The
     first steps then take minutes."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """When a loss or a gradient is NaN or infinite: stop and name it, or skip the step and count it."""
+    """When a loss or a gradient is NaN or infinite: stop and name it, or skip the step and count it. stop is checked
+    while the next step runs. skip is checked before the weights change, so that every step waits for the GPU."""
     max_skipped: PositiveInt = 10
     """With on_nonfinite: skip, the number of steps in a row that may be skipped before the run stops."""
 

@@ -50,6 +50,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any
     add("resumed", 1, "model.revive=2", *scored, "data.workers=1", at="broken", resume="auto")
     add("stopped in validation", 1, *scored, at="validation", stop_in_validation=True)
     add("nan", 3, at="nan", nan_at=2)
+    quiet = ["log.interval=100", "log.image_interval=100", "log.save_interval=100", "train.iters=6"]
+    add("nan read later", 3, *quiet, at="nan_later", nan_at=3)
+    add("stopped later", 1, *quiet, at="stopped_later", stop_at=3)
     add("skip", 1, "train.on_nonfinite=skip", "train.accumulate=2", "model.gan_start=0", at="skip", nan_at=2)
     results = dict(zip(jobs, ranks.run_pair(list(jobs.values()), folder), strict=True))
     return {"results": results, "folder": folder, "jobs": jobs}
@@ -116,6 +119,21 @@ def test_a_nan_in_one_process_stops_both_with_its_term_and_clip(pair) -> None:
     assert first == second
     assert "step 2: not finite: loss term pixel of disc" in first
     assert "in process 1" in first
+
+
+def test_a_nan_that_is_read_a_step_later_stops_both_with_its_own_step_and_nothing_is_saved(pair) -> None:
+    first, second = pair["results"]["nan read later"]
+    assert first == second
+    assert first.startswith("error step 3: not finite: loss term pixel of disc")
+    assert "in process 1" in first
+    assert "in process 0" not in first
+    assert not list((pair["folder"] / "nan_later/stage3").rglob("*.state"))
+    assert not list((pair["folder"] / "nan_later/stage3").rglob("*.pth"))
+
+
+def test_a_signal_that_is_read_a_step_later_stops_both_after_the_same_step(pair) -> None:
+    assert all(t.startswith("stopped saved at step 4 after") for t in pair["results"]["stopped later"])
+    assert final(pair["folder"] / "stopped_later/stage1", 4)["step"] == 4
 
 
 def test_a_step_with_a_nan_is_skipped_in_both_and_counted(pair) -> None:

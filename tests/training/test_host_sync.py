@@ -1,7 +1,7 @@
 """On a clean step the host does not read from the device, nor copy to it: it would wait for all work queued there.
 
-Without a GPU, two views of that: steps on PyTorch's meta device, where a read is impossible, and the real loop on a CPU,
-where reads are counted.
+Without a GPU, two views of that: steps on PyTorch's meta device, where a read is impossible, and the real loop on a
+CPU, where reads are counted.
 """
 
 from collections import Counter

@@ -168,6 +168,58 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny) -> None:
         run(tiny, 1, "train.optim.lr=1e30", "train.warmup=0")
 
 
+def nan_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
+    """Make the L1 of that step NaN; returns the steps that the trainer makes from now on."""
+    real, loss, steps = trainer.train_step, L1.forward, []
+
+    def counted(run: trainer.Run, batches: Any) -> Any:
+        steps.append(run.step + 1)
+        factor = float("nan") if run.step + 1 == step else 1.0
+        monkeypatch.setattr(L1, "forward", lambda *a: loss(*a) * factor)
+        return real(run, batches)
+
+    monkeypatch.setattr(trainer, "train_step", counted)
+    return steps
+
+
+def test_a_nan_is_read_a_step_later_and_named_as_if_read_at_once(tiny, monkeypatch) -> None:
+    messages = []
+    for interval, made in ((1, [1, 2, 3]), (100, [1, 2, 3, 4])):
+        with monkeypatch.context() as patch:
+            steps = nan_in_step(patch, 3)
+            with pytest.raises(UserError) as error:
+                run(
+                    tiny,
+                    1,
+                    f"log.interval={interval}",
+                    "log.image_interval=100",
+                    "log.save_interval=100",
+                    "train.iters=9",
+                )
+        assert steps == made
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("step 3: not finite: loss term pixel of disc")
+    assert "(position 2)" in messages[0]
+
+
+def test_no_checkpoint_holds_weights_after_a_nan_and_the_last_one_resumes_exactly(tiny, monkeypatch) -> None:
+    quiet = ["log.interval=100", "log.image_interval=100"]
+    folder = run(tiny, 1, *quiet)
+    uninterrupted = weight_files.load(folder / "models/net_4.pth")
+    for save_interval in (1, 2):  # a checkpoint is due after the step with the NaN, and after the next one
+        with monkeypatch.context() as patch:
+            nan_in_step(patch, 3)
+            with pytest.raises(UserError, match="step 3: not finite"):
+                run(tiny, 1, *quiet, f"log.save_interval={save_interval}")
+        assert max(int(p.stem) for p in folder.rglob("*.state")) == 2
+        assert max(int(p.stem.removeprefix("net_")) for p in folder.rglob("net_[0-9]*.pth")) == 2
+    run(tiny, 1, *quiet, resume="auto")
+    resumed = weight_files.load(folder / "models/net_4.pth")
+    for key in ("params", "params_ema"):
+        assert all(torch.equal(v, resumed[key][k]) for k, v in uninterrupted[key].items())
+
+
 def test_validation_is_logged_with_the_weights_it_used(tiny, clips: Path) -> None:
     val = f"{{type: VideoClips, root: {clips}, size: 32, max_frames: 3}}"
     folder = run(tiny, 1, f"data.val={val}", "val.metrics=[PSNR, SSIM]", "val.interval=2")
