@@ -1,4 +1,4 @@
-"""Drawn faces: coloured discs that a detector and an identity network of the tests know, and recording networks."""
+"""Drawn faces: coloured discs, a detector and an identity network for them, and a network that records its input."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ def draw(
     background: tuple[int, int, int] = DARK,
     size: tuple[int, int] = (120, 240),
 ) -> np.ndarray:
-    """uint8 (*size, 3): (colour, x, y, radius) each, the last in front."""
+    """uint8 (*size, 3): a disc for each (colour, x, y, radius), the last one in front."""
     image = np.full((*size, 3), background, np.uint8)
     for colour, x, y, radius in people:
         cv2.circle(image, (round(x), round(y)), radius, colour, -1)
@@ -26,7 +26,7 @@ def draw(
 
 
 def crossing(frames: int = 40, cut: bool = True) -> np.ndarray:
-    """Two people walk past each other, Red in front; after the cut they do so again elsewhere in other light."""
+    """Two people pass each other, Red in front; after the cut again, at another place and in other light."""
     clip = []
     for background in (DARK, BRIGHT)[: 1 + cut]:
         for t in range(frames):
@@ -38,7 +38,7 @@ def crossing(frames: int = 40, cut: bool = True) -> np.ndarray:
 
 
 class Discs:
-    """Finds discs of the known colours that are mostly visible."""
+    """Detects discs of the two colours that are mostly visible."""
 
     name = "discs"
 
@@ -59,7 +59,7 @@ class Discs:
 
 
 class Colour:
-    """Knows people by the colour at their nose."""
+    """Identifies people by the colour at their nose."""
 
     name, measure = "colour", "l2"
 
@@ -74,7 +74,7 @@ class Colour:
 
 
 class Recorder:
-    """A network that gives back what it gets, and keeps it: ``clips[i]`` (T, B, S, S, 3) of the i-th recurrence."""
+    """Returns its input and records it: ``clips[i]`` (T, B, S, S, 3) of the i-th recurrence."""
 
     def __init__(self, size: int = 32, window: int = 8) -> None:
         self.size, self.window = size, window

@@ -1,4 +1,4 @@
-"""Small networks of known weights, and clips for them."""
+"""Small networks with known weights, and clips for them."""
 
 from typing import Any
 

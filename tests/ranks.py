@@ -1,4 +1,4 @@
-"""Two processes that train together on this machine, each as torchrun would start it."""
+"""Train with two processes on this machine, started as torchrun starts them."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from keep.utils.errors import UserError
 
 
 def run_pair(jobs: Sequence[dict[str, Any]], folder: Path) -> list[list[str]]:
-    """Run the jobs, one after the other, in two processes; returns the result of each job in each process.
+    """Run the jobs in turn in two processes; returns the result of each job in each process.
 
-    A job: ``options`` and ``overrides``; ``resume``; ``sgd`` (plain gradient steps in place of Adam's, which enlarge
-    rounding); ``stop_at`` (the second process gets SIGTERM in that step), ``stop_in_validation`` (there);
-    ``nan_at`` (its L1 is NaN in that step).
+    A job has the keys ``options``, ``overrides`` and, if needed, ``resume``; ``sgd`` (plain gradient steps: Adam's
+    amplify rounding); ``stop_at`` (the second process gets SIGTERM in that step) or ``stop_in_validation``; ``nan_at``
+    (the second process's L1 is NaN in that step).
     """
     for job in jobs:
         with socket.socket() as free:

@@ -1,7 +1,7 @@
-"""Tensors that follow from their name and shape alone, so that weights and inputs need no file.
+"""Tensors computed from their name and shape, so that weights and inputs need no file.
 
-The numbers in ``tests/data/public_*.npz`` are outputs of the authors' public implementation for the weights this rule
-gives. Names are those of the public v0.1.0 checkpoint layout.
+``tests/data/public_*.npz`` holds outputs of the authors' public implementation for these weights. Names are those of
+the public v0.1.0 checkpoint layout.
 """
 
 import math
@@ -22,7 +22,7 @@ def normal(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def weight(name: str, shape: tuple[int, ...]) -> Tensor:
-    """One entry of a state dict; no entry is near zero throughout, so that no branch of the network is silent."""
+    """One entry of a state dict; no entry is near zero everywhere, so that every branch of the network counts."""
     x = normal(name, tuple(shape))
     if name == "position_emb":
         return 0.3 * x

@@ -1,4 +1,4 @@
-"""The tiny options, pointed at a test's clips and made smaller still."""
+"""The tiny options, smaller still, with a test's clips as data."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ KEEP_NET = [
     "model.net.cft_scales=[8, 16]", "model.net.cfa_scales=[8, 16]",
 ]  # fmt: skip
 PREVIOUS = {2: "vqgan", 3: "keep"}
-"""Stage → the slot of ``pretrained`` that takes the stage before it."""
+"""Stage → the key of ``pretrained`` for the previous stage."""
 
 
 def options(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list[str]]:
-    """(options file, overrides) of a run of 4 steps on 32×32 frames that starts from the run before it in ``root``."""
+    """(options file, overrides) of a run of 4 steps on 32×32 frames that starts from the previous stage in ``root``."""
     common = [
         f"root={root}", f"data.train.root={clips}", f"data.train.clip_length={1 if stage == 1 else 3}",
         "data.train.size=32", "data.workers=0", "data.batch_size=1", "train.iters=4", "log.interval=1",
@@ -38,7 +38,7 @@ def options(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list
 
 
 def options_and_start(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list[str]]:
-    """The same; in place of the run before it, random weights (always the same ones) are its start."""
+    """The same, but it starts from random weights (always the same) instead of the previous stage."""
     path, overrides = options(stage, clips, root, *more)
     if stage > 1:
         before, settings = options(stage - 1, clips, root)

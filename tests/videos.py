@@ -1,4 +1,4 @@
-"""Videos of every kind, made by PyAV, and what lies in a file."""
+"""Test videos made with PyAV, and readers of their content."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +25,7 @@ def make(
     pix_fmt: str = "yuv420p",
     **options: str,
 ) -> Path:
-    """A video of ``frames`` at ``times`` (ms; every 40 by default) from ``start``, with what is asked for."""
+    """A video of ``frames`` at ``times`` (ms; every 40 by default) from ``start``, with the given streams and tags."""
     movflags = options.pop("movflags", "")
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as output:
         video: Any = output.add_stream("libx264", rate=25, options={"crf": "12", **options})
@@ -66,7 +66,7 @@ def make(
 
 
 def copy(source: Path, target: Path, **options: Any) -> VideoWriter:
-    """``source`` decoded and written again."""
+    """Decode ``source`` and write it again."""
     video = VideoSource(source)
     with VideoWriter(target, video, (video.height, video.width), **options) as writer:
         for frame in video:

@@ -21,7 +21,7 @@ class Answer(io.BytesIO):
 
 @pytest.fixture(autouse=True)
 def opened(monkeypatch, tmp_path):
-    """No network: the opener answers with CONTENT and notes the URLs; both caches are empty folders."""
+    """No network: ``urlopen`` returns CONTENT and records the URLs; both caches are empty folders."""
     urls = []
 
     def urlopen(request, timeout):
@@ -78,15 +78,15 @@ def test_no_network(monkeypatch, tmp_path):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; ``cut``: how many bytes it sends before it hangs up; ``ranges``: whether it can continue."""
+    """Serves CONTENT; ``cut``: bytes until it closes the connection; ``ranges``: whether it can resume."""
 
     cut: int | None = None
     ranges = True
-    asked: list[str | None] = []
+    requested: list[str | None] = []
 
     def do_GET(self):
         wanted = self.headers.get("Range")
-        self.asked.append(wanted)
+        self.requested.append(wanted)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
         if start >= len(CONTENT):
             return self.send_error(416)
@@ -102,12 +102,12 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on this machine, its handler class, and its address; the real ``urlopen`` is back in place."""
+    """A server on this machine: its handler class and its address, with the real ``urlopen``."""
     monkeypatch.undo()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     class Handler(Server):
-        asked: list[str | None] = []
+        requested: list[str | None] = []
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
@@ -117,7 +117,7 @@ def server(monkeypatch):
         thread.join()
 
 
-def test_a_cut_download_is_continued(server, tmp_path, capsys):
+def test_a_cut_download_is_resumed(server, tmp_path, capsys):
     handler, url = server
     handler.cut = 100
     with pytest.raises(downloads.Unavailable, match=r"ended after 100 of 7000 bytes"):
@@ -126,26 +126,26 @@ def test_a_cut_download_is_continued(server, tmp_path, capsys):
     handler.cut = None
     path = downloads.fetch(url, HASH, "net.pth", cache=tmp_path)
     assert path.read_bytes() == CONTENT
-    assert handler.asked == [None, "bytes=100-"]
+    assert handler.requested == [None, "bytes=100-"]
     assert [p.name for p in tmp_path.iterdir()] == ["net.pth"]
     assert "net.pth" in capsys.readouterr().err  # the progress bar
 
 
-def test_a_server_that_cannot_continue_starts_over(server, tmp_path):
+def test_a_server_that_cannot_resume_starts_over(server, tmp_path):
     handler, url = server
     handler.ranges = False
     (tmp_path / "net.pth.part").write_bytes(CONTENT[:100])
     assert downloads.fetch(url, HASH, "net.pth", cache=tmp_path).read_bytes() == CONTENT
 
 
-def test_a_remainder_of_another_file_is_begun_anew(server, tmp_path):
+def test_a_partial_file_of_another_download_is_replaced(server, tmp_path):
     handler, url = server
     (tmp_path / "net.pth.part").write_bytes(b"x" * 100)
     assert downloads.fetch(url, HASH, "net.pth", cache=tmp_path).read_bytes() == CONTENT
-    assert handler.asked == ["bytes=100-", None]
+    assert handler.requested == ["bytes=100-", None]
 
 
-def test_a_remainder_that_is_already_whole(server, tmp_path):
+def test_a_partial_file_that_is_complete(server, tmp_path):
     _, url = server
     (tmp_path / "net.pth.part").write_bytes(CONTENT)
     assert downloads.fetch(url, HASH, "net.pth", cache=tmp_path).read_bytes() == CONTENT
@@ -176,5 +176,5 @@ def test_two_at_once_download_once(server, tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert handler.asked == [None]
+    assert handler.requested == [None]
     assert [p.name for p in tmp_path.iterdir()] == ["net.pth"]
