@@ -3,10 +3,10 @@
 On the way of a batch:
 
 - ``trainer.py``: starts a run, runs its steps; the only place that steps an optimizer
-- ``run.py``: builds a run: networks, pretrained weights, optimizers, average
+- ``run.py``, ``pretrained.py``: build a run: networks, optimizers, average; the weights that it starts from
 - ``prefetch.py``: the batches of each step, on the device
 - ``precision.py``: autocast, loss scaling, memory layout, compilation
-- ``guards.py``: gradient clipping, values that are not finite, bad clips, out of memory
+- ``guards.py``: gradient clipping, values that are not finite, stop requests, bad clips, out of memory
 - ``ema.py``, ``schedules.py``: average of the weights; learning-rate schedules
 - ``distributed.py``: several processes
 

@@ -60,10 +60,6 @@ class Ranks(OneProcess):
         """
         return Arriving(x, dist.all_reduce(x, dist.ReduceOp.MAX, async_op=True) if self.world > 1 else None)
 
-    def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true in any process: all get the same answer."""
-        return bool(self.max(torch.tensor(float(flag))))
-
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank: plain data and CPU tensors."""
         if self.world == 1:
@@ -86,7 +82,7 @@ class Ranks(OneProcess):
 
     def barrier(self) -> None:
         """Wait until all processes have called this."""
-        self.any(False)
+        self.max(torch.zeros(()))
 
     def _reduced(self, x: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.world == 1:

@@ -153,11 +153,10 @@ def nonfinite_error(run: Run, flags: StepFlags) -> UserError:
 def describe_nonfinite(run: Run, flags: StepFlags) -> str:
     """The loss terms of a step that are not finite and their clips, in all processes; without any, the gradients."""
     where = f" in process {run.ranks.rank}" if run.ranks.world > 1 else ""
-    bad = flags.bad.tolist()
-    own = [f"loss term {term}{where}" for term, is_bad in zip(flags.terms, bad, strict=False) if is_bad]
+    bad = iter(flags.bad.tolist())
+    own = [f"loss term {term}{where}" for term in flags.terms if next(bad)]
+    gradients = [f"the gradient of {name}" for name in flags.gradients if next(bad)]
     terms = [line for lines in run.ranks.gather(own) for line in lines]
-    bad_gradients = zip(flags.gradients, bad[len(flags.terms) :], strict=True)
-    gradients = [f"the gradient of {name}" for name, is_bad in bad_gradients if is_bad]
     return f"step {flags.step}: not finite: {'; '.join(terms or gradients)}"
 
 
