@@ -1,4 +1,4 @@
-"""KEEP: Kalman-Inspired Feature Propagation for Video Face Super-Resolution, as a training framework."""
+"""KEEP: Kalman-Inspired Feature Propagation for Video Face Super-Resolution: training and restoration."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Restorer", "__version__", "load_restorer"]
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported at its first use: ``import keep`` alone stays light."""
+    """Import the Python API on first use, so that ``import keep`` stays fast."""
     if name in ("Restorer", "load_restorer"):
         from keep.inference import api
 

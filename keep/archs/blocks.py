@@ -1,4 +1,4 @@
-"""The blocks that several networks share: residual, attention, resampling, feed-forward."""
+"""Blocks that several networks share: residual, attention, resampling, feed-forward."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
-    """GroupNorm with the largest number of groups that divides both ``groups`` and ``channels``."""
+    """GroupNorm with gcd(groups, channels) groups."""
     return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
 
 
@@ -17,7 +17,7 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class ResBlock(nn.Module):
-    """(N, C_in, H, W) → (N, C_out, H, W): twice GroupNorm, SiLU, 3×3; the shortcut is 1×1 where C changes."""
+    """(N, C_in, H, W) → (N, C_out, H, W): twice GroupNorm, SiLU, 3×3. The shortcut is 1×1 if C changes."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int = 32) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves H and W: 3×3 convolution of stride 2, padded on the right and below only."""
+    """Halves H and W: 3×3 convolution of stride 2, padded only on the right and at the bottom."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Upsample(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens (N, L, dim) to a context (N, M, dim) → (N, L, dim); no bias but the output's."""
+    """Multi-head attention of tokens (N, L, dim) to a context (N, M, dim) → (N, L, dim); only the output has a bias."""
 
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -106,11 +106,11 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU feed-forward of tokens (N, L, dim), four times as wide inside."""
+    """GEGLU feed-forward of tokens (N, L, dim) with inner width 4·dim."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # Index 1 is a dropout of rate 0 in the public weights' layout.
+        # In the public weights' layout, index 1 is a dropout of rate 0.
         self.net = nn.Sequential(GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class FeedForward(nn.Module):
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(N, C, h, w) → (N, h·w, C), row by row."""
+    """(N, C, h, w) → (N, h·w, C), in row-major order."""
     return x.flatten(2).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""CFA, cross-frame attention: the decoder looks at its own features of the previous frame (eq. (2))."""
+"""CFA, cross-frame attention: the decoder attends to its features of the previous frame (eq. (2))."""
 
 import torch.nn as nn
 from pydantic import PositiveInt
@@ -12,8 +12,8 @@ from keep.config.registry import ARCHS
 class CFA(nn.Module):
     """Features v_t and v_{t-1}, both (N, channels, h, w), → v'_t of the same shape.
 
-    Post-norm: v + LN(Attn(v_t, v_{t-1})), then v + LN(FF(v)). Starts as the identity: the weight and bias of both
-    LayerNorms are zero, and nothing else, so that everything before them receives a gradient from the second step on.
+    Post-norm: v + LN(Attn(v_t, v_{t-1})), then v + LN(FF(v)). Starts as the identity: only the weights and biases of
+    both LayerNorms are zero, so that all layers before them receive a gradient from the second step on.
 
     Args:
         channels: channels of the features.

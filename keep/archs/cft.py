@@ -1,4 +1,4 @@
-"""CFT, controllable feature transformation: lets the encoder's features correct the decoder's (eq. (1))."""
+"""CFT, controllable feature transformation: the encoder's features correct the decoder's (eq. (1))."""
 
 import torch
 import torch.nn as nn
@@ -13,8 +13,8 @@ from keep.config.registry import ARCHS
 class CFT(nn.Module):
     """v = F_d + w · (α ⊙ F_d + β), with (α, β) computed from [F_e, F_d]; all (N, channels, h, w).
 
-    Starts as the identity: the last layer of each head is zero, and only that one, so that everything before
-    it receives a gradient from the second step on.
+    Starts as the identity: only the last layer of each head is zero, so that all layers before it receive a gradient
+    from the second step on.
 
     Args:
         channels: channels of the features.
@@ -28,7 +28,7 @@ class CFT(nn.Module):
         self.shift = _head(channels)
 
     def forward(self, f_e: Tensor, f_d: Tensor, w: float = 1.0) -> Tensor:
-        """``w`` weighs fidelity to the input (1) against the quality of the codebook alone (0)."""
+        """``w``: 1 for fidelity to the input, 0 for the quality of the codebook alone."""
         h = self.encode_enc(torch.cat([f_e, f_d], dim=1))
         return f_d + w * (self.scale(h) * f_d + self.shift(h))
 

@@ -1,4 +1,4 @@
-"""T_Q: predicts the codebook index of every latent token (supplement Fig. A2, borrowed from CodeFormer)."""
+"""T_Q: predicts the codebook index of every latent token (supplement Fig. A2, adopted from CodeFormer)."""
 
 import torch
 import torch.nn as nn
@@ -12,7 +12,7 @@ from keep.utils.errors import UserError
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm self-attention, position added to query and key only, then a GELU MLP; tokens (N, L, width)."""
+    """Pre-norm self-attention with positions added to query and key, then a GELU MLP; tokens (N, L, width)."""
 
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class TransformerLayer(nn.Module):
 
 @ARCHS.register()
 class CodeTransformer(nn.Module):
-    """T_Q: a latent code (N, latent_dim, h, w) to the logits (N, h·w, codebook_size) of its tokens' codes.
+    """T_Q: a latent code (N, latent_dim, h, w) to logits over the codes, (N, h·w, codebook_size).
 
     Args:
         tokens: number of latent tokens, h·w.
@@ -54,7 +54,7 @@ class CodeTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise UserError(f"code transformer: the width {width} is not a multiple of its {heads} heads")
+            raise UserError(f"code transformer: width {width} is not a multiple of {heads} heads")
         self.position_emb = nn.Parameter(torch.zeros(tokens, width))
         self.feat_emb = nn.Linear(latent_dim, width)
         self.ft_layers = nn.ModuleList(TransformerLayer(width, heads, mlp_width) for _ in range(layers))
@@ -69,7 +69,7 @@ class CodeTransformer(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
-    """Weights normal with deviation .02, biases 0: the usual start of transformers since GPT and BERT."""
+    """Normal weights with standard deviation .02 and zero biases, as in GPT and BERT."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -17,8 +17,8 @@ class PatchGAN(nn.Module):
 
     Args:
         in_channels: channels of the images.
-        channels: channels of the first layer; they double at each layer up to eight times that.
-        layers: stride-2 layers; 3 judges patches of 70 pixels, 4 of 142.
+        channels: channels of the first layer. Each layer doubles them, up to eight times the first.
+        layers: number of stride-2 layers; with 3 a score covers a patch of 70 pixels, with 4 one of 142.
         norm: normalisation of the inner layers.
     """
 
@@ -49,7 +49,7 @@ class PatchGAN(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
-    """The start of pix2pix (Isola et al. 2017): deviation .02 around 0, and around 1 for norms."""
+    """Initialise as pix2pix (Isola et al. 2017): standard deviation .02, mean 0, or 1 for norms."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -60,12 +60,12 @@ def _init(module: nn.Module) -> None:
 class TemporalPatchGAN(nn.Module):
     """3-D patch discriminator (Chang et al. 2019): clips (B, T, C, H, W) in [-1, 1] → logits (B, T, 4·channels, h, w).
 
-    Six convolutions of kernel 3×5×5 and stride 1×2×2 with spectral norm. Every element of the output is one
-    judgement of its own, of one patch of the clip. T ≥ 1.
+    Six convolutions of kernel 3×5×5 and stride 1×2×2 with spectral norm. Every element of the output judges one patch
+    of the clip. T ≥ 1.
 
     Args:
         in_channels: channels of the frames.
-        channels: channels of the first layer; the second has twice, the others four times as many.
+        channels: channels of the first layer; the second layer has twice, the others four times as many.
     """
 
     def __init__(self, in_channels: PositiveInt = 3, channels: PositiveInt = 32) -> None:

@@ -1,4 +1,4 @@
-"""A network's options, read from the shapes of its weights."""
+"""Infers the options of a network from the shapes of its weights."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,30 +19,30 @@ Arch = dict[str, Any]
 """A network as ``{"type": "KEEP", **options}``."""
 
 HEADS = {"T_Q": {512: 8}, "Kalman filter network": {384: 8}, "CFA": {1024: 4}}
-"""Attention heads by inner width, in the released networks: no shape tells how a width is split into heads."""
+"""Attention heads of the released networks, by inner width. Shapes do not show how a width is split into heads."""
 
 
 def infer_arch(
     state: Mapping[str, Tensor], path: Path | str = "the file", heads: Mapping[str, int] | None = None
 ) -> Arch:
-    """The network's options from names and shapes of a state dict in our names.
+    """The network's options, from the names and shapes of a state dict in our names.
 
-    Shapes do not tell how attentions split into heads, how many groups a GroupNorm has, nor whether gains are causal.
-    Heads are those of the released networks; groups are 32 and gains over the clip, as in every public file.
+    Shapes do not show the heads of attentions, the groups of GroupNorms, or whether gains are causal. Heads are taken
+    from the released networks; groups are 32 and gains are over the clip, as in every public file.
 
     Args:
-        state: in our names.
-        path: for messages.
-        heads: heads where they are known: keys as in ``HEADS``.
+        state: a state dict in our names.
+        path: its file, for messages.
+        heads: known heads, with keys as in ``HEADS``.
 
     Raises:
-        UserError: names are missing, or the widths are none of the released networks'.
+        UserError: names are missing, or a width is not one of the released networks.
     """
 
     def split(part: str, width: int) -> int:
         count = (heads or {}).get(part) or HEADS[part].get(width)
         if count is None:
-            raise UserError(f"{path} does not tell the heads of its {part} ({width} wide): name the network (`net`)")
+            raise UserError(f"{path}: the heads of its {part} ({width} wide) are unknown: name the network (`net`)")
         return count
 
     try:
@@ -86,7 +86,7 @@ def infer_arch(
             "flow": {"type": "GMFlow"} if "flownet.feature_flow_attn.q_proj.weight" in state else None,
         }
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"{path} is a checkpoint of KEEP that lacks names, {error} among them") from None
+        raise UserError(f"{path} is a checkpoint of KEEP with missing names, among them {error}") from None
 
 
 @dataclass
@@ -98,7 +98,7 @@ class _Scale:
 
 
 def _encoder_scales(state: Mapping[str, Tensor]) -> list[_Scale]:
-    """The encoder's scales, read from its blocks: conv; per scale residual blocks [+ attention], downsampling; tail."""
+    """The encoder's scales. Its blocks: conv; per scale residual blocks [+ attention] and downsampling; tail."""
     prefix = "lq_encoder.blocks."
     scales = [_Scale([])]
     for i in _numbers(state, prefix)[1:-5]:  # the tail: residual block, attention, residual block, norm, conv
@@ -112,19 +112,19 @@ def _encoder_scales(state: Mapping[str, Tensor]) -> list[_Scale]:
 
 
 def _numbers(names: Iterable[str], prefix: str) -> list[int]:
-    """The numbers that follow ``prefix`` in the names, in order."""
+    """The numbers after ``prefix`` in the names, sorted."""
     found = {k.removeprefix(prefix).partition(".")[0] for k in names if k.startswith(prefix)}
     return sorted(int(n) for n in found)
 
 
 def arch_of(net: KEEP) -> Arch:
-    """The options of a network, ``{"type": "KEEP", …}``, as plain data: its file's, or read from the network itself.
+    """The options of a network, ``{"type": "KEEP", …}``, as plain data: those of its file, else inferred.
 
     Raises:
-        UserError: it was built by hand with a flow estimator other than GMFlow, whose options cannot be read back.
+        UserError: the network has no file and a flow estimator other than GMFlow, whose options cannot be inferred.
     """
-    if isinstance(known := getattr(net, "arch", None), Mapping):
-        return dump(known)
+    if isinstance(stored := getattr(net, "arch", None), Mapping):
+        return dump(stored)
     if net.flownet is not None and not isinstance(net.flownet, GMFlow):
         raise UserError(f"the options of the flow estimator {type(net.flownet).__name__} are not known: give `arch`")
     # A GroupNorm has gcd(norm_groups, channels) groups: their least common multiple builds the same network.

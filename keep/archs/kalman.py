@@ -1,4 +1,4 @@
-"""The Kalman filter network φ: how far to trust each observed token (supplement A.1, Fig. A1)."""
+"""The Kalman filter network φ: the gain of each observed token (supplement A.1, Fig. A1)."""
 
 from typing import Literal
 
@@ -29,14 +29,14 @@ class UncertaintyBlock(nn.Module):
         return h + self._temporal(self.norm_temp(h))
 
     def _spatial_temporal(self, h: Tensor) -> Tensor:
-        """Each frame attends to the first frame and the previous one (the first frame's previous is itself)."""
+        """Each frame attends to the first frame and to the previous one. The first frame attends to itself."""
         first = h[:, :1].expand_as(h)
         previous = torch.cat([h[:, :1], h[:, :-1]], dim=1)
         context = torch.cat([first, previous], dim=2)
         return self.attn1(h.flatten(0, 1), context.flatten(0, 1)).view_as(h)
 
     def _temporal(self, h: Tensor) -> Tensor:
-        """Each token attends to the tokens at its own position in all frames."""
+        """Each token attends to the tokens at the same position in all frames."""
         b, t, l, c = h.shape
         tokens = h.transpose(1, 2).reshape(b * l, t, c)
         return self.attn_temp(tokens, tokens).view(b, l, t, c).transpose(1, 2)
@@ -44,7 +44,7 @@ class UncertaintyBlock(nn.Module):
 
 @ARCHS.register()
 class KalmanFilter(nn.Module):
-    """Observed codes z̃ (B, T, C, h, w) to the gains K (B, T, 1, h, w) in (0, 1), one value a token.
+    """Observed codes z̃ (B, T, C, h, w) to gains K (B, T, 1, h, w) in (0, 1), one value per token.
 
     K weighs the observation: ẑ⁺ = (1 - K) ẑ⁻ + K z̃ (Algorithm 1).
 
@@ -55,7 +55,7 @@ class KalmanFilter(nn.Module):
         blocks: number of uncertainty blocks.
         gain_blocks: residual blocks of the gain network.
         temporal: ``causal``: K_t = φ(z̃_1, z̃_{t-1}, z̃_t) as in Algorithm 1, so that a clip can be streamed.
-            ``clip``: T-Attn spans all frames, so every gain depends on the whole clip (the public weights).
+            ``clip``: T-Attn spans all frames, so every gain depends on the entire clip (the public weights).
         norm_groups: groups of every GroupNorm.
     """
 
@@ -84,7 +84,7 @@ class KalmanFilter(nn.Module):
     def step(self, first: Tensor, previous: Tensor, current: Tensor) -> Tensor:
         """φ(z̃_1, z̃_{t-1}, z̃_t), each (N, C, h, w), → K_t (N, 1, h, w); at t = 1 all three are z̃_1.
 
-        The three are one clip of three frames, of which the last frame's gain counts.
+        The three codes form a clip of three frames; the gain of its last frame is K_t.
         """
         return self._gain(self._uncertainty(torch.stack([first, previous, current], dim=1))[:, -1:]).squeeze(1)
 

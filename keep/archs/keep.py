@@ -25,7 +25,7 @@ GradHalf = Literal["both", "codes", "decoder"]
 
 @dataclass
 class KalmanState:
-    """All that frame t - 1 leaves to frame t; its size does not depend on the length of the clip.
+    """The state that frame t - 1 passes to frame t. Its size does not depend on the length of the clip.
 
     Attributes:
         output: ŷ_{t-1} (B, 3, S, S), detached.
@@ -38,7 +38,7 @@ class KalmanState:
 
 @dataclass
 class KalmanStep:
-    """One frame of Algorithm 1. ``warped`` and ``z_prior`` are None at the first frame, which has no prediction.
+    """One frame of Algorithm 1. The first frame has no prediction: ``warped`` and ``z_prior`` are None.
 
     Attributes:
         output: ŷ_t (B, 3, S, S).
@@ -59,12 +59,12 @@ class KalmanStep:
 
 @dataclass
 class KEEPOutput:
-    """Everything a clip passes through. Shapes (B, T, …); ``z_prior`` and ``warped`` (B, T - 1, …), from t = 2 on.
+    """All states of a clip. Shapes (B, T, …); ``z_prior`` and ``warped`` (B, T - 1, …), from t = 2 on.
 
     Attributes:
         output: ŷ (B, T, 3, S, S), in about [-1, 1], not clamped.
         z_obs: z̃, E_L's codes (B, T, C, h, w).
-        gains: K (B, T, 1, h, w); the first is not used, as ẑ⁺_1 = z̃_1.
+        gains: K (B, T, 1, h, w); the first is unused, since ẑ⁺_1 = z̃_1.
         z_prior: ẑ⁻ (B, T - 1, C, h, w).
         z_post: ẑ⁺ (B, T, C, h, w).
         logits: (B, T, h·w, K).
@@ -96,19 +96,19 @@ class KEEP(nn.Module):
         transformer_layers: layers of T_Q.
         transformer_mlp_width: inner width of T_Q's MLPs.
         kalman_blocks: uncertainty blocks of the Kalman filter network.
-        kalman_heads: heads of its attentions.
-        kalman_head_dim: channels of one of these heads.
+        kalman_heads: attention heads of the Kalman filter network.
+        kalman_head_dim: channels of each of these heads.
         kalman_gain_blocks: residual blocks of the gain network.
-        temporal: what a gain depends on. ``causal``: z̃_1, z̃_{t-1} and z̃_t alone (Algorithm 1; can be streamed).
+        temporal: what a gain depends on. ``causal``: only z̃_1, z̃_{t-1} and z̃_t (Algorithm 1; can be streamed).
             ``clip``: all frames of the clip (the public weights).
         cft_scales: sides of the feature maps at which CFT acts in the generator.
         cfa_scales: sides of the feature maps at which CFA acts in the generator.
         cfa_heads: heads of CFA.
-        cfa_head_dim: channels of one of these heads.
-        flow: flow estimator, kept frozen; none: flows must be given with every clip.
+        cfa_head_dim: channels of each of these heads.
+        flow: flow estimator, kept frozen. Without one, every clip needs its flows.
 
     Attributes:
-        checkpoint_decoder: training keeps no activations of the decoder and computes them again in the backward pass:
+        checkpoint_decoder: training does not store the decoder's activations but recomputes them in the backward pass:
             less memory, more time, the same results. False by default.
     """
 
@@ -161,7 +161,7 @@ class KEEP(nn.Module):
     def train(self, mode: bool = True) -> "KEEP":
         super().train(mode)
         if self.flownet is not None:
-            self.flownet.eval()  # frozen: its batch norms, if any, must not follow the training clips
+            self.flownet.eval()  # frozen: batch norms must not adapt to the training clips
         return self
 
     def forward(
@@ -178,28 +178,28 @@ class KEEP(nn.Module):
     ) -> Tensor | KEEPOutput:
         """Restore clips (Algorithm 1).
 
-        The argmax over codes cuts the graph in two halves. ``grad`` says which of them keep gradients: ``codes``
-        (stage II), everything up to logits and z̃, that is E_L, Kalman filter network and T_Q; ``decoder``
-        (stage III), the generator with CFT and CFA, from its output. E_H and the flow never have any, and ŷ_{t-1}
-        is detached before it is warped.
+        The argmax over codes splits the graph into two halves. ``grad`` selects which halves keep gradients: ``codes``
+        (stage II): everything up to logits and z̃, that is E_L, Kalman filter network and T_Q; ``decoder``
+        (stage III): the generator with CFT and CFA. E_H and the flow never have gradients, and ŷ_{t-1} is detached
+        before it is warped.
 
         Args:
             lq: low-quality frames, upsampled to the output's size: (B, T, 3, S, S) in [-1, 1].
-            flows: (B, T - 1, 2, S, S) in pixels; ``flows[:, t - 1]`` leads from frame t to frame t - 1 (t from 0).
-                Estimated on ``lq`` when None.
+            flows: (B, T - 1, 2, S, S) in pixels; ``flows[:, t - 1]`` is the flow from frame t to frame t - 1 (t from
+                0). None: estimated on ``lq``.
             w: fidelity weight of CFT.
-            use_cft: apply CFT; stage II leaves it out.
-            use_cfa: apply CFA; stage II leaves it out.
-            use_filter: False restores every frame as if it were the first, ẑ⁺_t = z̃_t, all at once: without Kalman
-                filter, flow and CFA, the ablation. There are no gains, predictions and warped frames then.
+            use_cft: apply CFT; not in stage II.
+            use_cfa: apply CFA; not in stage II.
+            use_filter: False is the ablation without Kalman filter, flow and CFA: every frame is restored as a first
+                frame, ẑ⁺_t = z̃_t, all at once. The output then has no gains, predictions or warped frames.
             grad: the half of the network that keeps gradients, or both.
-            return_states: return a :class:`KEEPOutput` in place of ŷ alone.
+            return_states: return a :class:`KEEPOutput` instead of only ŷ.
 
         Returns:
             ŷ (B, T, 3, S, S) in about [-1, 1], or a :class:`KEEPOutput`.
 
         Raises:
-            UserError: frames or flows of another size, or no flows and no flow estimator.
+            UserError: frames or flows have another size, or there are neither flows nor a flow estimator.
         """
         self._check(lq, flows)
         with _grad(grad != "decoder"):
@@ -243,7 +243,7 @@ class KEEP(nn.Module):
     def _each_frame(
         self, z_obs: Tensor, features: dict[int, Tensor], *, return_states: bool, **options: Any
     ) -> Tensor | KEEPOutput:
-        """All frames of (B, T, …) as first frames."""
+        """Restore all frames of (B, T, …) as first frames."""
         first = {scale: feature.flatten(0, 1) for scale, feature in features.items()}
         step, _ = self.step(z_obs.flatten(0, 1), None, first, use_cfa=False, **options)
         output, logits, codes = (x.unflatten(0, z_obs.shape[:2]) for x in (step.output, step.logits, step.codes))
@@ -265,14 +265,14 @@ class KEEP(nn.Module):
         use_cfa: bool = True,
         grad: GradHalf = "both",
     ) -> tuple[KalmanStep, KalmanState]:
-        """One turn of Algorithm 1's loop; without ``state`` it is the first frame, and ẑ⁺_1 = z̃_1.
+        """One iteration of Algorithm 1. Without ``state`` this is the first frame, with ẑ⁺_1 = z̃_1.
 
         Args:
             z_obs: z̃_t (B, C, h, w).
             gain: K_t (B, 1, h, w); needed with ``state``.
             features: F_e of frame t, scale → (B, C, scale, scale).
             flow: Φ, from frame t to frame t - 1, (B, 2, S, S) in pixels; needed with ``state``.
-            state: what the previous step returned.
+            state: the state returned by the previous step.
             w: fidelity weight of CFT.
             use_cft: apply CFT.
             use_cfa: apply CFA.
@@ -315,7 +315,7 @@ class KEEP(nn.Module):
         if t == 1:
             return lq.new_zeros(b, 0, 2, h, w)
         if self.flownet is None:
-            raise UserError("KEEP was given a clip without flows and has no flow estimator; set its `flow` option")
+            raise UserError("the clip has no flows, and KEEP has no flow estimator: set its `flow` option")
         return self.flownet(lq[:, 1:].flatten(0, 1), lq[:, :-1].flatten(0, 1)).unflatten(0, (b, t - 1))
 
     def decode(
@@ -331,13 +331,13 @@ class KEEP(nn.Module):
 
         Args:
             z_q: quantised code (B, C, h, w).
-            features: F_e for CFT; None leaves CFT out.
-            memory: v_{t-1} for CFA; empty at the first frame, where CFA does not act.
+            features: F_e for CFT; None: no CFT.
+            memory: v_{t-1} for CFA; empty at the first frame, which has no CFA.
             w: fidelity weight of CFT.
             use_cfa: apply CFA.
 
         Returns:
-            ŷ_t (B, 3, S, S), and v_t: the features to pass as ``memory`` with the next frame.
+            ŷ_t (B, 3, S, S), and v_t: the ``memory`` of the next frame.
         """
         new_memory: dict[int, Tensor] = {}
 
@@ -362,10 +362,10 @@ class KEEP(nn.Module):
 
 
 def _grad(wanted: bool) -> torch.set_grad_enabled:
-    """Gradients inside this context if ``wanted`` and the caller has them on."""
+    """Enable gradients in this context if ``wanted`` and enabled by the caller."""
     return torch.set_grad_enabled(wanted and torch.is_grad_enabled())
 
 
 def _stack(frames: list[Tensor | None], like: Tensor) -> Tensor:
-    """Frames (B, …) → (B, T - 1, …), also when there are none."""
+    """Frames (B, …) → (B, T - 1, …), also for T = 1."""
     return torch.stack([f for f in frames if f is not None], dim=1) if frames else like[:, :0]

@@ -1,4 +1,4 @@
-"""Weights between this code and other layouts: the authors' public checkpoints, and stage I to stage II."""
+"""Converts weights between our names and others: the authors' checkpoints, CodeFormer, and stage I to stage II."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,9 @@ from torch import Tensor
 from keep.utils.errors import UserError
 
 Layout = Literal["ours", "public-v1.0.0", "public-v0.1.0"]
-"""How a file names the tensors of a KEEP."""
+"""The naming of KEEP's tensors in a file."""
 
-# public prefix → ours; v0.1.0 says cross_fuse and fuse_convs_dict where v1.0.0 says cfa and cft
+# public prefix → ours; v0.1.0 has cross_fuse and fuse_convs_dict where v1.0.0 has cfa and cft
 PREFIXES = {
     "encoder.": "lq_encoder.",
     "quantize.": "codebook.",
@@ -25,13 +25,13 @@ PREFIXES = {
 }
 V010_PREFIXES = {"cross_fuse.": "cfa.", "fuse_convs_dict.": "cft."}
 
-# The gain network's last convolution. Public weights give the weight of ẑ⁻, the paper's K is that of z̃:
-# sigmoid(-a) = 1 - sigmoid(a), so negating it converts exactly, both ways.
+# The gain network's last convolution. In public weights the gain is the weight of ẑ⁻, in the paper that of z̃.
+# sigmoid(-a) = 1 - sigmoid(a), so negating the layer converts exactly, in both directions.
 LAST_GAIN_LAYER = re.compile(r"kalman_filter\.gain\.\d+\.(weight|bias)")
 
 
 def layout_of(names: Iterable[str]) -> Layout | None:
-    """How a state dict with these names names KEEP's tensors; None when it is not KEEP's."""
+    """The layout of a state dict with these names; None if it is not KEEP's."""
     names = set(names)
     if has_prefixes(names, "lq_encoder.", "kalman_filter.uncertainty.", "code_transformer."):
         return "ours"
@@ -41,7 +41,7 @@ def layout_of(names: Iterable[str]) -> Layout | None:
 
 
 def has_prefixes(names: Iterable[str], *prefixes: str) -> bool:
-    """Whether each prefix begins at least one of the names."""
+    """Whether each prefix starts at least one of the names."""
     return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
 
 
@@ -52,39 +52,39 @@ def from_public(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def to_public(state: Mapping[str, Tensor], layout: Literal["v0.1.0", "v1.0.0"] = "v1.0.0") -> dict[str, Tensor]:
-    """The reverse of :func:`from_public`, as a bare state dict of the public ``layout``."""
+    """The inverse of :func:`from_public`: a bare state dict in the public ``layout``."""
     prefixes = PREFIXES | (V010_PREFIXES if layout == "v0.1.0" else {})
-    back = {ours: public for public, ours in prefixes.items()}
-    return {_rename(key, back): -value if LAST_GAIN_LAYER.fullmatch(key) else value for key, value in state.items()}
+    inverse = {ours: public for public, ours in prefixes.items()}
+    return {_rename(key, inverse): -value if LAST_GAIN_LAYER.fullmatch(key) else value for key, value in state.items()}
 
 
 def from_vqgan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What KEEP takes over from a stage I VQGAN: codebook, generator, and the encoder as both E_H and E_L.
+    """Weights of KEEP from a stage I VQGAN: codebook, generator, and the encoder as both E_H and E_L.
 
     Args:
-        state: a VQGAN of ours, or in the public names (CodeFormer's stage I, which say ``quantize`` for ``codebook``).
+        state: a VQGAN, in our names or in the public ones (CodeFormer's stage I has ``quantize`` for ``codebook``).
 
     Raises:
-        UserError: a whole CodeFormer or public KEEP, whose ``encoder`` reads degraded images: it cannot be E_H.
+        UserError: a complete CodeFormer or public KEEP. Its ``encoder`` reads degraded images: it cannot be E_H.
     """
     if any(key.startswith("idx_pred_layer.") for key in state):
         raise UserError(
-            "these are weights of a whole CodeFormer or KEEP, whose 'encoder' is made for degraded images; "
-            "stage I's own file is needed, the VQGAN alone"
+            "these are weights of a complete CodeFormer or KEEP, whose 'encoder' reads degraded images; "
+            "use the file of stage I, the VQGAN alone"
         )
     state = {_rename(key, {"quantize.": "codebook."}): value for key, value in state.items()}
-    taken = {key: value for key, value in state.items() if not key.startswith("encoder.")}
-    for key in state.keys() - taken.keys():
+    result = {key: value for key, value in state.items() if not key.startswith("encoder.")}
+    for key in state.keys() - result.keys():
         inner = key.removeprefix("encoder.")
-        taken[f"hq_encoder.{inner}"] = taken[f"lq_encoder.{inner}"] = state[key]
-    return taken
+        result[f"hq_encoder.{inner}"] = result[f"lq_encoder.{inner}"] = state[key]
+    return result
 
 
 def from_codeformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What KEEP can start from of a whole CodeFormer: E_L, T_Q, codebook and generator, in our names.
+    """Weights of KEEP from a complete CodeFormer: E_L, T_Q, codebook and generator, in our names.
 
-    CodeFormer shares these names with the public KEEP. Its feature transformation (``fuse_convs_dict``) is left
-    out: it acts at other scales. E_H is not in such a file; it is the encoder of CodeFormer's stage I VQGAN.
+    CodeFormer has the same names as the public KEEP. Its feature transformation (``fuse_convs_dict``) is skipped: it
+    acts at other scales. Such a file has no E_H, which is the encoder of CodeFormer's stage I VQGAN.
     """
     return from_public({key: value for key, value in state.items() if not key.startswith("fuse_convs_dict.")})
 

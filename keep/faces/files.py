@@ -1,4 +1,4 @@
-"""Where the face networks' weights come from: a given file, this machine, or their publisher, checked by sha256."""
+"""Weights of the face networks: from a given file, this machine, or their publisher, checked by sha256."""
 
 import importlib.util
 from pathlib import Path
@@ -44,15 +44,15 @@ PUBLISHED = {
         "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
     ),
 }
-"""File name → (folder on the web, sha256), as their publishers' files are known to public package recipes."""
+"""File name → (URL of its folder, sha256 from public package recipes)."""
 
 
 def weights_file(file_name: str, weights: Path | None = None, cache: Path | None = None) -> Path:
-    """The file ``weights`` where one is given; else the published ``file_name``, from this machine or downloaded.
+    """The file ``weights`` if given; else the published ``file_name``, from this machine or downloaded.
 
     Raises:
-        UserError: there is no such file, or it is damaged.
-        keep.utils.downloads.Unavailable: it is not here and cannot be downloaded.
+        UserError: no such file, or it is damaged.
+        keep.utils.downloads.Unavailable: the file is not on this machine and cannot be downloaded.
     """
     if weights is not None:
         path = Path(weights).expanduser()
@@ -63,7 +63,7 @@ def weights_file(file_name: str, weights: Path | None = None, cache: Path | None
     return fetch(f"{folder}/{file_name}", sha256, file_name, cache)
 
 
-def at_hand(file_name: str, cache: Path | None = None) -> bool:
+def is_available(file_name: str, cache: Path | None = None) -> bool:
     """Whether the published ``file_name`` is on this machine, so that no download is needed."""
     folders = (Path(torch.hub.get_dir()) / "checkpoints", cache or cache_folder())
     return any((folder / file_name).is_file() for folder in folders)
@@ -75,12 +75,12 @@ def state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def facexlib(module: str) -> ModuleType:
-    """``facexlib.<module>``, which carries network definitions only; its own downloads are never called."""
+    """The module ``facexlib.<module>``. Only network definitions are used, never its downloads."""
     try:
         return importlib.import_module(f"facexlib.{module}")
     except ImportError as error:
         raise UserError(
-            f"this network is defined by facexlib, which cannot be imported ({error}): pip install keep-vfsr[faces]"
+            f"this network needs facexlib, which cannot be imported ({error}): pip install keep-vfsr[faces]"
         ) from error
 
 
@@ -96,7 +96,7 @@ def read_onnx(path: Path) -> Any:
     """A network for ``cv2.dnn``."""
     import cv2
 
-    with quiet_opencv():  # version 5 warns about a target that its new engine does not need
+    with quiet_opencv():  # version 5 warns about an unneeded target
         try:
             return cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:

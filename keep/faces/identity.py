@@ -1,4 +1,4 @@
-"""Identity networks: who is it? One vector a face, close for one person's faces and far for two people's."""
+"""Identity networks: one vector per face, close for faces of one person and far apart for different people."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -19,26 +19,26 @@ Pixel = tuple[float, float]
 Template = tuple[Pixel, Pixel, Pixel, Pixel, Pixel]
 Length = Annotated[int, Field(ge=16)]
 
-# The five points of insightface's 112×112 crop, which ArcFace networks are trained with.
+# The five points in insightface's 112×112 crop, on which ArcFace networks are trained.
 ARCFACE_112 = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-# The same in the older crop 96 pixels wide.
+# The five points in the older crop, 96 pixels wide.
 ARCFACE_112X96 = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
 
-# The FFHQ framing, at half of align.TEMPLATE_512.
+# FFHQ's framing: align.TEMPLATE_512 at half size.
 FFHQ_256 = (
     (96.4907, 119.9735), (159.4514, 120.0968), (128.3171, 157.0097), (100.6306, 185.7052), (156.5445, 185.5756),
 )  # fmt: skip
 
 
 class Identity(ABC):
-    """Base of the identity networks: they differ in how crops become vectors.
+    """Base of the identity networks. Each maps crops to vectors.
 
     Attributes:
-        name: of the network; part of the name of every number that is measured with it.
-        measure: how two vectors are compared: ``"cosine"`` similarity or ``"l2"`` distance.
+        name: name of the network; part of the name of every metric that uses it.
+        measure: comparison of two vectors: ``"cosine"`` similarity or ``"l2"`` distance.
         size: (height, width) of a crop.
         template: the five points in a crop.
-        files: the weight files it was loaded from.
+        files: the weight files that were loaded.
     """
 
     name: str
@@ -54,21 +54,21 @@ class Identity(ABC):
         """Aligned crops, uint8 (N, h, w, 3) RGB → float32 (N, D)."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network; those that do not run in PyTorch stay on the CPU."""
+        """Move the network. Networks outside PyTorch stay on the CPU."""
         return self
 
     def __call__(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """One vector a frame.
+        """One vector per frame.
 
         Args:
             frames: uint8 (T, H, W, 3) RGB.
-            points: (T, 5, 2) of the face in each, in pixels; a row of NaN where there is none.
+            points: (T, 5, 2), the face in each frame, in pixels; NaN in frames without a face.
 
         Returns:
-            float32 (T, D); NaN where the points are. Of unit length where ``measure`` is ``"cosine"``.
+            float32 (T, D); NaN in frames without points. Vectors have unit length if ``measure`` is ``"cosine"``.
         """
         if len(frames) != len(points):
-            raise UserError(f"{self.name}: {len(frames)} frames but points for {len(points)}")
+            raise UserError(f"{self.name}: {len(frames)} frames, but points for {len(points)}")
         known = [t for t in range(len(frames)) if np.isfinite(points[t]).all()]
         result = np.full((len(frames), self.width), np.nan, np.float32)
         for t in known:
@@ -80,12 +80,12 @@ class Identity(ABC):
 
 @IDENTITIES.register()
 class ArcFace(Identity):
-    """ArcFace (Deng et al., CVPR 2019) as facexlib ships it: IR-SE-50, 512 numbers.
+    """ArcFace (Deng et al., CVPR 2019) from facexlib: IR-SE-50, 512 numbers.
 
     Args:
         weights: a state dict of the network; by default facexlib's published file, downloaded once.
-        colour: order of the channels that the network sees. It was trained on images read by OpenCV and kept as
-            they came, so BGR; some losses built on the same file feed RGB.
+        colour: channel order of the network's input. It was trained on images as OpenCV reads them: BGR. Some losses
+            that use the same file feed RGB.
     """
 
     measure = "cosine"
@@ -122,13 +122,13 @@ class ONNXIdentity(Identity):
 
     Args:
         weights: the ONNX file: input N×3×height×width, output N×D.
-        name: as results show it; by default the file's name without suffix.
+        name: name in results; by default the file's name without suffix.
         size: height and width of a crop in pixels.
         template: the five points in a crop: left eye, right eye, nose, left and right corner of the mouth.
-        mean: taken off each channel value (0…255).
-        scale: then multiplied by this.
-        colour: order of the channels that the network sees.
-        flip: what is done with the vector of the mirrored crop: added, appended, or not computed.
+        mean: subtracted from each channel value (0…255).
+        scale: factor applied after that.
+        colour: channel order of the network's input.
+        flip: use of the mirrored crop's vector: added, appended, or not computed.
     """
 
     measure = "cosine"
@@ -158,7 +158,7 @@ class ONNXIdentity(Identity):
         return plain + mirrored if self.flip == "sum" else np.concatenate([plain, mirrored], 1)
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        """One crop at a time: many exported files have their batch size fixed at one."""
+        """Run one crop at a time: many exported files have a fixed batch size of one."""
         vectors: list[Any] = []
         for image in crops:
             blob = (image.astype(np.float32) - self.mean) * self.scale
@@ -177,8 +177,7 @@ class ONNXIdentity(Identity):
 class Dlib(Identity):
     """dlib's face recognition network (King, 2017): 128 numbers, compared by L2 distance; offline, from packages.
 
-    It is not ArcFace: its distances are never put beside cosine similarities. One person's faces are mostly nearer
-    than 0.6.
+    Its distances are not comparable to ArcFace's cosine similarities. Faces of one person are mostly closer than 0.6.
     """
 
     measure = "l2"
@@ -205,7 +204,7 @@ class Dlib(Identity):
 
 
 DLIB_BOX_256 = (62, 78, 211, 228)
-"""Where dlib's own detector sees the face in a 256×256 FFHQ crop, median of 21 people: left, top, right, bottom."""
+"""Box of dlib's own detector in a 256×256 FFHQ crop, median of 21 people: left, top, right, bottom."""
 
 
 def import_dlib() -> Any:
@@ -218,7 +217,7 @@ def import_dlib() -> Any:
 
 
 def dlib_model(file_name: str) -> Path:
-    """A file of face-recognition-models, found by path: importing that package needs pkg_resources."""
+    """A file of face-recognition-models. It is found by path because importing that package needs pkg_resources."""
     path = package_folder("face_recognition_models", "dlib") / "models" / file_name
     if not path.is_file():
         raise UserError(f"{path} is missing: pip install --force-reinstall face-recognition-models")

@@ -1,4 +1,4 @@
-"""Landmark networks: some tens of points on a face whose box is known."""
+"""Landmark networks: dozens of points on a face with a known box."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -20,15 +20,15 @@ Factor = Annotated[float, Field(gt=0)]
 
 
 class Landmarks(ABC):
-    """Base of the landmark networks: they differ in how a square crop becomes points.
+    """Base of the landmark networks. Each maps a square crop to points.
 
     Attributes:
-        name: of the network; part of the name of every number that is measured with it.
+        name: name of the network; part of the name of every metric that uses it.
         count: L, the number of points.
-        side: of the square crop in pixels.
-        factor: side of the square in the frame over that of the box.
-        of_longer: whether that is the box's longer side, or its shorter one.
-        files: the weight files it was loaded from.
+        side: side of the square crop in pixels.
+        factor: side of the square in the frame over a side of the box.
+        of_longer: whether this is the box's longer side, or its shorter one.
+        files: the weight files that were loaded.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Landmarks(ABC):
         """A crop, uint8 (side, side, 3) RGB → float (L, 2) in its pixels."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network; those that do not run in PyTorch stay on the CPU."""
+        """Move the network. Networks outside PyTorch stay on the CPU."""
         return self
 
     def __call__(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -51,13 +51,13 @@ class Landmarks(ABC):
 
         Args:
             frames: uint8 (T, H, W, 3) RGB.
-            boxes: (T, 4) of the face in each, in pixels; a row of NaN where there is none.
+            boxes: (T, 4), the face in each frame, in pixels; NaN in frames without a face.
 
         Returns:
-            float32 (T, L, 2) in pixels of the frame; NaN where the box is.
+            float32 (T, L, 2) in pixels of the frame; NaN in frames without a box.
         """
         if len(frames) != len(boxes):
-            raise UserError(f"{self.name}: {len(frames)} frames but boxes for {len(boxes)}")
+            raise UserError(f"{self.name}: {len(frames)} frames, but boxes for {len(boxes)}")
         result = np.full((len(frames), self.count, 2), np.nan, np.float32)
         known = [t for t in range(len(frames)) if np.isfinite(boxes[t]).all()]
         for t in known:
@@ -67,7 +67,7 @@ class Landmarks(ABC):
         return result
 
     def _square(self, box: np.ndarray) -> np.ndarray:
-        """(2, 3): frame → the crop around the box's centre."""
+        """(2, 3): maps the frame to the crop around the box's centre."""
         sides = box[2:] - box[:2]
         length = self.factor * float(sides.max() if self.of_longer else sides.min())
         if length <= 0:
@@ -79,12 +79,12 @@ class Landmarks(ABC):
 
 @LANDMARKS.register()
 class FAN(Landmarks):
-    """Adaptive Wing loss FAN (Wang et al., ICCV 2019) as facexlib ships it: 98 points as in WFLW, 4 hourglasses.
+    """FAN with adaptive wing loss (Wang et al., ICCV 2019) from facexlib: 98 points as in WFLW, 4 hourglasses.
 
     Args:
         weights: a checkpoint of the network; by default facexlib's published file, downloaded once.
-        factor: side of the square that the network sees over the longer side of the face's box. In the FFHQ
-            framing, which the file is widely used with, a detector's box takes up a bit more than half the side.
+        factor: side of the network's square input over the longer side of the face's box. In FFHQ's framing, which is
+            common with this file, a detector's box covers a bit more than half the side.
     """
 
     count = 98
@@ -107,14 +107,14 @@ class FAN(Landmarks):
     @torch.no_grad()
     def points(self, image: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
-        heat = self.net(x)[0][-1][0, :98].float().cpu().numpy()  # the last map is the face's outline
+        heat = self.net(x)[0][-1][0, :98].float().cpu().numpy()  # the last map shows the face's outline
         return peaks(heat) * (self.side / heat.shape[-1]) - 0.5
 
 
 def peaks(heat: np.ndarray) -> np.ndarray:
-    """The highest cell of each map (L, h, w), a quarter cell towards its higher neighbours, as (L, 2) from the corner.
+    """The highest cell of each map (L, h, w), a quarter cell towards its higher neighbours; (L, 2) from the corner.
 
-    The decoding that FAN was evaluated with; facexlib's own version needs a NumPy older than 1.24.
+    FAN was evaluated with this decoding. facexlib's own version needs NumPy before 1.24.
     """
     count, width = heat.shape[0], heat.shape[2]
     y, x = np.divmod(heat.reshape(count, -1).argmax(1), width)
@@ -130,8 +130,8 @@ class PFLD(Landmarks):
     """PFLD (Guo et al., 2019) in an ONNX file, through OpenCV: 68 points as in 300-W.
 
     Args:
-        weights: the ONNX file: input N×3×112×112, BGR in 0…1; output (x, y) of each point as shares of the crop.
-        factor: side of the square that the network sees over the shorter side of the face's box.
+        weights: the ONNX file: input N×3×112×112, BGR in 0…1; output (x, y) of each point, as fractions of the crop.
+        factor: side of the network's square input over the shorter side of the face's box.
     """
 
     count = 68
@@ -146,12 +146,12 @@ class PFLD(Landmarks):
         except (cv2.error, ValueError) as error:
             raise UserError(f"{path} is not a landmark network for 3×112×112 crops: {error}") from error
         if shape != (self.count, 2):
-            raise UserError(f"{path} gives {shape[0]} points, PFLD here has {self.count}")
+            raise UserError(f"{path} outputs {shape[0]} points; PFLD has {self.count}")
 
     def points(self, image: np.ndarray) -> np.ndarray:
         self.net.setInput(cv2.dnn.blobFromImage(image, 1 / 255, swapRB=True))
-        shares = np.array(self.net.forward(), np.float64).reshape(-1, 2)
-        return shares * self.side - 0.5
+        fractions = np.array(self.net.forward(), np.float64).reshape(-1, 2)
+        return fractions * self.side - 0.5
 
 
 @LANDMARKS.register()
@@ -176,4 +176,4 @@ class Dlib68(Landmarks):
 
 
 DLIB_BOX = (77, 89, 181, 192)
-"""Where dlib's own detector sees the face in a square of twice the longer side of YuNet's box, median of 20 people."""
+"""Box of dlib's own detector in a square of twice the longer side of YuNet's box, median of 20 people."""

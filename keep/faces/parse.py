@@ -1,4 +1,4 @@
-"""Which pixels of an aligned face belong to it: a soft mask for pasting that leaves hands and microphones out."""
+"""Face parsing: a soft mask for pasting that excludes hands and microphones."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from keep.faces.files import at_hand, facexlib, state_dict, weights_file
+from keep.faces.files import facexlib, is_available, state_dict, weights_file
 from keep.faces.paste import feathered_mask
 from keep.utils.errors import UserError
 from keep.utils.weight_files import fill
@@ -16,19 +16,19 @@ from keep.utils.weight_files import fill
 FILE = "parsing_parsenet.pth"
 SIZE = 512  # ParseNet's input
 # CelebAMask-HQ's classes. The face: skin, nose, glasses, eyes, brows, ears, mouth, lips, hair, earring.
-# Not the face: background (and whatever covers the face), hat, necklace, neck, cloth.
+# Not the face: background (and objects in front of the face), hat, necklace, neck, cloth.
 FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
-SOFT = 0.02  # σ of the mask's edge, of the crop's side
+SOFT = 0.02  # σ of the mask's edge, as a fraction of the crop's side
 
 
 class Parser(Protocol):
-    """Aligned faces (N, S, S, 3) uint8 RGB → which pixels are face, bool (N, S, S)."""
+    """Aligned faces (N, S, S, 3) uint8 RGB → mask of face pixels, bool (N, S, S)."""
 
     def __call__(self, faces: np.ndarray) -> np.ndarray: ...
 
 
 class ParseNet:
-    """The face parsing network that the public face restorers paste with, as facexlib defines it.
+    """The face parsing network of the public face restorers, as facexlib defines it.
 
     Args:
         weights: its state dict; by default facexlib's published file, downloaded once.
@@ -57,18 +57,18 @@ class ParseNet:
 
 
 def find_parser(choice: str, device: torch.device | str = "cpu", cache: Path | None = None) -> Parser | None:
-    """The parser that ``choice`` names, None for none.
+    """The parser that ``choice`` names; None for ``none``.
 
     Args:
-        choice: ``auto`` (ParseNet where facexlib and its file are on this machine), ``none``, ``parsenet``
-            (downloaded if need be), or the path of its weights.
+        choice: ``auto`` (ParseNet if facexlib and its file are on this machine), ``none``, ``parsenet`` (downloaded
+            if needed), or the path of its weights.
         device: where it runs.
         cache: folder of downloaded weights.
     """
     if choice == "none":
         return None
     if choice == "auto":
-        if not at_hand(FILE, cache):
+        if not is_available(FILE, cache):
             return None
         try:
             return ParseNet(weights_file(FILE, cache=cache), device)
@@ -78,10 +78,10 @@ def find_parser(choice: str, device: torch.device | str = "cpu", cache: Path | N
 
 
 def soft_mask(restored: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """The pasting mask from what is face in the restored crop and in the input's: float32 (S, S), 0 to 1.
+    """The pasting mask from the parsed restored and input crops: float32 (S, S), 0 to 1.
 
-    A network paints skin over a hand before the face, so what is no face in the input stays the input's. Where the
-    input is so poor that the parser finds less than half of the face in it, the restored crop alone decides.
+    A network paints skin over a hand in front of the face. So only pixels that are face in both crops are pasted. If
+    the parser finds less than half of the face in a poor input, only the restored crop counts.
 
     Args:
         restored: bool (S, S), the parse of the restored crop.
@@ -90,7 +90,7 @@ def soft_mask(restored: np.ndarray, given: np.ndarray) -> np.ndarray:
     size = restored.shape[0]
     both = restored & given
     mask = (both if 2 * both.sum() >= restored.sum() else restored).astype(np.float32)
-    # Moved inwards before it is softened, so that it ends where the face does.
+    # Eroded before it is blurred, so that the mask ends where the face does.
     sigma = SOFT * size
     width = 2 * round(sigma) + 1
     mask = cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))

@@ -1,4 +1,4 @@
-"""A restored face put back where it was cut out."""
+"""Pastes a restored face back into its frame."""
 
 import math
 from functools import lru_cache
@@ -8,37 +8,38 @@ import numpy as np
 
 from keep.faces.align import invert, scale_of, transform
 
-ERODE, FEATHER = 0.03, 0.09  # of the crop's side
-# A face in the template's frame, of the crop's side: forehead to chin, ear to ear. The ramp lies around the outline.
+ERODE, FEATHER = 0.03, 0.09  # fractions of the crop's side
+# The ellipse of an aligned face, from forehead to chin and ear to ear, in fractions of the crop's side. The ramp is
+# centred on its outline.
 CENTRE, AXES, RAMP = (0.5, 0.56), (0.31, 0.38), 0.3
 
 
 def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> None:
     """Blend ``face`` into ``frame``, in place, through the inverse of ``matrix``: mask · face + (1 − mask) · frame.
 
-    Only the part of the frame that the crop covers is touched. A face that is smaller in the frame than in the crop is
-    averaged down first, so that nothing aliases; a larger one is enlarged bicubically.
+    Only the part of the frame that the crop covers changes. A face that is smaller in the frame than in the crop is
+    averaged down first, to avoid aliasing; a larger one is enlarged bicubically.
 
     Args:
         frame: uint8 (H, W, 3).
         face: uint8 (S, S, 3).
         mask: float32 (S, S), 0 to 1.
-        matrix: (2, 3), frame → crop, as :func:`keep.faces.align.similarity` gives it.
+        matrix: (2, 3), frame → crop, from :func:`keep.faces.align.similarity`.
     """
     size = face.shape[0]
     if (shrink := scale_of(matrix)) > 1.5:
         small = max(2, round(size / shrink))
         face, mask = (cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA) for image in (face, mask))
         matrix, size = zoomed(matrix, small / size), small
-    low, high = -0.5, size - 0.5  # the crop's outer edge: pixel centres are at whole numbers
+    low, high = -0.5, size - 0.5  # the crop's outer edge: pixel centres are at integers
     corners = transform(invert(matrix), np.array([[low, low], [high, low], [high, high], [low, high]]))
     x0, y0 = (max(0, math.floor(v)) for v in corners.min(0))
     x1, y1 = (min(n, math.ceil(v) + 1) for v, n in zip(corners.max(0), frame.shape[1::-1], strict=True))
     if x0 >= x1 or y0 >= y1:
         return
-    way_in = np.array(matrix, np.float64)
-    way_in[:, 2] = transform(way_in, np.array([x0, y0]))
-    warp = {"M": way_in, "dsize": (x1 - x0, y1 - y0)}
+    shifted = np.array(matrix, np.float64)
+    shifted[:, 2] = transform(shifted, np.array([x0, y0]))
+    warp = {"M": shifted, "dsize": (x1 - x0, y1 - y0)}
     flags = cv2.WARP_INVERSE_MAP
     face = cv2.warpAffine(face, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **warp)
     mask = cv2.warpAffine(mask, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, **warp)
@@ -47,12 +48,12 @@ def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndar
 
 
 def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) -> np.ndarray:
-    """A square with soft edges: 1 inside, 0 at the crop's border, a smooth ramp between; float32 (S, S).
+    """A square with soft edges: 1 inside, 0 at the crop's border, a smooth ramp in between; float32 (S, S).
 
     Args:
         size: side of the crop S.
-        erode: width of the zero rim, as a part of the side.
-        feather: width of the ramp, likewise.
+        erode: width of the zero margin, as a fraction of the side.
+        feather: width of the ramp, as a fraction of the side.
     """
     position = (np.arange(size) + 0.5) / size
     inward = np.minimum(position, 1 - position)
@@ -62,10 +63,10 @@ def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) ->
 
 @lru_cache(maxsize=4)
 def face_mask(size: int) -> np.ndarray:
-    """The mask where no parser is at hand: the ellipse in which an aligned face lies, with a wide soft edge.
+    """The mask without a parser: the ellipse of an aligned face, with a wide soft edge.
 
-    Skin fades into skin: what a network changes in the colours leaves no edge, and most of the hair and the background
-    stay the input's. The mask is 0 at the crop's border. It is shared between calls and cannot be written to.
+    The edge lies on skin, so changes of colour leave no visible border, and most of the hair and the background stay
+    as in the input. The mask is 0 at the crop's border. It is shared between calls and read-only.
 
     Args:
         size: side of the crop S.
@@ -87,16 +88,16 @@ def _smoothstep(x: np.ndarray) -> np.ndarray:
 
 
 def match_colour(face: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """``face`` with the coarse colours of ``like``: detail is the restored one's, skin tone and light the input's.
+    """``face`` with the coarse colours of ``like``: restored detail, with skin tone and light of the input.
 
-    What a Gaussian of S/16 leaves of each image is exchanged.
+    The low frequencies of ``face``, below a Gaussian of σ = S/16, are replaced by those of ``like``.
 
     Args:
         face: uint8 (S, S, 3).
         like: uint8 (S, S, 3), the same crop of the input.
     """
     size = face.shape[0]
-    small = max(8, size // 8)  # so coarse an image needs few pixels
+    small = max(8, size // 8)  # low frequencies need few pixels
 
     def coarse(image: np.ndarray) -> np.ndarray:
         image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -108,14 +109,14 @@ def match_colour(face: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def zoomed(matrix: np.ndarray, factor: float) -> np.ndarray:
-    """The matrix to a crop of ``factor`` times as many pixels a side; pixel centres at whole numbers."""
+    """The matrix to a crop with ``factor`` times as many pixels per side; pixel centres are at integers."""
     result = np.asarray(matrix, np.float64) * factor
     result[:, 2] += (factor - 1) / 2
     return result
 
 
 def from_zoomed(matrix: np.ndarray, factor: float) -> np.ndarray:
-    """The matrix from a frame of ``factor`` times as many pixels a side, into the same crop."""
+    """The matrix from a frame with ``factor`` times as many pixels per side to the same crop."""
     result = np.array(matrix, np.float64)
     result[:, :2] /= factor
     result[:, 2] += result[:, :2].sum(1) * (1 - factor) / 2

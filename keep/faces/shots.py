@@ -1,4 +1,4 @@
-"""Shot cuts, found while the frames pass by."""
+"""Detects shot cuts in a stream of frames."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -6,24 +6,25 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-GRID = 32  # px: side of the thumbnail that frames are compared by
-BINS = 8  # a channel, in the colour histogram
+GRID = 32  # px: side of the thumbnails that are compared
+BINS = 8  # per channel, in the colour histogram
 
 
 class ShotDetector:
-    """Tells of each frame whether it begins a new shot; remembers a few numbers, no frames.
+    """Reports for each frame whether it starts a new shot. Keeps only a few numbers, no frames.
 
-    A cut changes the picture (mean difference of small thumbnails) and its colours (distance of their histograms),
-    and far more than the frames before it did. A cut within one scene keeps the colours: there the difference alone
-    must stand out much further. A quick motion, a flash and a fade are not taken for cuts.
+    A cut changes the picture (mean difference of thumbnails) and its colours (distance of histograms), much more than
+    the frames before it. A cut within one scene keeps the colours; then the difference must stand out much more. Fast
+    motion, flashes and fades are not cuts.
 
-    The limits were set on some 20,000 frames of talking people, in 61 clips with seven cuts, and on pairs of clips.
+    The thresholds were set on about 20,000 frames of talking people, in 61 clips with seven cuts, and on pairs of
+    clips.
 
     Args:
-        difference: least mean absolute difference of the thumbnails, in 0…255.
-        colour: least Hellinger distance of the colour histograms, in 0…1.
-        ratio: how many times the usual difference it must be: the upper quartile of the last ``window`` ones.
-        jump: the least difference, and how many times the usual one, for a cut that keeps the colours.
+        difference: smallest mean absolute difference of the thumbnails, in 0…255.
+        colour: smallest Hellinger distance of the colour histograms, in 0…1.
+        ratio: smallest ratio of the difference to the usual one, the upper quartile of the last ``window`` frames.
+        jump: smallest difference, and smallest ratio to the usual one, for a cut that keeps the colours.
         window: in frames.
     """
 
@@ -40,14 +41,14 @@ class ShotDetector:
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
     def update(self, frame: np.ndarray) -> bool:
-        """Whether ``frame``, uint8 (H, W, 3) RGB, is the first of a new shot; the very first frame is not one."""
+        """Whether ``frame``, uint8 (H, W, 3) RGB, starts a new shot. The first frame of the video does not."""
         now = _signature(frame)
         last, self._last = self._last, now
         if last is None:
             return False
         difference = float(np.abs(now[0] - last[0]).mean())
         colour = float(np.sqrt(max(0.0, 1 - np.sqrt(now[1] * last[1]).sum())))
-        # A still picture, or one whose frames are all shown twice, still has some noise.
+        # A still video, or one with every frame doubled, still has some noise.
         usual = max(0.25, float(np.quantile(self._recent, 0.75))) if self._recent else 0.0
         cut = difference > max(self.difference, self.ratio * usual) and colour > self.colour
         if len(self._recent) >= 3:
@@ -60,10 +61,10 @@ class ShotDetector:
 
 
 def shot_cuts(frames: Iterable[np.ndarray]) -> list[int]:
-    """Numbers of the frames that begin a new shot, in order, frame 0 left out.
+    """Numbers of the frames that start a new shot, sorted, without frame 0.
 
     Args:
-        frames: of a video, uint8 (H, W, 3) RGB.
+        frames: the frames of a video, uint8 (H, W, 3) RGB.
     """
     detector = ShotDetector()
     return [number for number, frame in enumerate(frames) if detector.update(frame)]

@@ -1,4 +1,4 @@
-"""Landmarks over time: gaps filled, jitter taken out."""
+"""Landmarks over time: fills gaps and removes jitter."""
 
 from itertools import pairwise
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def fill_gaps(points: np.ndarray, limit: int) -> np.ndarray:
-    """Rows that are NaN, up to ``limit`` of them in a row, interpolated linearly between their neighbours in time.
+    """Interpolate gaps of up to ``limit`` NaN rows linearly between the neighbours in time.
 
-    Longer gaps, and those at either end, stay NaN.
+    Longer gaps, and gaps at either end, stay NaN.
 
     Args:
         points: float (T, …).
@@ -26,15 +26,15 @@ def fill_gaps(points: np.ndarray, limit: int) -> np.ndarray:
 
 
 def smooth(points: np.ndarray, sigma: float = 5, radius: int = 20) -> np.ndarray:
-    """Eq. (10) of the supplement: each coordinate filtered over time by a Gaussian of ``sigma`` frames.
+    """Eq. (10) of the supplement: filter each coordinate over time by a Gaussian of ``sigma`` frames.
 
-    The weights of the frames within ``radius`` are scaled to sum to one, also at the ends and beside gaps: as
-    printed, G's factor 1/(2πσ²) would make them sum to 1/(σ√(2π)).
+    The weights of the frames within ``radius`` are scaled to sum to one, also at the ends and next to gaps. With the
+    printed factor 1/(2πσ²) of G they would sum to 1/(σ√(2π)).
 
     Args:
-        points: float (T, …); NaN rows take no part and stay NaN.
-        sigma: in frames; 0 leaves the points as they are.
-        radius: of the window, in frames.
+        points: float (T, …); NaN rows are ignored and stay NaN.
+        sigma: σ in frames; 0: no smoothing.
+        radius: radius of the window, in frames.
     """
     if sigma <= 0 or len(points) == 0:
         return np.array(points)

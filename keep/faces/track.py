@@ -1,4 +1,4 @@
-"""Faces joined over time into tracks, one person and one shot each."""
+"""Joins faces over time into tracks of one person in one shot."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,7 +9,7 @@ import numpy as np
 from keep.faces.detect import Face
 from keep.utils.errors import UserError
 
-REFRESH = 25  # frames between two looks at a track's identity
+REFRESH = 25  # frames between updates of a track's identity
 
 
 @dataclass
@@ -17,9 +17,9 @@ class Track:
     """One face over time, within one shot.
 
     Attributes:
-        id: its number, in order of first appearance.
+        id: number of the track, in order of first appearance.
         shot: number of the shot, from 0.
-        frames: int64 (n,): the frames it was found in, rising; some between may be missing.
+        frames: int64 (n,), ascending: the frames with a detection; there may be gaps.
         points: float32 (n, 5, 2).
         boxes: float32 (n, 4).
         scores: float32 (n,).
@@ -36,7 +36,7 @@ class Track:
         return len(self.frames)
 
     def timeline(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(frames (T,), points (T, 5, 2), boxes (T, 4)) of every frame from first to last, NaN where it is missing."""
+        """(frames (T,), points (T, 5, 2), boxes (T, 4)) of every frame from first to last; NaN without a detection."""
         frames = np.arange(self.frames[0], self.frames[-1] + 1)
         at = self.frames - self.frames[0]
         points, boxes = np.full((len(frames), 5, 2), np.nan, np.float32), np.full((len(frames), 4), np.nan, np.float32)
@@ -46,14 +46,14 @@ class Track:
 
 @dataclass
 class _Open:
-    """A track that may still grow."""
+    """A track that is not closed yet."""
 
     id: int
     frames: list[int] = field(default_factory=list)
     faces: list[Face] = field(default_factory=list)
     identity: np.ndarray | None = None
-    looked: int = -REFRESH
-    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2, np.float32))  # of the centre, px a frame
+    refreshed: int = -REFRESH
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2, np.float32))  # of the centre, px per frame
 
     def add(self, t: int, face: Face) -> None:
         if self.frames:
@@ -64,23 +64,23 @@ class _Open:
         self.faces.append(face)
 
     def expected(self, t: int) -> np.ndarray:
-        """Its box at frame t, if it goes on as it moved; a long absence tells nothing of where it went."""
+        """The box at frame t if the motion continues, for at most 10 frames: after that, the position is unknown."""
         return self.faces[-1].box + np.tile(self.velocity, 2) * min(t - self.frames[-1], 10)
 
 
 class Tracker:
-    """Joins detections into tracks: overlap with where each track should be by now, best assignment of all at once.
+    """Joins detections into tracks: the best assignment by overlap with the expected box of each track.
 
-    A face that was lost for some frames goes on in its track if it reappears there within ``patience`` frames. With
-    an identity network, people who cross are not confused, a face that reappears must be the same person, and one
-    that reappears elsewhere is found again.
+    A lost face continues its track if it reappears at the expected position within ``patience`` frames. An identity
+    network distinguishes faces that overlap (people who cross), requires a face that reappears to be the same person,
+    and recognises a face that reappears elsewhere.
 
     Args:
-        min_iou: least overlap (intersection over union) of a face with its track's expected place.
-        patience: frames a track may be lost before it is closed.
-        identity: a network of :mod:`keep.faces.identity`; without one, place alone decides.
-        same: with it, least cosine similarity, or largest L2 distance, of one person's two views; None takes 0.3
-            for a cosine network and 0.6 for an L2 one.
+        min_iou: smallest overlap (intersection over union) of a face with its track's expected box.
+        patience: frames that a track may be lost before it is closed.
+        identity: a network of :mod:`keep.faces.identity`; without one, only the position counts.
+        same: smallest cosine similarity, or largest L2 distance, between two views of one person; None: 0.3 for a
+            cosine network, 0.6 for an L2 network.
     """
 
     def __init__(
@@ -94,47 +94,47 @@ class Tracker:
         self._closed: list[Track] = []
 
     def cut(self) -> None:
-        """A new shot begins: every track ends."""
+        """Start a new shot: close all tracks."""
         self._close(self._open)
         self._open = []
         self.shot += 1
 
     def update(self, t: int, faces: list[Face], frame: np.ndarray | None = None) -> list[int]:
-        """Add the faces of frame ``t``, later than all before; returns their tracks' ids.
+        """Add the faces of frame ``t``, which must follow all earlier frames; returns the ids of their tracks.
 
         Args:
             frame: uint8 (H, W, 3) RGB; needed with an identity network.
         """
         if t <= self._last:
-            raise UserError(f"frame {t} came after frame {self._last}: a tracker takes frames in order")
+            raise UserError(f"frame {t} came after frame {self._last}: a tracker needs frames in order")
         if self.identity is not None and frame is None and faces:
-            raise UserError("a tracker with an identity network needs the frames themselves")
+            raise UserError("a tracker with an identity network needs the images of the frames")
         self._last = t
         ended = [track for track in self._open if t - track.frames[-1] > self.patience]
         self._close(ended)
         self._open = [track for track in self._open if track not in ended]
 
-        looks = _Looks(self, faces, frame)
+        identities = _Identities(self, faces, frame)
         found: list[_Open | None] = [None] * len(faces)
-        for row, column in self._pairs(t, faces, looks):
+        for row, column in self._pairs(t, faces, identities):
             track = self._open[row]
             lost = t - track.frames[-1] > 1
-            if not (lost and looks.differs(track, column)):
+            if not (lost and identities.differs(track, column)):
                 found[column] = track
         for column in range(len(faces)):
             if found[column] is None:
                 free = [track for track in self._open if track not in found and t > track.frames[-1]]
-                found[column] = looks.most_alike(free, column) or self._begin()
+                found[column] = identities.most_similar(free, column) or self._begin()
         for column, track in enumerate(found):
             assert track is not None
             alone = all(j == column or _iou(faces[column].box, other.box) < 0.1 for j, other in enumerate(faces))
-            if t - track.looked >= REFRESH and alone:
-                looks.remember(track, column, t)
+            if t - track.refreshed >= REFRESH and alone:
+                identities.remember(track, column, t)
             track.add(t, faces[column])
         return [track.id for track in found if track is not None]
 
     def finish(self) -> list[Track]:
-        """Close all; the tracks in order of first appearance."""
+        """Close all tracks and return them, in order of first appearance."""
         self._close(self._open)
         self._open = []
         return sorted(self._closed, key=lambda track: track.id)
@@ -145,8 +145,8 @@ class Tracker:
         self._open.append(track)
         return track
 
-    def _pairs(self, t: int, faces: list[Face], looks: "_Looks") -> list[tuple[int, int]]:
-        """(open track, face) pairs of the best assignment."""
+    def _pairs(self, t: int, faces: list[Face], identities: "_Identities") -> list[tuple[int, int]]:
+        """Pairs (open track, face) of the best assignment."""
         if not faces or not self._open:
             return []
         overlap = np.array([[_iou(track.expected(t), face.box) for face in faces] for track in self._open])
@@ -154,8 +154,8 @@ class Tracker:
         value = overlap.copy()
         unclear = (possible.sum(0, keepdims=True) > 1) | (possible.sum(1, keepdims=True) > 1)
         for row, column in np.argwhere(possible & unclear):
-            value[row, column] += looks.likeness(self._open[row], column)
-        # A pair that is not possible costs more than leaving both alone.
+            value[row, column] += identities.bonus(self._open[row], column)
+        # An impossible pair costs more than two unassigned members.
         pairs = assign(np.where(possible, -value, 10.0))
         return [(row, column) for row, column in pairs if possible[row, column]]
 
@@ -173,62 +173,62 @@ class Tracker:
             )
 
 
-class _Looks:
-    """The identities of one frame's faces, computed when first asked for."""
+class _Identities:
+    """The identities of one frame's faces, computed on first use."""
 
     def __init__(self, tracker: Tracker, faces: list[Face], frame: np.ndarray | None) -> None:
         self.tracker, self.faces, self.frame = tracker, faces, frame
-        self._known: dict[int, np.ndarray] = {}
+        self._vectors: dict[int, np.ndarray] = {}
 
     def of(self, column: int) -> np.ndarray | None:
         if self.tracker.identity is None or self.frame is None:
             return None
-        if column not in self._known:
-            self._known[column] = self.tracker.identity(self.frame[None], self.faces[column].points[None])[0]
-        return self._known[column]
+        if column not in self._vectors:
+            self._vectors[column] = self.tracker.identity(self.frame[None], self.faces[column].points[None])[0]
+        return self._vectors[column]
 
     def remember(self, track: _Open, column: int, t: int) -> None:
-        look = self.of(column)
-        if look is not None:
-            track.identity = look if track.identity is None else 0.8 * track.identity + 0.2 * look
-            track.looked = t
+        vector = self.of(column)
+        if vector is not None:
+            track.identity = vector if track.identity is None else 0.8 * track.identity + 0.2 * vector
+            track.refreshed = t
 
     def margin(self, track: _Open, column: int) -> float:
-        """Above 0: the same person; how far from the limit, NaN where it is unknown."""
-        look = self.of(column) if track.identity is not None else None
-        if look is None or track.identity is None or self.tracker.same is None:
+        """Distance from the threshold: above 0 for the same person, NaN if unknown."""
+        vector = self.of(column) if track.identity is not None else None
+        if vector is None or track.identity is None or self.tracker.same is None:
             return np.nan
         if self.tracker.identity.measure == "l2":  # pyright: ignore[reportOptionalMemberAccess]
-            return self.tracker.same - float(np.linalg.norm(look - track.identity))
-        length = float(np.linalg.norm(look) * np.linalg.norm(track.identity))
-        return float(look @ track.identity) / max(length, 1e-12) - self.tracker.same
+            return self.tracker.same - float(np.linalg.norm(vector - track.identity))
+        length = float(np.linalg.norm(vector) * np.linalg.norm(track.identity))
+        return float(vector @ track.identity) / max(length, 1e-12) - self.tracker.same
 
-    def likeness(self, track: _Open, column: int) -> float:
-        """What to add to an overlap in 0…1 where more than one pair is possible: identity outweighs place."""
+    def bonus(self, track: _Open, column: int) -> float:
+        """Bonus added to an overlap in 0…1 if several pairs are possible: identity outweighs position."""
         margin = self.margin(track, column)
         return 0.0 if np.isnan(margin) else 2 * margin
 
     def differs(self, track: _Open, column: int) -> bool:
         return self.margin(track, column) < 0
 
-    def most_alike(self, tracks: list[_Open], column: int) -> _Open | None:
-        """The lost track of the same person, if there is one."""
+    def most_similar(self, tracks: list[_Open], column: int) -> _Open | None:
+        """The lost track of the same person, if any."""
         margins = {track.id: self.margin(track, column) for track in tracks}
         same = [track for track in tracks if margins[track.id] > 0]
         return max(same, key=lambda track: margins[track.id]) if same else None
 
 
 def assign(cost: np.ndarray) -> list[tuple[int, int]]:
-    """(row, column) pairs of the assignment with the least total cost; min(rows, columns) of them.
+    """The min(rows, columns) pairs (row, column) of the assignment with the lowest total cost.
 
-    The Hungarian method by shortest augmenting paths, O(n³): exact, and quick for the few faces of a frame.
+    The Hungarian method by shortest augmenting paths, O(n³): exact, and fast for the few faces of a frame.
     """
     cost = np.asarray(cost, np.float64)
     if cost.shape[0] > cost.shape[1]:
         return sorted((row, column) for column, row in assign(cost.T))
     rows, columns = cost.shape
     row_price, column_price = np.zeros(rows + 1), np.zeros(columns + 1)
-    owner = np.zeros(columns + 1, np.int64)  # the row that holds a column; 0 is none, and column 0 a root
+    owner = np.zeros(columns + 1, np.int64)  # the row assigned to each column; 0: none; column 0 is the root
     for row in range(1, rows + 1):
         owner[0], column = row, 0
         least, before = np.full(columns + 1, np.inf), np.zeros(columns + 1, np.int64)
@@ -252,7 +252,7 @@ def assign(cost: np.ndarray) -> list[tuple[int, int]]:
 
 
 def interpolated(tracks: list[Track], interval: int) -> list[Track]:
-    """Tracks of faces looked for every ``interval`` frames, with the frames between filled in by straight lines."""
+    """Tracks of faces detected every ``interval`` frames, interpolated linearly in between."""
     return [_interpolate(track, interval) for track in tracks]
 
 

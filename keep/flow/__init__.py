@@ -1,7 +1,7 @@
 """Optical flow: warping, and the estimators registered in ``FLOWS``.
 
-Flow is in pixels, channel 0 = x, channel 1 = y. ``flow(current, previous)`` says where each pixel of the current
-frame lies in the previous one: sampling the previous frame at p + flow(p) lands on the current frame.
+Flow is in pixels, channel 0 = x, channel 1 = y. ``flow(current, previous)`` points from each pixel of the current
+frame to its position in the previous one: sampling the previous frame at p + flow(p) gives the current frame.
 """
 
 from keep.flow import dis, gmflow, raft

@@ -1,4 +1,4 @@
-"""Dense inverse search: the classical estimator that comes with OpenCV, needs no weights, and runs on the CPU."""
+"""Dense inverse search: OpenCV's classical flow estimator, without weights, on the CPU."""
 
 import time
 from typing import Literal
@@ -18,10 +18,10 @@ class DIS(nn.Module):
     """Dense inverse search (Kroeger et al., ECCV 2016) of OpenCV, on grey frames; CPU only, no weights.
 
     Args:
-        preset: OpenCV's trade of speed for accuracy.
+        preset: OpenCV's preset of speed against accuracy.
 
     Attributes:
-        cpu_seconds: time spent in the estimator so far; a training on a GPU warns of it.
+        cpu_seconds: seconds spent in the estimator so far; training on a GPU warns about it.
     """
 
     def __init__(self, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> None:
@@ -32,7 +32,7 @@ class DIS(nn.Module):
             raise UserError("flow estimator 'dis' needs OpenCV: pip install opencv-python-headless") from error
         self.name = f"DIS-{preset}"
         self.cpu_seconds = 0.0
-        # The OpenCV object is built at each call: it can be neither copied nor pickled with the module.
+        # The OpenCV object is built at each call: it cannot be copied or pickled with the module.
         self.preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ LAYERS = 6
 STRIDE = 8
 SOURCES = (
     "set its option weights to the official file gmflow_sintel-0c07dcb3.pth (github.com/haofeixu/gmflow) or to a KEEP "
-    "checkpoint that carries GMFlow, such as KEEP-b76feb75.pth; the flow estimator 'dis' needs no weights"
+    "checkpoint that contains GMFlow, such as KEEP-b76feb75.pth; the flow estimator 'dis' needs no weights"
 )
 
 
@@ -30,16 +30,16 @@ SOURCES = (
 class GMFlow(nn.Module):
     """GMFlow: two images (N, 3, H, W) in [-1, 1] → flow (N, 2, H, W) in pixels; sides multiples of 16.
 
-    It estimates only with trained weights: from ``weights``, or filled from a KEEP checkpoint that carries it.
+    It needs trained weights: from ``weights``, or loaded with a checkpoint of KEEP that contains them.
 
     Args:
-        weights: the official file of GMFlow (gmflow_sintel-0c07dcb3.pth) or a checkpoint of KEEP that carries
+        weights: the official file of GMFlow (gmflow_sintel-0c07dcb3.pth) or a checkpoint of KEEP that contains
             GMFlow, in a public layout or ours. null: the weights come with the checkpoint of KEEP.
-        random_weights: estimate with random weights, which is of use in tests of speed and memory alone.
+        random_weights: allow random weights, for tests of speed and memory.
 
     Attributes:
-        trained: whether it may estimate: weights were loaded, or random ones were asked for.
-        files: the weight file it was loaded from.
+        trained: whether weights were loaded, or random ones are allowed.
+        files: the weight file that was loaded.
     """
 
     mean: Tensor
@@ -64,7 +64,7 @@ class GMFlow(nn.Module):
             fill(self, gmflow_weights(load_network(weights), weights), weights, "GMFlow")
 
     def require_weights(self) -> None:
-        """Raise UserError unless it has trained weights."""
+        """Raise UserError if no weights were loaded."""
         if not self.trained:
             raise UserError(f"flow estimator GMFlow has no weights; {SOURCES}")
 
@@ -119,27 +119,27 @@ class GMFlow(nn.Module):
 
 
 def _note_weights(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
-    """Called before a state dict is loaded: remember that it carries this estimator's weights."""
+    """Called before a state dict is loaded: note whether it contains this estimator's weights."""
     assert isinstance(module, GMFlow)
     module.trained |= f"{prefix}{KEY}" in state
 
 
 KEY = "feature_flow_attn.q_proj.weight"
-"""A name by which GMFlow's weights are recognised."""
+"""A name that identifies GMFlow's weights."""
 PREFIXES = ("flownet.model.", "flownet.", "module.", "")
-"""What precedes GMFlow's names: in a public KEEP, in ours, in a file of several GPUs, in the official file."""
+"""Prefixes of GMFlow's names in a public KEEP, in ours, in a file written by DataParallel, in the official file."""
 
 
 def gmflow_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """GMFlow's weights among those of a file, in the names of :class:`GMFlow`.
+    """The weights of GMFlow in a file, in the names of :class:`GMFlow`.
 
     Raises:
-        UserError: the file holds no GMFlow.
+        UserError: the file contains no GMFlow.
     """
     for prefix in PREFIXES:
         if f"{prefix}{KEY}" in state:
             return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    raise UserError(f"{path} holds no GMFlow: expected the official file or a KEEP checkpoint that carries GMFlow")
+    raise UserError(f"{path} contains no GMFlow: expected the official file or a KEEP checkpoint that contains GMFlow")
 
 
 def match(f1: Tensor, f2: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def match(f1: Tensor, f2: Tensor) -> Tensor:
 
 
 class Propagation(nn.Module):
-    """Spreads the flow by the self-similarity of f1, to reach occluded pixels."""
+    """Propagates the flow by the self-similarity of f1, to reach occluded pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Propagation(nn.Module):
 
     def forward(self, f1: Tensor, flow: Tensor) -> Tensor:
         q = self.q_proj(to_tokens(f1))
-        k = self.k_proj(q)  # of the query, not of f1: the public weights were trained so
+        k = self.k_proj(q)  # from the query, not from f1: the public weights were trained like this
         return to_map(F.scaled_dot_product_attention(q, k, to_tokens(flow)), *flow.shape[-2:])
 
 
@@ -197,7 +197,7 @@ class Backbone(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Single-head attention inside 2×2 windows, normalised, added to the source; optionally with a feed-forward."""
+    """Single-head attention within 2×2 windows, normalised, added to the source; optionally with a feed-forward."""
 
     def __init__(self, feed_forward: bool) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class TransformerLayer(nn.Module):
 
 
 class FeatureTransformer(nn.Module):
-    """Features of both images, stacked (2N, C, h, w), each made aware of the other; same shape."""
+    """Features of both images, stacked (2N, C, h, w): self-attention, then attention to the other image; same shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ def from_windows(x: Tensor, h: int, w: int) -> Tensor:
 
 
 def shift_mask(h: int, w: int, shift_y: int, shift_x: int, device: torch.device | str = "cpu") -> Tensor:
-    """(4, L, L), true where two positions of a rolled window were neighbours before it (Liu et al. 2021, Swin)."""
+    """(4, L, L): true if two positions of a window were in one region before rolling (Liu et al. 2021, Swin)."""
 
     def wrapped(n: int, shift: int) -> Tensor:
         return (torch.arange(n, device=device) >= n - shift).int()

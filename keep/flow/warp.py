@@ -1,4 +1,4 @@
-"""Warping by optical flow, and where a flow can be trusted."""
+"""Warping by optical flow, and the mask of consistent flow."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
         flow: (N, 2, H, W) in pixels, channel 0 = x, channel 1 = y.
 
     Returns:
-        (N, C, H, W): with ``x`` the previous frame and ``flow`` current→previous, it lands on the current frame.
+        (N, C, H, W). With ``x`` the previous frame and ``flow`` current→previous: the current frame.
     """
     h, w = flow.shape[-2:]
     dtype = torch.promote_types(x.dtype, torch.float32)  # half precision cannot address 512 pixels
@@ -26,13 +26,13 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def consistency_mask(forward: Tensor, backward: Tensor) -> Tensor:
-    """M of eq. (7): 1 where going along ``forward`` and back along ``backward`` returns to about the start.
+    """M of eq. (7): 1 where following ``forward`` and then ``backward`` returns close to the start.
 
     |f + b'|² ≤ .01 (|f|² + |b'|²) + .5 with b' = ω(b, f) (Sundaram et al. 2010); 0 where f leaves the image.
 
     Args:
         forward: (N, 2, H, W), pixels.
-        backward: (N, 2, H, W), pixels, the flow of the opposite direction.
+        backward: (N, 2, H, W), pixels, the flow in the opposite direction.
 
     Returns:
         (N, 1, H, W), 0 or 1, in the dtype of ``forward``.

@@ -1,7 +1,7 @@
-"""KEEP from Python: load weights once, restore clips of aligned faces frame by frame.
+"""The Python API: load weights once, restore clips of aligned faces frame by frame.
 
     import keep
-    restorer = keep.load_restorer()          # the small network that comes with the package; "KEEP": the authors'
+    restorer = keep.load_restorer()          # the small network in this package; "KEEP": the authors' network
     for frame in restorer.restore(frames): ...
 """  # fmt: skip
 
@@ -45,29 +45,29 @@ def load_restorer(
     """A restorer of clips of aligned faces.
 
     Args:
-        weights: a weights file (``docs/weights.md``); ``nano``, the small network that comes with the package; or
-            ``KEEP``, ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once.
-        device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
-        dtype: ``float32``, ``bfloat16`` (``bf16``) or ``float16`` (``fp16``); the flow is always estimated in float32.
-        params: averaged (``ema``) or ``online`` weights, where the file has both.
-        net: the network, where the file does not say: a module, or ``{"type": "KEEP", …}``.
-        flow: a flow estimator in place of the file's: a module, or a name such as ``"dis"``.
-        cache: where downloads go; by default ``$KEEP_HOME`` or ``~/.cache/keep``.
-        window: frames that are encoded at once: more is faster and takes more memory.
-        context: earlier frames that the gains of a ``clip`` network look at
+        weights: a weight file (``docs/weights.md``); ``nano``, the small network in this package; or ``KEEP``,
+            ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once.
+        device: ``auto`` (CUDA if available, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
+        dtype: ``float32``, ``bfloat16`` (``bf16``) or ``float16`` (``fp16``). The flow is always estimated in float32.
+        params: averaged (``ema``) or ``online`` weights, if the file has both.
+        net: the network, if the file does not store its options: a module, or ``{"type": "KEEP", …}``.
+        flow: a flow estimator that replaces the file's: a module, or a name such as ``"dis"``.
+        cache: folder of downloads; by default ``$KEEP_HOME`` or ``~/.cache/keep``.
+        window: frames that are encoded at once; more is faster but needs more memory.
+        context: number of earlier frames that determine a gain of a ``clip`` network
             (:class:`keep.inference.streaming.Streamer`).
-        fidelity: weight w of CFT, 0 (the codebook's quality) to 1 (faithful to the input).
+        fidelity: weight w of CFT: 0 for most detail, from the codebook alone; 1 for the closest match to the input.
         cft: use the controllable feature transformation.
         cfa: use the cross-frame attention.
-        fast: compute in the ways of :func:`keep.inference.fast.accelerate`, with the same result up to rounding; False
-            leaves the network as it is, to train on or to save.
+        fast: use :func:`keep.inference.fast.accelerate`; the result is the same up to rounding. False keeps the plain
+            network, for training or saving.
         compile: ``torch.compile`` the sub-networks; needs ``fast``. The first clip then takes minutes.
 
     Raises:
-        UserError: no such file, device or dtype, or another network's weights.
+        UserError: no such file, device or dtype, or the weights of another network.
     """
     dtype = parse_dtype(dtype)
-    place = pick_device(str(device))
+    device = pick_device(str(device))
     network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache))
     options = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
     if fast:
@@ -76,11 +76,11 @@ def load_restorer(
         raise UserError("compile needs fast=True")
     else:
         cast(network, dtype)
-    return Restorer(network.to(place), **options)
+    return Restorer(network.to(device), **options)
 
 
 def cast(net: KEEP, dtype: torch.dtype) -> KEEP:
-    """``net`` with its weights in ``dtype``, but for the flow estimator: positions need float32."""
+    """``net`` with its weights in ``dtype``, except the flow estimator: positions need float32."""
     for name, child in net.named_children():
         if name != "flownet":
             child.to(dtype)
@@ -88,10 +88,11 @@ def cast(net: KEEP, dtype: torch.dtype) -> KEEP:
 
 
 class Restorer:
-    """Restores clips of aligned faces. Each call of :meth:`restore` is a clip of its own.
+    """Restores clips of aligned faces. Each call of :meth:`restore` starts a new clip.
 
     Attributes:
         net: the network.
+        options: arguments of :func:`keep.inference.streaming.stream`.
     """
 
     def __init__(self, net: KEEP, **options: Any) -> None:
@@ -99,14 +100,14 @@ class Restorer:
         self.options = options
 
     def restore(self, frames: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Restore a clip, lazily: at most ``window`` frames are read ahead, whatever its length.
+        """Restore a clip of any length lazily: at most ``window`` frames are read ahead.
 
         Args:
-            frames: aligned faces, RGB uint8: an array (T, H, H, 3), or an iterable of (H, H, 3), all of one size.
-                They are resized to the network's size bilinearly (e.g. from a quarter of it, as in eq. (9)).
+            frames: aligned faces, RGB uint8: an array (T, H, H, 3), or an iterable of (H, H, 3), all of the same
+                size. They are resized bilinearly to the network's size (e.g. from a quarter of it, as in eq. (9)).
 
         Yields:
-            restored frames, RGB uint8 (image_size, image_size, 3), one for each.
+            a restored frame for each frame, RGB uint8 (image_size, image_size, 3).
 
         Raises:
             UserError: frames of another type or shape.
@@ -130,19 +131,19 @@ class Restorer:
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """(N, 3, H, H) → (N, 3, size, size), bilinear; antialiased where it shrinks."""
+    """(N, 3, H, H) → (N, 3, size, size), bilinear; antialiased when it shrinks."""
     if x.shape[-1] == size:
         return x
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=x.shape[-1] > size)
 
 
 def _check(frame: Any, shape: tuple[int, ...] | None, i: int) -> tuple[int, ...]:
-    """The frame's shape, which must be ``shape`` where that is known."""
+    """The shape of frame ``i``, which must equal ``shape`` unless that is None."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
         kind = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
         raise UserError(f"frame {i}: expected a uint8 RGB array; got {kind}")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.shape[0] != frame.shape[1] or not frame.size:
         raise UserError(f"frame {i}: expected an aligned face, square (H, H, 3); got shape {frame.shape}")
     if shape is not None and frame.shape != shape:
-        raise UserError(f"frame {i}: its shape {frame.shape} is not that of the frames before it, {shape}")
+        raise UserError(f"frame {i}: its shape {frame.shape} differs from the frames before it, {shape}")
     return frame.shape

@@ -1,7 +1,7 @@
-"""Restoring a clip of any length: memory does not grow with it, and no state is dropped on the way.
+"""Restores a clip of any length in constant memory, without resetting the state.
 
-Frames pass in windows. E_L, flow and gains are computed for a window at once; the recurrence of Algorithm 1 goes
-frame by frame and is carried from window to window (the public code starts anew every 20 frames).
+Frames are processed in windows. E_L, flow and gains are computed for a window at once; the recurrence of Algorithm 1
+runs frame by frame and continues from window to window (the public code resets it every 20 frames).
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ CONTEXT = 7  # eight frames with the current one, the clip length of the public 
 
 @dataclass
 class RestoredFrame:
-    """One frame: ``output`` ŷ_t (B, 3, S, S) in about [-1, 1], and ``gain`` K_t (B, 1, h, w), unused at t = 1."""
+    """One frame: ``output`` ŷ_t (B, 3, S, S) in about [-1, 1]; ``gain`` K_t (B, 1, h, w), unused at t = 1."""
 
     output: Tensor
     gain: Tensor
@@ -29,17 +29,17 @@ class RestoredFrame:
 class Streamer:
     """Restores a clip window by window, from its first frame on.
 
-    What is kept between windows: ŷ_{t-1} and CFA's features (:class:`KalmanState`), the last LQ frame for the flow,
-    z̃_1, and the last z̃: one in a ``causal`` network, ``context`` of them in a ``clip`` network.
+    State between windows: ŷ_{t-1} and CFA's features (:class:`KalmanState`), the last LQ frame for the flow, z̃_1, and
+    the last z̃: one for a ``causal`` network, ``context`` of them for a ``clip`` network.
 
-    A ``causal`` network gives what it gives for the whole clip. A ``clip`` network's gains depend on all frames of
-    the clip it is given; here that clip slides along: a frame's gain is the last one of z̃_1, the ``context`` frames
-    before it and itself. So there is no border at which the gains jump, and no result depends on how the frames are
-    split into windows; for the whole-clip gains, call the network itself.
+    For a ``causal`` network the results equal those of the complete clip. The gains of a ``clip`` network depend on all
+    frames of its clip. Here the clip slides: the gain of a frame is the last gain of the clip [z̃_1, the ``context``
+    frames before it, the frame]. So gains do not jump at window borders, and results do not depend on the windows. For
+    gains over the complete clip, call the network itself.
 
     Args:
         net: the network, in evaluation mode.
-        context: earlier frames that the gains of a ``clip`` network look at.
+        context: number of earlier frames that determine a gain of a ``clip`` network.
         w: fidelity weight of CFT, 0 to 1.
         use_cft: apply CFT.
         use_cfa: apply CFA.
@@ -51,7 +51,7 @@ class Streamer:
         self.net, self.w, self.use_cft, self.use_cfa = net, w, use_cft, use_cfa
         self.context = 1 if net.kalman_filter.temporal == "causal" else context
         self.frames = 0
-        """Frames restored so far."""
+        """Number of frames restored so far."""
         self._state: KalmanState | None = None
         self._last: Tensor | None = None  # LQ frame t - 1, (B, 1, 3, S, S)
         self._first: Tensor | None = None  # z̃_1, (B, 1, C, h, w)
@@ -63,11 +63,11 @@ class Streamer:
 
         Args:
             lq: (B, n, 3, S, S) in [-1, 1], n ≥ 1, upsampled to the output's size.
-            flows: flow of each of these frames to the one before it, (B, n, 2, S, S) in pixels, the clip's first
-                frame having none: (B, n - 1, 2, S, S) at the first call. Estimated when None.
+            flows: flow of each of these frames to the one before it, (B, n, 2, S, S) in pixels. The first frame of
+                the clip has none: (B, n - 1, 2, S, S) at the first call. None: estimated.
 
         Raises:
-            UserError: frames or flows of another size, or no flows and no flow estimator.
+            UserError: frames or flows have another size, or there are neither flows nor a flow estimator.
         """
         net = self.net
         start = int(self.frames == 0)  # the clip's first frame has no flow
@@ -89,12 +89,12 @@ class Streamer:
                 use_cfa=self.use_cfa,
             )
             restored.append(RestoredFrame(step.output, gains[:, i]))
-        self._last = lq[:, -1:].clone()  # a view would keep the whole window
+        self._last = lq[:, -1:].clone()  # a view would keep the memory of all frames
         self.frames += lq.shape[1]
         return restored
 
     def _gains(self, z: Tensor) -> Tensor:
-        """K of a window's frames (B, n, 1, h, w) from its z̃ (B, n, C, h, w) and what went before."""
+        """K of a window (B, n, 1, h, w), from its z̃ (B, n, C, h, w) and the history."""
         if self._first is None or self._history is None:
             self._first, self._history = z[:, :1].clone(), z[:, :0]
         seen = torch.cat([self._history, z], dim=1)
@@ -106,7 +106,7 @@ class Streamer:
         return gains
 
     def _causal_gains(self, z: Tensor, seen: Tensor) -> Tensor:
-        """φ(z̃_1, z̃_{t-1}, z̃_t) of all frames of ``z`` at once; at t = 1 all three are z̃_1."""
+        """φ(z̃_1, z̃_{t-1}, z̃_t) for all frames of ``z`` at once; at t = 1 all three are z̃_1."""
         assert self._first is not None
         previous = torch.cat([self._first, seen], dim=1)[:, -z.shape[1] - 1 : -1]
         first = self._first.expand_as(z)
@@ -114,7 +114,7 @@ class Streamer:
         return gains.unflatten(0, z.shape[:2])
 
     def _sliding_gains(self, seen: Tensor, n: int) -> Tensor:
-        """Of each of the last ``n`` frames of ``seen``: the last gain of the clip [z̃_1, the context, the frame]."""
+        """For each of the last ``n`` frames of ``seen``: the last gain of the clip [z̃_1, its context, the frame]."""
         assert self._first is not None
         length = seen.shape[1]
         clips = []
@@ -124,7 +124,7 @@ class Streamer:
             begins_at = self.frames - (length - n) + start
             clips.append(clip if begins_at == 0 else torch.cat([self._first, clip], dim=1))
         gains = []
-        for _, same in groupby(clips, key=lambda clip: clip.shape[1]):  # one batch; the clip's first frames have less
+        for _, same in groupby(clips, key=lambda clip: clip.shape[1]):  # first frames have shorter clips
             batch = list(same)
             last = self.net.kalman_filter(torch.cat(batch))[:, -1:]
             gains += last.chunk(len(batch))
@@ -140,7 +140,7 @@ class Streamer:
                 f"flows of these frames must be ({b}, {n - start}, 2, {size}, {size}); got {tuple(flows.shape)}"
             )
         if self._last is not None and b != self._last.shape[0]:
-            raise UserError(f"the clip was begun with {self._last.shape[0]} frames side by side; now there are {b}")
+            raise UserError(f"the clip started with a batch of {self._last.shape[0]}; this batch has {b}")
 
 
 def stream(
@@ -154,13 +154,13 @@ def stream(
     use_cft: bool = True,
     use_cfa: bool = True,
 ) -> Iterator[RestoredFrame]:
-    """Restore a clip of any length, frame by frame; at most ``window`` frames are read ahead.
+    """Restore a clip of any length, frame by frame. At most ``window`` frames are read ahead.
 
     Args:
         net: the network, in evaluation mode.
         frames: LQ frames (B, 3, S, S) in [-1, 1], upsampled to the output's size.
-        flows: flow of every frame but the first to the one before it, (B, 2, S, S); estimated when None.
-        window: frames whose E_L, flow and gains are computed at once: more is faster and takes more memory.
+        flows: flow of every frame but the first to the one before it, (B, 2, S, S); None: estimated.
+        window: frames for which E_L, flow and gains are computed at once; more is faster but needs more memory.
         context: see :class:`Streamer`.
         w: fidelity weight of CFT.
         use_cft: apply CFT.
@@ -170,7 +170,7 @@ def stream(
         a :class:`RestoredFrame` for every frame.
     """
     if window < 1 or context < 1:
-        raise UserError(f"window and context count frames, at least 1; got {window} and {context}")
+        raise UserError(f"window and context must be at least 1 frame; got {window} and {context}")
     streamer = Streamer(net, context=context, w=w, use_cft=use_cft, use_cfa=use_cfa)
     source, flow_source = iter(frames), None if flows is None else iter(flows)
     while batch := list(islice(source, window)):

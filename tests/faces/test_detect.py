@@ -134,7 +134,7 @@ def nothing_here(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_default_detector_takes_what_is_at_hand(nothing_here, monkeypatch):
+def test_default_detector_takes_an_available_one(nothing_here, monkeypatch):
     for name in ("RetinaFace", "YuNet", "CenterFace"):
         monkeypatch.setattr(detect, name, lambda *a, name=name: (name, *a))
     monkeypatch.setattr(detect, "weights_file", lambda file_name, cache: file_name)
@@ -149,7 +149,7 @@ def test_default_detector_takes_what_is_at_hand(nothing_here, monkeypatch):
 
 
 def test_no_detector_at_all(nothing_here):
-    with pytest.raises(UserError, match="no face detector is at hand"):
+    with pytest.raises(UserError, match="no face detector is available"):
         default_detector(nothing_here)
 
 

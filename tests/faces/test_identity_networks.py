@@ -53,7 +53,7 @@ def test_frames_without_a_face_are_nan():
     out = Mean()(frames, points)
     assert np.isnan(out[1]).all()
     np.testing.assert_allclose(out[[0, 2]], [[0, 1, 0]] * 2, atol=1e-6)
-    with pytest.raises(UserError, match="3 frames but points for 2"):
+    with pytest.raises(UserError, match="3 frames, but points for 2"):
         Mean()(frames, points[:2])
 
 

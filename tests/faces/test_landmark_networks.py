@@ -49,7 +49,7 @@ def test_the_crop_is_the_enlarged_box_and_points_come_back_to_the_frame():
     np.testing.assert_allclose(out[0, :3], [(110, 40), (230, 160), (170, 100)], atol=1e-4)
     np.testing.assert_allclose(out[0, 3], (180, 120), atol=2)
     assert np.isnan(out[1]).all()
-    with pytest.raises(UserError, match="2 frames but boxes for 1"):
+    with pytest.raises(UserError, match="2 frames, but boxes for 1"):
         Corners()(frame[None].repeat(2, 0), boxes[:1])
     with pytest.raises(UserError, match="is empty"):
         Corners()(frame[None], np.array([[5, 5, 5, 5.0]]))

@@ -133,7 +133,7 @@ def test_a_poor_input_does_not_hide_the_face():
     assert soft_mask(restored, given)[90, 90] > 0.99
 
 
-def test_no_parser_is_at_hand(tmp_path, monkeypatch):
+def test_no_parser_is_available(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     assert find_parser("none") is None
     assert find_parser("auto", cache=tmp_path) is None

@@ -130,5 +130,5 @@ def test_bad_use(face):
     tracker.update(3, [])
     with pytest.raises(UserError, match="in order"):
         tracker.update(3, [])
-    with pytest.raises(UserError, match="frames themselves"):
+    with pytest.raises(UserError, match="images of the frames"):
         Tracker(identity=Colour()).update(0, [face(60, 60)])

@@ -76,7 +76,7 @@ def test_weights_come_from_the_official_file_or_from_a_checkpoint_of_keep(flowne
 
 def test_a_file_without_gmflow_is_refused(tmp_path):
     torch.save({"params": {"codebook.embedding.weight": torch.zeros(2, 2)}}, tmp_path / "file.pth")
-    with pytest.raises(UserError, match="holds no GMFlow"):
+    with pytest.raises(UserError, match="contains no GMFlow"):
         GMFlow(weights=tmp_path / "file.pth")
 
 

@@ -67,7 +67,7 @@ def test_averaged_weights_are_the_default(files, net, tmp_path):
         (("nothing.pth", "out.pth"), "there is no checkpoint"),
         (("ours.pth", "out.onnx"), "must be .pth or .safetensors"),
         (("public-v1.0.0.pth", "out.pth", "--params", "online"), "averaged weights only"),
-        (("public-v1.0.0.pth", "out.pth"), "does not tell the heads"),
+        (("public-v1.0.0.pth", "out.pth"), "are unknown: name the network"),
         (("net.yml", "out.pth"), "not a checkpoint"),
     ],
 )

@@ -190,7 +190,7 @@ def test_wrong_frames_are_reported():
 def test_a_clip_is_not_continued_with_another_batch():
     streamer = Streamer(tiny().eval())
     streamer.push(torch.zeros(2, 1, 3, 32, 32))
-    with pytest.raises(UserError, match="side by side"):
+    with pytest.raises(UserError, match="started with a batch of 2"):
         streamer.push(torch.zeros(1, 1, 3, 32, 32), torch.zeros(1, 1, 2, 32, 32))
 
 

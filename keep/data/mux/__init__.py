@@ -1,9 +1,10 @@
-"""A video as a stream of frames with their times, and its twin written with everything else of the file copied over.
+"""Reads a video as a stream of timed frames, and writes another one with all other content of the file copied.
 
 One frame is in memory at a time. All frames are uint8 (H, W, 3) RGB, upright (rotation applied). Frame times, rotation,
-colour tags, pixel shape, audio, subtitles, chapters and metadata of the source go into the written file.
-:mod:`keep.data.video_io` reads by frame number and refuses damaged files; here what can be decoded is given, and what
-cannot is counted.
+colour tags, pixel shape, audio, subtitles, chapters and metadata are copied from the source to the written file.
+
+:mod:`keep.data.video_io` reads by frame number and refuses damaged files. This package decodes as much of a damaged
+file as possible and counts the lost frames.
 """
 
 from keep.data.mux.colours import Colours

@@ -1,4 +1,4 @@
-"""Colours on their way from a file's pictures to RGB and back."""
+"""Converts a file's pictures to RGB and back, with its colour tags."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +7,11 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-# FFmpeg's numbers for colour tags (ITU-T H.273); the YUV matrices that its converter knows.
+# FFmpeg's numbers for colour tags (ITU-T H.273), and the YUV matrices that its converter supports.
 UNSPECIFIED, BT709, SMPTE170M, RGB = 2, 1, 6, 0
-FULL = 2  # of ranges
+FULL = 2  # full range
 MATRICES = frozenset({1, 4, 5, 6, 7, 9})
-# The converter's defaults are fast but make every picture about one level darker, and full-range grey green.
+# The converter's defaults are fast, but they darken pictures by about one level and tint full-range grey green.
 EXACT = int(
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
@@ -28,14 +28,14 @@ class Colours:
 
 
 def to_rgb(frame: Any) -> np.ndarray:
-    """As :func:`keep.data.decode.to_rgb`, exact rather than fast: what is not restored must come out as it was."""
+    """Exact but slower than :func:`keep.data.decode.to_rgb`: pixels that are not restored must not change."""
     image = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 def to_yuv(picture: Any, matrix: int, full: bool) -> Any:
-    """RGB → 8-bit 4:2:0. The converter truncates full-range chroma, a green tint; so 16 bits are rounded here."""
+    """RGB → 8-bit 4:2:0. FFmpeg truncates full-range chroma, which tints it green; so 16 bits are rounded here."""
     how = {"dst_colorspace": matrix, "interpolation": EXACT}
     if not full:
         return picture.reformat(format="yuv420p", dst_color_range=1, **how)

@@ -1,4 +1,4 @@
-"""All that is not picture, from one container into another: tags, chapters, sound and subtitles."""
+"""Copies everything but the pictures into another container: tags, chapters, audio and subtitles."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,14 +12,14 @@ _OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "
 
 
 class Copies:
-    """Tags and chapters of a video file in another; sound and subtitles packet by packet, in step with its pictures.
+    """Copies tags and chapters of a video file into another, and audio and subtitles in step with its pictures.
 
     Args:
         source: the video file.
         output: the container to write.
-        picture: its video stream.
-        suffix: of the written file.
-        skipped: gets what does not fit.
+        picture: video stream of ``output``.
+        suffix: suffix of the written file.
+        skipped: descriptions of streams that do not fit are appended to it.
     """
 
     def __init__(self, source: VideoSource, output: Any, picture: Any, suffix: str, skipped: list[str]) -> None:
@@ -52,7 +52,7 @@ class Copies:
         while True:
             try:
                 packet = next(self._packets, None)
-            except av.error.FFmpegError:  # truncated: what came before is copied
+            except av.error.FFmpegError:  # truncated: everything before is copied
                 self._packets = iter(())
                 return None
             if packet is None:
@@ -64,23 +64,23 @@ class Copies:
                 return packet
 
     def close(self) -> None:
-        """Close the video file that was copied from."""
+        """Close the source file."""
         self._inputs.close()
 
 
 def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, skipped: list[str]) -> dict[int, Any]:
-    """Add all that is not picture: tags, chapters, sound and subtitles.
+    """Add everything but the pictures: tags, chapters, audio and subtitles.
 
     Args:
         output: the container to write.
         picture: its video stream.
         inputs: the container to copy from.
-        video: its video stream.
-        suffix: of the written file.
-        skipped: gets what does not fit.
+        video: video stream of ``inputs``.
+        suffix: suffix of the written file.
+        skipped: descriptions of streams that do not fit are appended to it.
 
     Returns:
-        The new streams by the index of those that they copy.
+        Index of a copied stream → new stream.
     """
     picture.metadata.update({k: v for k, v in video.metadata.items() if k in ("language", "title")})
     output.metadata.update({k: v for k, v in inputs.metadata.items() if k not in _OF_THE_FILE})
@@ -106,12 +106,12 @@ def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, 
 
 
 def container_options(suffix: str) -> dict[str, str]:
-    """Of a file with this suffix: MP4 plays while it downloads, its index moved to the front when it is closed."""
+    """Options for a file with this suffix. In MP4 the index is moved to the front, to play while downloading."""
     return {"movflags": "+faststart"} if suffix.lower() in MP4 else {}
 
 
 def _fits(stream: Any, suffix: str) -> bool:
     name = stream.codec_context.name
     if stream.type == "subtitle" and suffix.lower() in MP4:
-        return name in ("mov_text", "dvdsub", "dvd_subtitle")  # FFmpeg would take others and fail at the header
+        return name in ("mov_text", "dvdsub", "dvd_subtitle")  # FFmpeg accepts others and then fails at the header
     return True

@@ -1,4 +1,4 @@
-"""A folder of images as a video, and its twin written."""
+"""Reads a folder of images as a video, and writes one."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,14 +19,14 @@ RATES = (0.01, 1000)  # frames a second
 
 
 class FrameFolder:
-    """The images of a folder as a video, in the natural order of their names. Attributes as :class:`VideoSource`.
+    """The images of a folder as a video, in the natural order of their names. Attributes as in :class:`VideoSource`.
 
     Args:
         path: the folder.
-        fps: the frame rate they are meant for.
+        fps: frame rate of the video.
 
     Raises:
-        UserError: no such folder, no image that can be read in it, or an impossible frame rate.
+        UserError: no such folder, no readable image in it, or a frame rate out of range.
     """
 
     rotation, colours, pixel_aspect, display_aspect, start = 0, Colours(), None, 1.0, Fraction(0)
@@ -35,7 +35,7 @@ class FrameFolder:
         self.path = Path(path)
         self.files = list_images(self.path)
         if not self.files:
-            raise UserError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise UserError(f"{path}: contains no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         if not RATES[0] <= fps <= RATES[1]:
             raise UserError(f"{path}: the frame rate must be from {RATES[0]:g} to {RATES[1]:g}, not {fps:g}")
         self.fps = Fraction(fps).limit_denominator(100_000)
@@ -60,13 +60,13 @@ class FrameFolder:
 
 
 class FrameWriter:
-    """Writes frames as PNG files into a new folder, which appears whole or not at all. Used as :class:`VideoWriter`.
+    """Writes frames as PNG files into a new folder, atomically. Has the interface of :class:`VideoWriter`.
 
     Args:
-        path: the folder; it must not exist, or be empty.
+        path: the folder; it must be new or empty.
 
     Raises:
-        UserError: the folder holds something, or cannot be made.
+        UserError: the folder is not empty, or cannot be created.
     """
 
     skipped: Sequence[str] = ()
@@ -74,20 +74,20 @@ class FrameWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"{path}: is there already; name a new or an empty folder for the frames")
+            raise UserError(f"{path}: exists and is not empty; name a new or an empty folder for the frames")
         remove_leftovers(self.path)
         self._folder = AtomicWrite(self.path)
         self._folder.temporary.mkdir(parents=True)
 
     def check(self) -> None:
-        """As :meth:`VideoWriter.check`: what can be known is known by now."""
+        """As :meth:`VideoWriter.check`; the constructor has checked already."""
         self._folder.discard()
 
     def __enter__(self) -> "FrameWriter":
         return self
 
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
-        """Write ``image``, uint8 (H, W, 3) RGB, under the name of ``frame``, or its number."""
+        """Write ``image``, uint8 (H, W, 3) RGB, under the name or number of ``frame``."""
         file = self._folder.temporary / f"{frame.name or f'{frame.index:06d}'}.png"
         try:
             file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())

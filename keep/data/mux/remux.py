@@ -1,4 +1,4 @@
-"""The pictures of a video in another container, bit by bit."""
+"""Copies a video into another container without re-encoding."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +13,17 @@ from keep.data.mux.source import VideoSource, open_video, video_stream
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
 
-IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg would write others that few players read
+IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"})  # FFmpeg writes others too, but few players read them
 
 
 def remux(source: VideoSource, path: str | Path) -> list[str]:
-    """Copy the pictures, bit by bit, and the other streams of ``source`` into another container.
+    """Copy all streams of ``source`` into another container, without re-encoding.
 
     Returns:
-        What does not fit into it, in words.
+        descriptions of the streams that do not fit.
 
     Raises:
-        UserError: the container does not take the pictures as they are.
+        UserError: the container cannot store the pictures unchanged.
     """
     path, skipped = Path(path), []
     unfinished = AtomicWrite(path)
@@ -36,7 +36,7 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
             video = video_stream(inputs, source.path)
             codec = video.codec_context.codec.canonical_name
             if path.suffix.lower() in MP4 and codec not in IN_MP4:
-                raise ValueError(f"{codec} in MP4 is not played")
+                raise ValueError(f"players cannot read {codec} in MP4")
             # Opaque: no encoder of the same name is needed.
             picture = output.add_stream_from_template(video, opaque=True)
             if source.rotation:
@@ -50,20 +50,20 @@ def remux(source: VideoSource, path: str | Path) -> list[str]:
                 packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
                 packet.stream = copied[packet.stream_index]
                 output.mux(packet)
-        twin = VideoSource(unfinished.temporary)
-        kept = (twin.height, twin.width, twin.rotation, twin.pixel_aspect or 1)
+        copy = VideoSource(unfinished.temporary)
+        kept = (copy.height, copy.width, copy.rotation, copy.pixel_aspect or 1)
         if kept != (source.height, source.width, source.rotation, source.pixel_aspect or 1):
             raise ValueError("the pictures' shape or rotation would be lost")
         unfinished.commit()
     except (UserError, ValueError, av.error.FFmpegError) as error:
-        raise UserError(f"{path}: does not take the pictures of {source.path} as they are: {error}") from error
+        raise UserError(f"{path}: cannot store the pictures of {source.path} unchanged: {error}") from error
     finally:
         unfinished.discard()
     return skipped
 
 
 def _with_times(packets: Iterator[Any], video: Any) -> Iterator[Any]:
-    """``packets`` with decoding times also where the file has none: before the first of a stream with B-frames."""
+    """``packets`` with missing decoding times filled in: some files omit them at the start, before B-frames."""
     waiting: list[Any] = []
     for packet in packets:
         if not packet.size:
@@ -79,8 +79,8 @@ def _with_times(packets: Iterator[Any], video: Any) -> Iterator[Any]:
         waiting.append(packet)
         if packet.dts is not None:
             step = max(1, round(1 / (video.average_rate or 25) / packet.time_base))
-            for before, one in enumerate(reversed(waiting)):
-                one.dts = packet.dts - before * step
+            for steps, earlier in enumerate(reversed(waiting)):
+                earlier.dts = packet.dts - steps * step
             yield from waiting
             waiting = []
     if waiting:

@@ -1,4 +1,4 @@
-"""A video file as a stream of frames with their times."""
+"""Reads a video file as a stream of timed frames."""
 
 import re
 from collections.abc import Generator, Iterator
@@ -23,11 +23,11 @@ class TimedFrame:
     """A decoded frame.
 
     Attributes:
-        index: its number, from 0, among the frames that can be decoded.
+        index: number of the frame among those that can be decoded, from 0.
         image: uint8 (H, W, 3) RGB, upright.
-        pts: when it is shown, in units of the source's ``time_base``; always later than the frame before.
-        duration: for how long, in the same units.
-        name: the file's name without suffix, of a frame from a folder.
+        pts: display time, in units of the source's ``time_base``; strictly increasing.
+        duration: display duration, in the same units.
+        name: for a frame from a folder: the file's name without suffix.
     """
 
     index: int
@@ -38,28 +38,28 @@ class TimedFrame:
 
 
 class VideoSource:
-    """The frames of a video file, decoded again at every iteration.
+    """The frames of a video file. Every iteration decodes the file again.
 
     Attributes:
         path: the file.
-        height: of a frame as it is shown (rotation applied), in pixels.
-        width: likewise.
+        height: height of the upright frames (rotation applied), in pixels.
+        width: width of the upright frames, in pixels.
         fps: average frame rate.
-        time_base: unit of the frames' times, in seconds.
-        start: time of the file's first packet of any stream, in seconds; frame times count from it.
-        rotation: of the file's tag, in degrees counter-clockwise.
+        time_base: unit of frame times, in seconds.
+        start: time of the first packet of any stream, in seconds; frame times are relative to it.
+        rotation: rotation tag, in degrees counter-clockwise.
         colours: colour tags.
-        pixel_aspect: width of a stored pixel over its height, None where the file does not say.
-        display_aspect: the same of the upright frames' pixels; 1 where the file does not say.
-        expected: number of frames as far as the header tells, None where it does not.
-        lost: after an iteration: frames that the file should hold and that could not be decoded.
-        damaged: after an iteration: frames that were decoded, but from damaged data.
+        pixel_aspect: width of a stored pixel over its height; None if the file does not specify it.
+        display_aspect: width over height of a pixel of the upright frames; 1 if the file does not specify it.
+        expected: number of frames according to the header; None if it is missing.
+        lost: after an iteration: number of frames that could not be decoded.
+        damaged: after an iteration: number of frames decoded from damaged data.
 
     Args:
         path: the video file.
 
     Raises:
-        UserError: no such file, not a video, or not one frame can be decoded.
+        UserError: no such file, not a video, or no frame can be decoded.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,7 +72,7 @@ class VideoSource:
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.fps = Fraction(rate.numerator, rate.denominator)
             self.start = Fraction(container.start_time or 0, av.time_base)
-            # AVI has no time stamps, and FFmpeg's guesses are wrong for B-frames: frames are counted.
+            # AVI has no time stamps, and FFmpeg's guesses are wrong with B-frames. So frames are counted.
             self._counted = container.format.name == "avi" or stream.time_base is None
             self.time_base = 1 / self.fps if self._counted else Fraction(stream.time_base or 1)
             seconds = _duration(container, stream)
@@ -83,7 +83,7 @@ class VideoSource:
             first = next(frames, None)
             frames.close()
         if first is None:
-            raise UserError(f"{path}: truncated or damaged: not one frame can be decoded")
+            raise UserError(f"{path}: truncated or damaged: no frame can be decoded")
         self.height, self.width = to_rgb(first).shape[:2]
         self.rotation = first.rotation
         if not aspect and codec == "ffv1":
@@ -107,15 +107,15 @@ class VideoSource:
                 if last is not None and pts <= last:
                     pts = last + 1
                 image = to_rgb(frame)
-                if image.shape[:2] != (self.height, self.width):  # the size changes within the stream
+                if image.shape[:2] != (self.height, self.width):  # the frame size changes within the stream
                     image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
                 yield TimedFrame(index, image, pts, frame.duration if frame.duration and not self._counted else usual)
                 last, index = pts, index + 1
 
     def _decode(self, container: Any, stream: Any) -> Generator[Any, None, None]:
-        """PyAV frames in display order; what cannot be decoded is passed over and counted."""
+        """PyAV frames in display order. Frames that cannot be decoded are skipped and counted."""
         promised, packets, discarded, given, bad = stream.frames, 0, 0, 0, 0
-        if container.format.name == "avi":  # its header counts repeated frames too
+        if container.format.name == "avi":  # its header also counts repeated frames
             promised = 0
         seconds = None if promised else _duration(container, stream)
         self.lost = self.damaged = 0
@@ -147,7 +147,7 @@ class VideoSource:
                 break
         missing = max(promised - packets, 0)
         if seconds is not None and begin is not None:
-            # As far as can be known, what is missing came at the pace of what is there. A duration is not exact.
+            # Estimate: missing frames had the frame rate of the decoded ones. The tolerance is for inexact durations.
             pace = (given - 1) / ((end - begin) * stream.time_base) if end > begin else self.fps
             tail = round((seconds - (end * stream.time_base - self.start)) * pace) - 1
             if tail > max(2, 0.5 * pace):
@@ -160,7 +160,7 @@ def open_video(path: Path) -> Any:
     """The PyAV container of a video file.
 
     Raises:
-        UserError: it is none.
+        UserError: not a video file.
     """
     try:
         container = av.open(ffmpeg_path(path), metadata_errors="replace")
@@ -168,15 +168,15 @@ def open_video(path: Path) -> Any:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: not a video file, or a truncated one: {reason}") from error
     name = container.format.name
-    if name in ("image2", "tty") or name.endswith("_pipe"):  # FFmpeg makes videos of images and of text
+    if name in ("image2", "tty") or name.endswith("_pipe"):  # FFmpeg opens images and text as videos
         container.close()
-        what = "text" if name == "tty" else "an image; images go into a folder of frames"
+        what = "text" if name == "tty" else "an image; put images into a folder of frames"
         raise UserError(f"{path}: not a video file but {what}")
     return container
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    """The stream of a container's pictures; no cover.
+    """The video stream of a container, not its cover art.
 
     Raises:
         UserError: there is none.
@@ -190,7 +190,7 @@ def video_stream(container: Any, path: Path) -> Any:
 
 
 def _duration(container: Any, stream: Any) -> Fraction | None:
-    """How long the video is by its header, in seconds; None where that names nothing for the video alone."""
+    """Duration of the video stream according to the header, in seconds; None if the header has none for it."""
     if stream.duration is not None and stream.time_base is not None:
         return stream.duration * stream.time_base
     if match := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):

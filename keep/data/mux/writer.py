@@ -1,4 +1,4 @@
-"""A video written frame by frame, with all that its source has besides pictures."""
+"""Writes a video frame by frame, with all other content of its source."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -21,28 +21,28 @@ Codec = Literal["h264", "h265", "ffv1"]
 ENCODERS: dict[str, tuple[str, str]] = {
     "h264": ("libx264", "yuv420p"), "h265": ("libx265", "yuv420p"), "ffv1": ("ffv1", "bgr0"),
 }  # fmt: skip
-WRITTEN = frozenset({*MP4, ".mkv"})  # what keeps frame times, rotation and tags; AVI, MPEG and WebM lose some of them
+WRITTEN = frozenset({*MP4, ".mkv"})  # formats that keep frame times, rotation and tags; AVI, MPEG and WebM do not
 Source = VideoSource | FrameFolder
 
 
 class VideoWriter:
-    """Writes a video whose frame times, tags and other streams are those of ``source``.
+    """Writes a video with the frame times, tags and other streams of ``source``.
 
-    Used as a context manager; the file appears under its name, whole, when the block ends without an error.
+    A context manager: the complete file appears under its name when the block ends without an error.
 
     Args:
-        path: where; the suffix, one of ``WRITTEN``, picks the container.
-        source: what the frames were made from.
-        size: (height, width) of the frames; an odd side is padded to even where the codec needs it.
+        path: the file; its suffix, one of ``WRITTEN``, selects the container.
+        source: the source of the frames.
+        size: (height, width) of the frames; an odd side is padded to even if the codec needs it.
         codec: ``h264``, ``h265`` or ``ffv1`` (lossless RGB, in ``.mkv``).
-        crf: constant rate factor of H.264 and H.265: lower is better and larger.
-        preset: speed against size of H.264 and H.265.
+        crf: constant rate factor of H.264 and H.265; lower gives better quality and larger files.
+        preset: encoder speed of H.264 and H.265.
 
     Attributes:
-        skipped: what of the source does not fit into this container, in words.
+        skipped: descriptions of the source's streams that do not fit into this container.
 
     Raises:
-        UserError: an encoder that is not there, or a container that does not take it.
+        UserError: the encoder is not available, or does not fit the container.
     """
 
     def __init__(
@@ -60,11 +60,13 @@ class VideoWriter:
         require_encoder(self._encoder)
         suffix = self.path.suffix.lower()
         if suffix not in WRITTEN:
-            raise UserError(f"{self.path}: {suffix or 'no suffix'} is not written, only {', '.join(sorted(WRITTEN))}")
+            raise UserError(
+                f"{self.path}: {suffix or 'no suffix'} cannot be written, only {', '.join(sorted(WRITTEN))}"
+            )
         if codec == "ffv1" and suffix in MP4:
-            raise UserError(f"{self.path}: few players read ffv1 in {suffix}; name an .mkv file")
+            raise UserError(f"{self.path}: few players can read ffv1 in {suffix}; name an .mkv file")
         if not self.path.parent.is_dir():
-            raise UserError(f"{self.path}: cannot write: there is no folder {self.path.parent}")
+            raise UserError(f"{self.path}: cannot be written: there is no folder {self.path.parent}")
         remove_leftovers(self.path)
         self._file = AtomicWrite(self.path)
         self._turns = round(source.rotation / 90) % 4
@@ -85,10 +87,10 @@ class VideoWriter:
             raise
 
     def check(self) -> None:
-        """Try whether this file can be written, header and all; nothing is left of it.
+        """Check that the file can be written, by writing its header and removing it again.
 
         Raises:
-            UserError: it cannot.
+            UserError: it cannot be written.
         """
         try:
             self._output.start_encoding()
@@ -101,7 +103,7 @@ class VideoWriter:
         return self
 
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
-        """Append ``image``, uint8 (H, W, 3) RGB and upright, shown when ``frame`` is."""
+        """Append ``image``, uint8 (H, W, 3) RGB, upright, with the time and duration of ``frame``."""
         if self._turns:
             image = np.rot90(image, -self._turns)
         if "420" in self._pix_fmt:
@@ -111,10 +113,10 @@ class VideoWriter:
             colours = self._stream.codec_context
             matrix = colours.colorspace if colours.colorspace in MATRICES else SMPTE170M
             picture = to_yuv(picture, matrix, colours.color_range == FULL)
-            # From the stream's own tags; the converter leaves RGB's.
+            # The converter keeps the tags of RGB.
             picture.colorspace, picture.color_range = colours.colorspace, colours.color_range
         picture.pts, picture.time_base = frame.pts, self.source.time_base
-        if self._encoder == "ffv1" and self.source.pixel_aspect not in (None, 1):  # it does not look at the stream's
+        if self._encoder == "ffv1" and self.source.pixel_aspect not in (None, 1):  # FFV1 ignores the stream's aspect
             picture = with_aspect(picture.reformat(format=self._pix_fmt), self.source.pixel_aspect)
         self._durations[frame.pts] = frame.duration
         if self._last_end is None:
@@ -137,13 +139,13 @@ class VideoWriter:
                 raise UserError(f"{self.path}: there are no frames to write")
             packets = self._stream.encode(None)
             for packet in packets:
-                # Where x265 got only one or two frames it gives later ones, or any number at all.
+                # With only one or two frames, x265 outputs wrong decoding times.
                 packet.dts = min(max(packet.dts, packet.pts - (self._last_end - self._start)), packet.pts)
             for packet in packets[:-1]:
                 self._mux(packet)
             for packet in packets[-1:]:
                 first = self._first_dts if self._first_dts is not None else packet.dts
-                # MP4 takes a track's length from the last packet in decoding order.
+                # MP4 computes a track's length from the last packet in decoding order.
                 self._mux(packet, self._last_end - self._start - (packet.dts - first))
             if self._copies:
                 self._copies.until(float("inf"))
@@ -177,7 +179,7 @@ class VideoWriter:
         context = stream.codec_context
         context.time_base = source.time_base
         if self._encoder == "libx265" and self.path.suffix.lower() in MP4:
-            context.codec_tag = "hvc1"  # the tag that Apple's players want
+            context.codec_tag = "hvc1"  # the tag that Apple's players need
         if source.pixel_aspect:
             context.sample_aspect_ratio = source.pixel_aspect
         tags = source.colours
@@ -190,7 +192,7 @@ class VideoWriter:
         return stream
 
     def _discard(self) -> None:
-        """Close everything and remove the unfinished file; nothing to do once it was renamed."""
+        """Close everything and remove the unfinished file, if it was not renamed yet."""
         if self._copies:
             self._copies.close()
         try:
@@ -198,6 +200,6 @@ class VideoWriter:
             if output is not None:
                 output.close()
         except (av.error.FFmpegError, OSError, ValueError):
-            pass  # the disk may be full: the file goes anyway
+            pass  # the disk may be full: the file is removed anyway
         finally:
             self._file.discard()

@@ -34,7 +34,7 @@ class Enhancer:
         except ImportError as error:
             raise UserError("a background model needs spandrel: pip install keep-vfsr[background]") from error
         if not Path(path).is_file():
-            raise UserError(f"background model: no such file: {path}")
+            raise UserError(f"background model: there is no file {path}")
         try:
             model: Any = ModelLoader(device="cpu").load_from_file(str(path))
         except Exception as error:  # spandrel and torch.load raise many types

@@ -30,7 +30,7 @@ def test_nothing_is_left_when_the_work_fails(tmp_path, texture):
         fail(FrameWriter(tmp_path / "frames"))
     with pytest.raises(UserError, match="there is no folder"):
         VideoWriter(tmp_path / "none" / "out.mp4", video, (48, 64))
-    with pytest.raises(UserError, match=r"out\.xyz: \.xyz is not written, only \.m4v, \.mkv, \.mov, \.mp4"):
+    with pytest.raises(UserError, match=r"out\.xyz: \.xyz cannot be written, only \.m4v, \.mkv, \.mov, \.mp4"):
         VideoWriter(tmp_path / "out.xyz", video, (48, 64))
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 

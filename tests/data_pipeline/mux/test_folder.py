@@ -21,7 +21,7 @@ def test_a_folder_of_frames(tmp_path, texture):
             writer.write(frame.image, frame)
     assert np.array_equal(np.stack([f.image for f in FrameFolder(tmp_path / "out")]), clip)
     assert [f.name for f in list_images(tmp_path / "out")] == [f"f_{i}.png" for i in range(12)]
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         FrameWriter(tmp_path / "out")
 
     (folder / "f_3.png").write_bytes(b"broken")

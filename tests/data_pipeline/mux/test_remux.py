@@ -17,6 +17,6 @@ def test_streams_go_into_another_container_bit_for_bit(tmp_path, texture, suffix
     assert [data for data, _ in packets_of(out, "audio")] == [data for data, _ in packets_of(source, "audio")]
     times = [float(t) for t in times_of(out)]
     np.testing.assert_allclose(np.array(times) - times[0], np.array(TIMES) / 1000, atol=2e-3)
-    with pytest.raises(UserError, match="does not take the pictures"):
+    with pytest.raises(UserError, match="cannot store the pictures"):
         remux(VideoSource(source), tmp_path / "out.webm")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", out.name]

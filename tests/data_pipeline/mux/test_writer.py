@@ -79,9 +79,9 @@ def test_what_cannot_be_written_is_known_at_once(tmp_path, texture):
     VideoWriter(tmp_path / "out.mp4", video, (48, 64)).check()
     FrameWriter(tmp_path / "frames").check()
     for suffix in (".webm", ".avi", ".ts"):  # they lose frame times, rotation or tags
-        with pytest.raises(UserError, match=rf"out\{suffix}: \{suffix} is not written, only \.m4v, \.mkv"):
+        with pytest.raises(UserError, match=rf"out\{suffix}: \{suffix} cannot be written, only \.m4v, \.mkv"):
             VideoWriter(tmp_path / f"out{suffix}", video, (48, 64)).check()
-    with pytest.raises(UserError, match=r"few players read ffv1 in \.mp4; name an \.mkv file"):
+    with pytest.raises(UserError, match=r"few players can read ffv1 in \.mp4; name an \.mkv file"):
         VideoWriter(tmp_path / "out.mp4", video, (48, 64), "ffv1")
     with pytest.raises(UserError, match="cannot be written"):
         VideoWriter(tmp_path / "out.mp4", video, (48, 400_000)).check()

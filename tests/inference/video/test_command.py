@@ -238,7 +238,7 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
         "--fidelity: must be from 0 to 1": (video, *out, *w, "--fidelity", "2"),
         "--preset: must be one of": (video, *out, *w, "--preset", "quick"),
         "no face detector is named 'YuNett'; did you mean 'YuNet'": (video, *out, *w, "--detector", "YuNett"),
-        "background model: no such file": (video, *out, *w, "--background", "none.pth"),
+        "background model: there is no file": (video, *out, *w, "--background", "none.pth"),
         ".gif cannot be written, only": (video, "-o", tmp_path / "one.gif", *w),
         "--frames writes a folder": (video, *out, *w, "--frames"),
         "--fps: must be from": (video, *out, *w, "--fps", "inf"),
@@ -283,7 +283,7 @@ def test_outputs_are_refused_before_the_work(tmp_path, video, weights, monkeypat
         ".avi cannot be written, only": (video, "-o", tmp_path / "out.avi"),
         "name an .mkv file": (video, "-o", tmp_path / "out.mp4", "--codec", "ffv1"),
         "is a file, or lies inside one": (video, "-o", tmp_path / "file" / "below" / "out.mp4"),
-        "full: is there already": (video, "-o", full, "--frames"),
+        "full: exists and is not empty": (video, "-o", full, "--frames"),
         "cannot be written": (video, "-o", tmp_path / "file" / "out.mp4"),
         "q.compare.mp4: is the input itself": (
             folder / "q.compare.mp4", "-o", folder / "q.mp4", "--compare"

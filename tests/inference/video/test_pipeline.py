@@ -239,7 +239,7 @@ def test_the_background_model_works_in_tiles(tmp_path):
 
 def test_background_models_that_are_none(tmp_path):
     pytest.importorskip("spandrel", reason="spandrel is not installed")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="there is no file"):
         Enhancer(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("no model")
     with pytest.raises(UserError, match="not a super-resolution model that spandrel can load"):
