@@ -27,7 +27,7 @@ def options(stage: int, clips: Path, root: Path, *more: str) -> tuple[Path, list
     """(options file, overrides) of a run of 4 steps on 32×32 frames that starts from the previous stage in ``root``."""
     common = [
         f"root={root}", f"data.train.root={clips}", f"data.train.clip_length={1 if stage == 1 else 3}",
-        "data.train.size=32", "data.workers=0", "data.batch_size=1", "train.iters=4", "log.interval=1",
+        "data.train.size=32", "data.workers=0", "data.clips_per_step=1", "train.iters=4", "log.interval=1",
         "log.image_interval=2", "log.save_interval=2", "data.val=null", *(NET if stage == 1 else KEEP_NET),
     ]  # fmt: skip
     if stage == 1:

@@ -70,6 +70,12 @@ def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
     return InitErrorDetails(type=_error(kind, message), loc=loc, input=error["input"])
 
 
+def mistake(message: str, location: tuple[str, ...], value: Any) -> ValidationError:
+    """The error of a check that concerns several options, reported at the one at ``location``."""
+    details = InitErrorDetails(type=_error("value_error", message), loc=location, input=value)
+    return ValidationError.from_exception_data("options", [details])
+
+
 def _error(kind: str, message: str) -> PydanticCustomError:
     # The text is an argument of the template: braces in it are no placeholders.
     return PydanticCustomError(kind, "{text}", {"text": message})  # pyright: ignore[reportArgumentType]

@@ -7,9 +7,9 @@ Options of registered classes (archs, models, losses, …) are the parameters of
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, SCHEDULES, Options
+from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, SCHEDULES, Options, mistake
 
 Dataset = Annotated[Any, DATASETS]
 Metric = Annotated[Any, METRICS]
@@ -46,8 +46,8 @@ class TrainOptions(Options):
     """Decay of the exponential moving average of the weights; 0 switches it off."""
     grad_clip: PositiveFloat | None = None
     """Largest norm of the gradient; null: no clipping."""
-    accumulate: PositiveInt = 1
-    """Batches whose gradients are added for one step: a step sees batch_size × accumulate × processes clips."""
+    accumulate: PositiveInt | None = None
+    """Deprecated: batches whose gradients are added for one step. Use data.clips_per_step and data.clips_at_once."""
     amp: Literal["bf16", "fp16"] | None = None
     """Compute in bfloat16, or in float16 with scaled losses, where that is safe; null: float32. Weights, their average
     and validation stay in float32."""
@@ -70,8 +70,16 @@ class TrainData(Options):
     """Training clips."""
     val: Dataset | None = None
     """Validation clips; null: no validation."""
-    batch_size: PositiveInt = 1
-    """Clips of one batch of one process."""
+    clips_per_step: PositiveInt | None = None
+    """Clips of one step of the whole run, shared equally by its processes; null: 1."""
+    clips_at_once: PositiveInt | None = None
+    """The most clips that one process computes at once; it adds up the gradients of several equal batches where its
+    share is larger. null: the share."""
+    source_clips: PositiveInt | None = None
+    """Clips that the run described by the source of these options sees, for the line at the start of a run."""
+    batch_size: PositiveInt | None = None
+    """Deprecated: clips of one batch of one process; a step has batch_size × train.accumulate × processes clips. Use
+    clips_per_step."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Data loader processes; 0 loads in the training process. The samples are the same for any number."""
     prefetch: bool = True
@@ -164,6 +172,20 @@ class TrainConfig(RunOptions):
     """Validation."""
     log: LogOptions = LogOptions()
     """Logs and checkpoints."""
+
+    @model_validator(mode="after")
+    def _one_form_of_the_batch(self) -> "TrainConfig":
+        new = [k for k in ("clips_per_step", "clips_at_once") if getattr(self.data, k) is not None]
+        for part, name in (("data", "batch_size"), ("train", "accumulate")):
+            value = getattr(getattr(self, part), name)
+            if new and value is not None:
+                raise mistake(
+                    f"deprecated, and not to be given with data.{new[0]}: remove it; data.clips_per_step counts the "
+                    "clips of all processes",
+                    (part, name),
+                    value,
+                )
+        return self
 
 
 class SaveOptions(Options):

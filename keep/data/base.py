@@ -17,6 +17,7 @@ from keep.config.registry import DEGRADATIONS
 from keep.data.cache import LQCache, describe, digest
 from keep.data.images import square_resize, tone_curves
 from keep.data.index import Fingerprint
+from keep.data.region import Region
 from keep.data.stills import moving
 from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
@@ -53,6 +54,7 @@ class GroundTruth:
         cut: which of its frames, as text.
         rng: the generator; the degradation draws from it next.
         skipped: one line for each unreadable clip that was skipped.
+        region: what is degraded and then aligned; None: the ground truth itself is degraded.
     """
 
     gt: np.ndarray
@@ -60,6 +62,7 @@ class GroundTruth:
     cut: str
     rng: np.random.Generator
     skipped: tuple[str, ...] = ()
+    region: Region | None = None
 
 
 class ClipDataset(Dataset[dict[str, Any]], ABC):
@@ -177,6 +180,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         """The same frames as uint8 (count, size, size, 3)."""
         return square_resize(self.read(clip, start, count, step), self.size)
 
+    def read_pair(self, clip: SourceClip, start: int, count: int, step: int) -> tuple[np.ndarray, Region | None]:
+        """:meth:`read_square`, and the region of the source that is degraded in place of these frames, if any."""
+        return self.read_square(clip, start, count, step), None
+
     def reject(self, reason: str) -> None:
         """Skip an unusable clip with ``on_bad: skip``; otherwise raise ``reason`` as a UserError."""
         if self.on_bad != "skip":
@@ -219,7 +226,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         if self.pipeline is not None:
             with clock("degrade"):
                 record = self.pipeline.draw(truth.rng)
-                item["lq"] = to_tensor(self._degrade(truth, record, seed, position))
+                item["lq"] = to_tensor(self._degraded(truth, record, seed, position))
         item |= {"name": truth.name, "degradation": json.dumps(record)}
         return {**item, "skipped": "\n".join(truth.skipped)} if self.on_bad == "skip" else item
 
@@ -240,29 +247,42 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
 
     def _ground_truth_of(self, clip: SourceClip, rng: np.random.Generator, skipped: Sequence[str]) -> GroundTruth:
         start, count, step, backwards, mirrored = self._draw_cut(self._usable(clip), rng)
+        region = None
         if self._is_still(clip):
             frames = moving(self.read_square(clip, 0, 1, 1)[0], rng, count, step)
         else:
-            frames = self.read_square(clip, start, count, step)
+            frames, region = self.read_pair(clip, start, count, step)
+        if region is not None:
+            region = region.played(backwards, mirrored)
         if backwards:
             frames = frames[::-1]
         if mirrored:
             frames = frames[:, :, ::-1]
         if any(self.tone_jitter):
             common, single = self.tone_jitter
-            frames = tone_curves(frames, np.exp(rng.uniform(-common, common) + rng.uniform(-single, single, 3)))
+            gamma = np.exp(rng.uniform(-common, common) + rng.uniform(-single, single, 3))
+            frames = tone_curves(frames, gamma)
+            region = None if region is None else region.toned(gamma)
         cut = f"{start}:{step}{' backwards' * backwards}{' mirrored' * mirrored}"
-        return GroundTruth(np.ascontiguousarray(frames), clip.name, cut, rng, tuple(skipped))
+        return GroundTruth(np.ascontiguousarray(frames), clip.name, cut, rng, tuple(skipped), region)
 
-    def _degrade(self, truth: GroundTruth, record: list[dict[str, Any]], seed: int, position: int) -> np.ndarray:
+    def degrade(
+        self, truth: GroundTruth, record: Sequence[dict[str, Any]], clock: dict[str, float] | None = None
+    ) -> np.ndarray:
+        """The low-quality clip uint8 (T, h, w, 3) for drawn parameters; ``clock`` as in :meth:`Pipeline.replay`."""
         assert self.pipeline is not None
+        if truth.region is None:
+            return self.pipeline.replay(truth.gt, record, clock)
+        return truth.region.align(self.pipeline.replay(truth.region.frames, record, clock))
+
+    def _degraded(self, truth: GroundTruth, record: list[dict[str, Any]], seed: int, position: int) -> np.ndarray:
         if self.cache is None:
-            return self.pipeline.replay(truth.gt, record)
+            return self.degrade(truth, record)
         self.cache.open(seed)
         path = self.cache.path(position, f"{truth.name} {truth.cut} {json.dumps(record)}")
         lq = self.cache.get(path, len(truth.gt))
         if lq is None:
-            lq = self.pipeline.replay(truth.gt, record)
+            lq = self.degrade(truth, record)
             self.cache.put(path, lq)
         return lq
 

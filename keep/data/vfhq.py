@@ -1,8 +1,9 @@
 """VFHQ: folders of frames, its list of clips, and its landmarks, which align every frame."""
 
+import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +12,8 @@ from keep.config.registry import DATASETS
 from keep.data.base import SourceClip
 from keep.data.clips import FrameFolders
 from keep.data.images import read_images
+from keep.data.region import Region
+from keep.degradation.resize import Downsample
 from keep.faces.align import crop, similarity
 from keep.faces.smooth import smooth
 from keep.utils.errors import UserError
@@ -20,14 +23,23 @@ from keep.utils.errors import UserError
 class VFHQ(FrameFolders):
     """VFHQ as published: ``root/CLIP/00000000.png``, with landmarks in ``landmarks/CLIP.txt``.
 
-    With ``landmarks``, a frame is not cut to its central square: its five points bring it onto the FFHQ template before
-    it is degraded. Each frame uses its own row of points, for any start, interval or direction of the clip.
+    With ``landmarks``, a frame is not cut to its central square: its five points bring it onto the FFHQ template. Each
+    frame uses its own row of points, for any start, interval or direction of the clip.
+
+    ``align`` sets the order of alignment and degradation. A video that is to be restored comes degraded and is then
+    aligned: its noise and blocks turn and move with the head, its blur is of the camera, and the codec saw the motion.
+    The authors align after the codec, too. So ``after`` is the default: a window of the source frames around the face
+    is degraded and the result aligned. The window is enlarged or reduced as the alignment does it on average over the
+    clip: blur is still in pixels of the aligned frame. ``before`` degrades the aligned frames. The ground truth is the
+    same.
 
     Args:
         root: folder with the folders of the clips.
         landmarks: folder of landmark files, one per clip, in either published layout (see :func:`read_landmarks`);
             null if the frames are aligned.
         meta_info: text file with the clips to use, one ``CLIP/NUMBER_OF_FRAMES`` per line; null uses every folder.
+        align: with ``landmarks``: align the frames before they are degraded, or after it. Photographs that
+            ``move_stills`` turns into clips are always aligned before.
         smooth: σ in frames of the temporal filter of the landmarks, eq. (10); supplement B.1: 5. 0 does not filter.
     """
 
@@ -36,12 +48,13 @@ class VFHQ(FrameFolders):
         root: str,
         landmarks: str | None = None,
         meta_info: str | None = None,
+        align: Literal["before", "after"] = "after",
         smooth: Annotated[float, Field(ge=0)] = 5.0,
         **options: Any,
     ) -> None:
         self.landmarks = None if landmarks is None else Path(landmarks).expanduser()
         self.meta_info = None if meta_info is None else Path(meta_info).expanduser()
-        self.smooth = smooth
+        self.align, self.smooth = align, smooth
         if self.landmarks is not None and not self.landmarks.is_dir():
             raise UserError(f"landmarks: there is no folder {self.landmarks}")
         super().__init__(root, **options)
@@ -73,11 +86,19 @@ class VFHQ(FrameFolders):
         return clips
 
     def about(self) -> dict[str, Any]:
-        return {**super().about(), "aligned": self.landmarks is not None, "smooth": self.smooth}
+        after = {"align": "after"} if self._aligns_after else {}  # caches made before the option align before
+        return {**super().about(), "aligned": self.landmarks is not None, "smooth": self.smooth, **after}
+
+    @property
+    def _aligns_after(self) -> bool:
+        return self.landmarks is not None and self.align == "after" and self.pipeline is not None
 
     def read_square(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
+        return self.read_pair(clip, start, count, step)[0]
+
+    def read_pair(self, clip: SourceClip, start: int, count: int, step: int) -> tuple[np.ndarray, Region | None]:
         if self.landmarks is None:
-            return super().read_square(clip, start, count, step)
+            return super().read_square(clip, start, count, step), None
         paths, drawn = self.paths(clip), range(start, start + (count - 1) * step + 1, step)
         frames = read_images([paths[n] for n in drawn])
         file = self.landmarks / f"{_last(clip.name)}.txt"
@@ -86,7 +107,11 @@ class VFHQ(FrameFolders):
             if not np.isfinite(points[n]).all():
                 raise UserError(f"{file}: no landmark row for frame {paths[n].name}")
         matrices = [similarity(points[n], self.size) for n in drawn]
-        return np.stack([crop(f, m, self.size) for f, m in zip(frames, matrices, strict=True)])
+        aligned = np.stack([crop(f, m, self.size) for f, m in zip(frames, matrices, strict=True)])
+        if not self._aligns_after or self.pipeline is None:
+            return aligned, None
+        scale = math.prod(step.scale for step in self.pipeline.steps if isinstance(step, Downsample))
+        return aligned, Region.around(frames, matrices, self.size, 2 * scale)  # 2: the codec's colours
 
 
 def read_meta_info(path: str | Path) -> dict[str, int]:

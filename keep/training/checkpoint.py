@@ -29,7 +29,8 @@ from keep.utils.version import __version__
 MAY_CHANGE = (
     "name", "root", "plugins", "device", "threads", "pretrained",     # where the run is, what it started from
     "data.workers", "data.prefetch", "data.train.root", "data.val",   # how and from where clips are read
-    "data.batch_size", "train.accumulate",                            # their product with the processes may not
+    "data.clips_per_step", "data.batch_size", "train.accumulate",     # compared as clips a step
+    "data.clips_at_once", "data.source_clips",
     "train.iters", "train.schedule", "train.warmup",                  # the schedule
     "train.on_nonfinite", "train.max_skipped",                        # guards
     "train.tf32", "train.channels_last", "train.compile", "train.optim.fused", "train.optim_d.fused",  # rounding alone
@@ -102,7 +103,7 @@ def save_state(run: Run) -> None:
         {
             "step": run.step,
             "position": run.position,
-            "batch_size": run.batch_size,
+            "batch_size": run.clips_per_step,
             "recipe": recipe_state(run.recipe),
             "optimizers": {k: o.state_dict() for k, o in run.optimizers.items()},
             "ema": run.ema.state_dict() if run.ema else None,
@@ -217,8 +218,8 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
 def check_options(run: Run, state: Mapping[str, Any], path: Path, changed: list[str]) -> None:
     """Raise UserError if options that shape the result have changed; ``changed`` is from :func:`differences`."""
     shaping = [line for line in changed if not may_change(line.partition(":")[0])]
-    if state["batch_size"] != run.batch_size:
-        shaping.append(f"clips a step (batch_size × accumulate × processes): {state['batch_size']} → {run.batch_size}")
+    if state["batch_size"] != run.clips_per_step:
+        shaping.append(f"clips a step, over all processes: {state['batch_size']} → {run.clips_per_step}")
     if shaping:
         raise UserError(
             f"--resume: options that shape the result differ from those in {path}: {'; '.join(shaping)}. "

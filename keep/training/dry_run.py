@@ -14,7 +14,7 @@ from keep.data.frames import to_uint8
 from keep.degradation.pipeline import Pipeline
 from keep.training.guards import StepCheck, out_of_memory
 from keep.training.prefetch import to_device
-from keep.training.run import build_run, check_data, describe
+from keep.training.run import Run, build_run, check_data, describe
 from keep.training.trainer import train_step
 from keep.training.validation import Validation
 from keep.utils.errors import UserError
@@ -33,7 +33,7 @@ def dry_run(config: TrainConfig) -> None:
     val_data = build_or_warn(config.data.val, "data.val")
     check_data(run.recipe, data, val_data)
     metrics = Validation.build(config, val_data).metrics
-    batches = [dry_batch(config, data, run.device)] * config.train.accumulate
+    batches = [dry_batch(run, data)] * run.batches
     check = StepCheck(run, StopRequest())
     try:
         for phase, step in run.recipe.phases().items():
@@ -55,12 +55,13 @@ def dry_run(config: TrainConfig) -> None:
     log.info("dry run passed; nothing was written")
 
 
-def dry_batch(config: TrainConfig, data: Any, device: torch.device) -> dict[str, Any]:
+def dry_batch(run: Run, data: Any) -> dict[str, Any]:
     """The run's first batch; without ``data``, noise of the same shapes. On a CPU a small one."""
+    config, device = run.config, run.device
     if data is None:
         log.info("  the steps below run on random clips")
         data = RandomClips(config.data.train.options)
-    count = config.data.batch_size if device.type != "cpu" else 1
+    count = run.batch_size if device.type != "cpu" else 1
     batch = default_collate([data[config.seed, i] for i in range(count)])
     if device.type == "cpu":
         log.info(f"  on a CPU: one clip of at most {CPU_FRAMES} frames")

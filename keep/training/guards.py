@@ -162,7 +162,7 @@ def describe_nonfinite(run: Run, flags: StepFlags) -> str:
 
 def describe_clips(run: Run, i: int, batch: Batch) -> str:
     """The clips of batch ``i`` of this step, by name and position in the run."""
-    size = run.config.data.batch_size
+    size = run.batch_size
     first = run.position + (i * run.ranks.world + run.ranks.rank) * size
     return ", ".join(f"{name} (position {first + k})" for k, name in enumerate(batch.get("name", ())))
 
@@ -180,9 +180,10 @@ def out_of_memory(run: Run, error: Exception) -> str:
     """An error message that names the options of this run that reduce the memory it needs."""
     config, model = run.config, run.config.model.options
     advice = []
-    if config.data.batch_size > 1:
-        half = config.data.batch_size // 2
-        advice.append(f"data.batch_size {half} with train.accumulate {config.train.accumulate * 2}")
+    if run.batch_size > 1:
+        old = config.data.batch_size or config.train.accumulate
+        instead = f"data.clips_per_step: {run.clips_per_step} with " if old else ""
+        advice.append(f"{instead}data.clips_at_once: {run.batch_size // 2}")
     if config.train.amp is None:
         advice.append("train.amp: bf16")
     if model.get("checkpoint_decoder") is False:

@@ -23,10 +23,10 @@ def step_batches(run: Run, data: Any) -> Iterator[tuple[Sequence[Batch], float]]
 
     The position in the data follows from ``run.position`` alone.
     """
-    options, count, steps = run.config.data, run.config.train.accumulate, run.config.train.iters - run.step
-    first = -(-run.position // (options.batch_size * run.ranks.world))
+    options, size, count, steps = run.config.data, run.batch_size, run.batches, run.config.train.iters - run.step
+    first = -(-run.position // (size * run.ranks.world))
     loader = make_loader(
-        data, run.config.seed, options.batch_size, workers=options.workers, rank=run.ranks.rank, world=run.ranks.world,
+        data, run.config.seed, size, workers=options.workers, rank=run.ranks.rank, world=run.ranks.world,
         start=first, stop=first + steps * count,
     )  # fmt: skip
     batches = on_device(loader, run.device, options.prefetch)

@@ -22,6 +22,7 @@ from keep.training.pretrained import load_pretrained
 from keep.training.profile import OFF, Profiler
 from keep.utils.devices import prepare
 from keep.utils.errors import UserError, nearest
+from keep.utils.logging import log
 
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
@@ -72,8 +73,18 @@ class Run:
 
     @property
     def batch_size(self) -> int:
+        """Clips that this process computes at once."""
+        return split_step(self.config, self.ranks.world)[0]
+
+    @property
+    def batches(self) -> int:
+        """Batches of this process in one step, whose gradients are added."""
+        return split_step(self.config, self.ranks.world)[1]
+
+    @property
+    def clips_per_step(self) -> int:
         """Clips of one step, over all processes."""
-        return self.config.data.batch_size * self.config.train.accumulate * self.ranks.world
+        return self.batch_size * self.batches * self.ranks.world
 
     def due(self, interval: int) -> bool:
         """Whether something done every ``interval`` steps, and at the end, is due after this step."""
@@ -90,6 +101,39 @@ class Run:
             self.meters[name].add(codes)
 
 
+def split_step(config: TrainConfig, world: int) -> tuple[int, int]:
+    """Clips that each of ``world`` processes computes at once, and the number of such batches in a step.
+
+    Batches are of equal size, so that the mean over them is the mean over the clips of the step.
+
+    Raises:
+        UserError: the clips of a step cannot be shared equally.
+    """
+    data, train = config.data, config.train
+    if data.batch_size is not None or train.accumulate is not None:
+        return data.batch_size or 1, train.accumulate or 1
+    clips = data.clips_per_step or 1
+    share, rest = divmod(clips, world)
+    if rest:
+        fitting = [n for n in range(1, min(clips, world) + 1) if clips % n == 0]
+        raise UserError(
+            f"data.clips_per_step: {clips} cannot be shared by {world} processes: use a multiple of {world}, or "
+            f"{' or '.join(map(str, fitting))} process{'es' * (fitting != [1])}"
+        )
+    most = min(share, data.clips_at_once or share)
+    size = next(n for n in range(most, 0, -1) if share % n == 0)
+    return size, share // size
+
+
+def warn_of_old_options(config: TrainConfig, world: int) -> None:
+    """Name the options that replace ``data.batch_size`` and ``train.accumulate``, where these are used."""
+    if config.data.batch_size is None and config.train.accumulate is None:
+        return
+    size, batches = split_step(config, world)
+    new = f"data.clips_per_step: {size * batches * world}" + f" and data.clips_at_once: {size}" * (batches > 1)
+    log.warning(f"warning: data.batch_size and train.accumulate are deprecated; this run is {new}")
+
+
 def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -> Run:  # noqa: B008, it is frozen
     """Build networks, losses and optimizers, equal in all processes; then seed each process differently.
 
@@ -98,6 +142,8 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
         ranks: this process among the others; the networks are not shared over them yet.
         start: load the weights named in ``pretrained``; a resumed run does not.
     """
+    split_step(config, ranks.world)
+    warn_of_old_options(config, ranks.world)
     device = prepare(config.device, config.threads, config.seed, ranks.local)
     recipe: Recipe = config.model.build()
     files = load_pretrained(recipe, config) if start else {}
@@ -165,5 +211,9 @@ def describe(run: Run) -> str:
     """The run in one line, for the log."""
     count = {k: sum(p.numel() for g in o.param_groups for p in g["params"]) for k, o in run.optimizers.items()}
     trained = ", ".join(f"{v / 1e6:.2f} M {k} parameters train" for k, v in count.items())
-    several = f"{run.ranks.world} processes, " if run.ranks.world > 1 else ""
-    return f"{trained}, {run.batch_size} clips a step, {several}on {run.device}"
+    world, batches, source = run.ranks.world, run.batches, run.config.data.source_clips
+    shares = [f"{world} processes"] * (world > 1) + [f"{batches} batches"] * (batches > 1)
+    split = f" ({' × '.join([*shares, str(run.batch_size)])})" if shares else ""
+    total = f"{run.clips_per_step * run.config.train.iters:,} in the whole run"
+    compared = f" (the source's: {source:,})" if source else ""
+    return f"{trained}, {run.clips_per_step} clips a step{split}, {total}{compared}, on {run.device}"

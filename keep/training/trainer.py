@@ -91,7 +91,7 @@ def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: 
             report = train_step(run, batches)
             if run.step == first:
                 warn_of_cpu_flow(run.recipe, run.device)
-            run.step, run.position = run.step + 1, run.position + run.batch_size
+            run.step, run.position = run.step + 1, run.position + run.clips_per_step
             check.submit(report.flags)
             saves = run.due(options.save_interval) or validation.due(run)
             shows = run.due(options.interval) or run.due(options.image_interval)
@@ -115,7 +115,7 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
 
     Args:
         run: the run; its networks, optimizers and average change, ``run.step`` does not.
-        batches: tensors on the device; ``train.accumulate`` of them.
+        batches: tensors on the device; ``run.batches`` of them.
     """
     set_learning_rates(run)
     for optimizer in run.optimizers.values():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from keep.config.reading import load
 from keep.config.schema import TrainConfig
+from keep.training.run import split_step
 from keep.utils import weight_files
 from keep.utils.devices import pick_device
 from scripts.bench.common import moving_clip
@@ -24,7 +25,7 @@ FILES = {
     },
 }
 PLAIN = [
-    "train.amp=null", "train.tf32=false", "train.channels_last=false", "train.compile=[]", "train.accumulate=1",
+    "train.amp=null", "train.tf32=false", "train.channels_last=false", "train.compile=[]",
     "train.optim.fused=false", "train.optim_d.fused=false",
 ]  # fmt: skip
 COMPILED = {
@@ -79,7 +80,7 @@ def options(args: argparse.Namespace, stage: int, *more: str) -> TrainConfig:
     if args.frames and stage > 1:
         changes.append(f"data.train.clip_length={args.frames}")
     if args.batch:
-        changes.append(f"data.batch_size={args.batch}")
+        changes.append(f"data.clips_per_step={args.batch}")
     return load(FILES[args.size][stage], [*changes, *more, *args.set], TrainConfig)
 
 
@@ -110,6 +111,6 @@ def sizes(side: int, stage: int, config: TrainConfig) -> list[str]:
 def batch_of(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """A moving texture with the shape of the run's batches."""
     data = config.data.train.options
-    gt = moving_clip(config.data.batch_size, data["clip_length"], data["size"])
+    gt = moving_clip(split_step(config, 1)[0], data["clip_length"], data["size"])
     lq = F.interpolate(gt.flatten(0, 1), scale_factor=0.25, mode="area").unflatten(0, gt.shape[:2])
     return {"gt": gt.to(device), "lq": lq.to(device), "name": ["synthetic"] * len(gt)}

@@ -129,7 +129,7 @@ def overrides(args: argparse.Namespace, work: Path, name: str) -> list[str]:
         "model.net.image_size=32", "model.net.channels=8", "model.net.ch_mult=[1, 2]",
         "model.net.attn_resolutions=[16]", "model.net.latent_dim=8", "model.net.codebook_size=16",
         "model.discriminator.channels=8", f"model.gan_start={args.iters // 4}", "model.revive=3",
-        f"data.train.root={work / 'clips'}", "data.train.size=32", "data.workers=1", "data.batch_size=1",
+        f"data.train.root={work / 'clips'}", "data.train.size=32", "data.workers=1", "data.clips_per_step=1",
         f"data.val={{type: VideoClips, root: {work / 'clips'}, size: 32, max_frames: 1}}",
         "val.metrics=[PSNR]", "val.interval=50",
         f"train.iters={args.iters}", f"train.warmup={args.iters // 10}", "log.interval=1",

@@ -11,10 +11,12 @@ import pytest
 from keep.data.base import ClipDataset
 from keep.data.clips import FrameFolders, VideoClips
 from keep.data.sampler import make_loader
+from keep.data.vfhq import VFHQ
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
 from keep.degradation.noise import GaussianNoise
 from keep.degradation.resize import Downsample
+from scripts.drawn_vfhq import draw_vfhq
 
 COUNT, BATCH = 50, 2
 STEPS = (
@@ -30,12 +32,15 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["sound", "with bad clips"])
+@pytest.fixture(scope="module", params=["sound", "with bad clips", "aligned"])
 def dataset(request: pytest.FixtureRequest, clip_folder: Path, tmp_path_factory, texture) -> ClipDataset:
-    """Three videos; or five folders of frames, two of which have an image that is none."""
+    """Three videos; or five folders of frames, two of which have an image that is none; or faces with landmarks."""
     if request.param == "sound":
         return VideoClips(str(clip_folder), **OPTIONS)
     root = tmp_path_factory.mktemp("frames")
+    if request.param == "aligned":
+        draw_vfhq(root, clips=3, frames=6, side=64)
+        return VFHQ(str(root / "train"), landmarks=str(root / "landmarks"), **OPTIONS)
     for n in range(5):
         (root / f"c{n}").mkdir()
         for t, frame in enumerate(texture(6, seed=n)):

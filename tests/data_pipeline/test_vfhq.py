@@ -1,15 +1,22 @@
 """Frames and landmarks belong together: whatever is drawn, each frame is aligned by its own row."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS, schema
+from keep.data.region import Region
 from keep.data.vfhq import VFHQ, read_landmarks, read_meta_info
-from keep.faces.align import TEMPLATE_512, crop, similarity
+from keep.degradation.blur import GaussianBlur
+from keep.degradation.noise import GaussianNoise
+from keep.degradation.pipeline import Pipeline
+from keep.degradation.resize import Downsample
+from keep.faces.align import TEMPLATE_512, crop, scale_of, similarity
 from keep.faces.smooth import smooth
 from keep.utils.errors import UserError
 
@@ -180,3 +187,113 @@ def test_every_option_of_every_dataset_is_explained() -> None:
         assert {"root", "clip_length", "degradation", "on_bad", "lq_cache"} <= fields.keys()
         assert all(field.description for field in fields.values()), name
     assert {"landmarks", "meta_info", "smooth"} <= schema(VFHQ).model_fields.keys()
+
+
+# --- alignment after the degradation ------------------------------------------------------------------------------
+
+AREA = (Downsample(4),)
+
+
+def moving_disc(root: Path, radius: float = 20) -> VFHQ:
+    """A clip of 192×192 frames in which a bright disc sits where the template has the nose, as points of their own."""
+    (root / "train/a").mkdir(parents=True)
+    (root / "landmarks").mkdir()
+    y, x = np.mgrid[:192, :192]
+    rows = []
+    for t in range(6):
+        angle, scale = 0.2 * t - 0.5, 0.34 + 0.01 * t
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        points = (TEMPLATE_512 - 256) @ turn.T * scale + [100 + 2 * t, 90 - 3 * t]
+        distance = np.hypot(x - points[2, 0], y - points[2, 1])
+        frame = (100 + 150 / (1 + np.exp(distance - radius))).round().astype(np.uint8)
+        cv2.imwrite(str(root / f"train/a/{t:08d}.png"), np.repeat(frame[..., None], 3, axis=2))
+        rows.append(f"{t:08d}.png {row(points)}\n")
+    (root / "landmarks/a.txt").write_text("".join(rows))
+    return VFHQ(str(root / "train"), landmarks=str(root / "landmarks"), smooth=0, size=128, degradation=AREA)
+
+
+def centre(frame: np.ndarray, mirrored: bool = False) -> np.ndarray:
+    """The centre of the disc in a frame (3, side, side) of 128 pixels or fewer: (x, y) in pixels of 128."""
+    side = frame.shape[-1]
+    x, y = (np.mgrid[:side, :side][::-1] + 0.5) * 128 / side - 0.5
+    nose = TEMPLATE_512[2] / 4
+    near = np.hypot(x - (127 - nose[0] if mirrored else nose[0]), y - nose[1]) < 36
+    weight = (frame[0] - frame[0][near].min()) * near.astype(float)
+    return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+
+
+def inside(small: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """Differences of a small frame from the reduced large one, in the middle, where both show the source frame."""
+    reduced = cv2.resize(large, (32, 32), interpolation=cv2.INTER_AREA)
+    return np.abs(small.astype(float) - reduced)[8:24, 8:24]
+
+
+def test_frames_degraded_before_alignment_lie_on_the_grid_of_the_truth(tmp_path: Path) -> None:
+    sample = moving_disc(tmp_path)[0, 0]
+    gt, lq = sample["gt"].numpy(), sample["lq"].numpy()
+    assert (gt.shape, lq.shape) == ((6, 3, 128, 128), (6, 3, 32, 32))
+    for truth, small in zip(gt, lq, strict=True):
+        np.testing.assert_allclose(centre(truth), TEMPLATE_512[2] / 4, atol=0.25)
+        np.testing.assert_allclose(centre(small), centre(truth), atol=0.25)
+        assert inside(small[0], truth[0]).mean() < 2
+        assert inside(small[0], truth[0]).max() < 16
+
+
+def test_mirrored_and_reversed_clips_are_degraded_and_aligned_alike(tmp_path: Path) -> None:
+    whole = moving_disc(tmp_path)
+    options = {"landmarks": str(whole.landmarks), "smooth": 0, "size": 128, "degradation": AREA, "clip_length": 4}
+    drawn = VFHQ(str(whole.root), flip=True, reverse=True, tone_jitter=(0.5, 0), **options)
+    cuts = set()
+    for position in range(12):
+        truth, sample = drawn.ground_truth(3, position), drawn[3, position]
+        cuts.add(truth.cut.partition(" ")[2])
+        for t in range(4):
+            large, small = sample["gt"][t].numpy(), sample["lq"][t].numpy()
+            mirrored = "mirrored" in truth.cut
+            np.testing.assert_allclose(centre(small, mirrored), centre(large, mirrored), atol=0.25)
+            assert inside(small[0], large[0]).mean() < 2
+    assert len(cuts) == 4
+
+
+def test_the_truth_does_not_depend_on_the_order_and_before_degrades_it(tree: Path) -> None:
+    options = {"landmarks": str(tree / "landmarks"), "size": 48, "clip_length": 3, "flip": True, "reverse": True}
+    steps = (GaussianBlur((1, 3)), Downsample(4), GaussianNoise((5, 10)))
+    before, after = (VFHQ(str(tree / "train"), align=a, degradation=steps, **options) for a in ("before", "after"))
+    plain = VFHQ(str(tree / "train"), **options)
+    for i in range(8):
+        truth = before.ground_truth(2, i)
+        lq, drawn = Pipeline(steps)(truth.gt, truth.rng)
+        first, second = before[2, i], after[2, i]
+        assert np.array_equal(first["lq"].permute(0, 2, 3, 1).numpy(), lq)
+        assert first["degradation"] == second["degradation"] == json.dumps(drawn)
+        assert torch.equal(first["gt"], second["gt"])
+        assert torch.equal(first["gt"], plain[2, i]["gt"])
+        assert not torch.equal(first["lq"], second["lq"])
+        assert torch.equal(after[2, i]["lq"], second["lq"])
+        assert plain.ground_truth(2, i).region is None
+
+
+def test_a_cache_of_the_other_order_is_refused(tree: Path, tmp_path: Path) -> None:
+    options = {"landmarks": str(tree / "landmarks"), "size": 48, "clip_length": 3, "lq_cache": str(tmp_path)}
+    after, before = (
+        VFHQ(str(tree / "train"), align=a, degradation=AREA, **options) for a in ("after", "before")
+    )  # fmt: skip
+    assert torch.equal(after[1, 0]["lq"], after[1, 0]["lq"])
+    with pytest.raises(UserError, match=r"lq_cache: .*align is 'after' in the cache, None now"):
+        before[1, 0]
+
+
+def test_a_region_reaches_as_far_as_the_frames(tree: Path) -> None:
+    frames = np.stack([frame_of(0, t) for t in range(4)])
+    matrices = [similarity(points_of(0, t), 96) for t in range(4)]
+    region = Region.around(frames, matrices, 96, 8)
+    assert region.frames.shape[1] % 8 == region.frames.shape[2] % 8 == 0
+    scale = np.exp(np.mean([np.log(scale_of(m)) for m in matrices]))
+    assert max(region.frames.shape[1:3]) < scale * SIDE + 8
+    aligned = region.align(region.frames)
+    for t in range(4):
+        expected = crop(frames[t], matrices[t], 96)
+        shown = np.all(crop(np.full_like(frames[t], 255), matrices[t], 96) == 255, axis=2)
+        assert np.abs(aligned[t].astype(float) - expected)[shown].mean() < 2
+    with pytest.raises(UserError, match="VFHQ: size 90 is not divisible by 4"):
+        VFHQ(str(tree / "train"), landmarks=str(tree / "landmarks"), size=90, degradation=AREA)[0, 0]

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def args(stage: int, *more: str, size: str = "tiny"):
-    shrink = [*(NET if stage == 1 else KEEP_NET), "data.train.size=32", "data.batch_size=1", "data.workers=0"]
+    shrink = [*(NET if stage == 1 else KEEP_NET), "data.train.size=32", "data.clips_per_step=1", "data.workers=0"]
     changes = [x for assignment in shrink for x in ("--set", assignment)]
     return parse(["--stages", str(stage), "--size", size, *changes, *more])
 

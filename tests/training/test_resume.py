@@ -20,7 +20,7 @@ from keep.utils.errors import UserError
 
 # State that a resume could lose: the start of a phase, revived codes, two batches a step, a rate that follows the step.
 MORE = {
-    1: ["model.revive=2", "train.accumulate=2", "model.discriminator.norm=batch"],
+    1: ["model.revive=2", "data.clips_per_step=2", "data.clips_at_once=1", "model.discriminator.norm=batch"],
     2: ["train.warmup=2"],
     3: ["model.gan_start=2", "train.optim_d.type=AdamW"],
 }
@@ -103,9 +103,9 @@ def test_changed_options_that_shape_the_result_are_refused_by_name(clips, tmp_pa
     free = ["train.iters=9", "train.schedule={type: Constant}", "log.save_interval=1", "val.interval=1", "name=other"]
     assert resume(*free, "data.workers=3", "threads=2", "train.optim.fused=true").step == 2
     # The clips of a step may be split in another way, but must be the same.
-    assert trainer.train(config(1, clips, tmp_path, "train.iters=2", "data.batch_size=2"), None) == folder
-    assert resume("train.accumulate=2").position == 4
-    with pytest.raises(UserError, match=r"clips a step \(batch_size × accumulate × processes\): 2 → 1"):
+    assert trainer.train(config(1, clips, tmp_path, "train.iters=2", "data.clips_per_step=2"), None) == folder
+    assert resume("data.clips_per_step=2", "data.clips_at_once=1").position == 4
+    with pytest.raises(UserError, match=r"clips a step, over all processes: 2 → 1"):
         resume()
 
 

@@ -20,6 +20,7 @@ from keep.evaluation.evaluate import evaluate
 from keep.losses.pixel import L1
 from keep.training import checkpoint, dry_run, trainer, validation
 from keep.training import run as keep_run
+from keep.training.distributed import Ranks
 from keep.training.ema import EMA
 from keep.training.prefetch import step_batches
 from keep.training.records import RunLog
@@ -267,7 +268,7 @@ def test_a_part_has_its_own_learning_rate_and_a_wrong_part_is_named(tiny, stage1
     path, overrides = tiny(2, "train.lr_scale={kalman_filter: 0, lq_encoder: 0.5}", "train.warmup=0")
     started = trainer.build_run(load(path, overrides, TrainConfig))
     before = {k: v.clone() for k, v in started.recipe.net.state_dict().items()}
-    trainer.train_step(started, [dry_run.dry_batch(started.config, None, started.device)])
+    trainer.train_step(started, [dry_run.dry_batch(started, None)])
     after = started.recipe.net.state_dict()
     changed = {k.split(".")[0] for k in after if not torch.equal(after[k], before[k])}
     assert changed == {"lq_encoder", "code_transformer"}
@@ -307,8 +308,8 @@ def sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
 def test_accumulated_batches_give_what_one_large_batch_gives(clips: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", sgd)
     states = []
-    for size, count in ((2, 1), (1, 2)):
-        more = [f"data.batch_size={size}", f"train.accumulate={count}", "model.gan_start=0", "train.grad_clip=1"]
+    for at_once in (2, 1):
+        more = ["data.clips_per_step=2", f"data.clips_at_once={at_once}", "model.gan_start=0", "train.grad_clip=1"]
         # Batch norm and the adaptive weight depend on the batch, so they differ for accumulated batches.
         alike = ["model.discriminator.norm=instance", "model.adaptive=false", "train.optim.lr=0.1"]
         path, overrides = options_and_start(1, clips, tmp_path, *more, *alike)
@@ -427,9 +428,9 @@ def test_out_of_memory_is_reported_with_the_options_to_reduce(tiny, monkeypatch)
 
     monkeypatch.setattr(trainer, "train_step", full)
     with pytest.raises(UserError) as error:
-        run(tiny, 1, "data.batch_size=4", "train.accumulate=3")
+        run(tiny, 1, "data.clips_per_step=12", "data.clips_at_once=4")
     assert "step 1: out of memory on cpu (CUDA out of memory)" in str(error.value)
-    assert "data.batch_size 2 with train.accumulate 6; train.amp: bf16; " in str(error.value)
+    assert "data.clips_at_once: 2; train.amp: bf16; " in str(error.value)
     assert "smaller frames than data.train.size 32" in str(error.value)
 
 
@@ -453,6 +454,44 @@ def test_validation_reads_in_workers_and_only_the_first_process_shows_a_bar(tiny
     checks = validation.Validation.build(loaded, build(loaded.data.val))
     validation.validate(started, checks, RunLog(started.folder, enabled=False), StopRequest())
     assert {k: given[0][k] for k in ("workers", "bar")} == {"workers": 2, "bar": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "world", "split"),
+    [
+        (["data.clips_per_step=8"], 1, (8, 1)),
+        (["data.clips_per_step=8"], 8, (1, 1)),
+        (["data.clips_per_step=12", "data.clips_at_once=4"], 2, (3, 2)),
+        (["data.clips_per_step=7", "data.clips_at_once=4"], 1, (1, 7)),
+        (["data.clips_per_step=2", "data.clips_at_once=9"], 1, (2, 1)),
+        (["data.clips_per_step=null", "data.batch_size=3", "train.accumulate=2"], 2, (3, 2)),
+        (["data.clips_per_step=null", "train.accumulate=2"], 1, (1, 2)),
+    ],
+)
+def test_the_clips_of_a_step_are_shared_by_the_processes(tiny, options: list[str], world: int, split: Any) -> None:
+    assert keep_run.split_step(config(tiny, 1, *options), world) == split
+
+
+def test_clips_that_cannot_be_shared_are_refused_with_what_fits(tiny) -> None:
+    match = r"^data\.clips_per_step: 4 cannot be shared by 8 processes: use a multiple of 8, or 1 or 2 or 4 processes$"
+    with pytest.raises(UserError, match=match):
+        keep_run.build_run(config(tiny, 1, "data.clips_per_step=4"), Ranks(world=8))
+
+
+def test_the_start_line_shows_clips_a_step_and_of_the_whole_run(tiny, caplog) -> None:
+    with caplog.at_level("INFO", logger="keep"):
+        run(tiny, 1, "data.clips_per_step=2", "data.clips_at_once=1", "data.source_clips=12800000")
+    assert "2 clips a step (2 batches × 1), 8 in the whole run (the source's: 12,800,000), on cpu" in caplog.text
+    assert "deprecated" not in caplog.text
+
+
+def test_the_old_options_are_read_with_one_warning_and_not_beside_the_new(tiny, caplog) -> None:
+    with caplog.at_level("INFO", logger="keep"):
+        run(tiny, 1, "data.clips_per_step=null", "data.batch_size=2", "train.accumulate=3")
+    assert caplog.text.count("deprecated; this run is data.clips_per_step: 6 and data.clips_at_once: 2") == 1
+    for old in ("data.batch_size=2", "train.accumulate=2"):
+        with pytest.raises(UserError, match=rf"{old[:-2]}: deprecated, and not to be given with data.clips_per_step"):
+            config(tiny, 1, old)
 
 
 def test_true_is_not_a_number(tiny) -> None:

@@ -212,7 +212,7 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
         truth = dataset.ground_truth(seed, i)
         seconds["decode, crop, resize"] += time.perf_counter() - start
         if dataset.pipeline:
-            dataset.pipeline.replay(truth.gt, dataset.pipeline.draw(truth.rng), clock=seconds)
+            dataset.degrade(truth, dataset.pipeline.draw(truth.rng), clock=seconds)
     total = sum(seconds.values())
     rows = [
         {"step": k, "ms a clip": 1e3 * s / count, "share, %": 100 * s / total}
