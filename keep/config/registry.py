@@ -90,8 +90,12 @@ class Spec:
     options: Mapping[str, Any]
 
     def build(self, **extra: Any) -> Any:
-        """The object. Specs among its options are built first; ``extra`` overrides options."""
-        options = {**{k: build(v) for k, v in self.options.items()}, **extra}
+        """The object. Specs among its options are built first; ``extra`` overrides options.
+
+        A class that builds specs itself names these options in ``built_by_itself``.
+        """
+        unbuilt = getattr(self.cls, "built_by_itself", ())
+        options = {k: v if k in unbuilt else build(v) for k, v in self.options.items() if k not in extra} | extra
         for name, kind in dataclass_parameters(self.cls).items():
             options[name] = kind(**{f.name: options.pop(f.name) for f in fields(kind)})
         return self.cls(**options)

@@ -6,6 +6,7 @@ run ends in the weights of the uninterrupted run, bit for bit on a CPU, whatever
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -228,11 +229,15 @@ def check_options(run: Run, state: Mapping[str, Any], path: Path, changed: list[
 
 
 def may_change(key: str) -> bool:
+    key = re.sub(r"^data\.train\.datasets\.\d+\.", "data.train.", key)  # an option of one of several datasets
     return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
 
 
 def stored_options(options: Any) -> Any:
     """A checkpoint's options, with today's defaults for options added since it was written."""
+    train = options["data"]["train"]
+    if train.get("type") == "VFHQ" and "align" not in train:  # written before that option, whose default is another
+        options = {**options, "data": {**options["data"], "train": {**train, "align": "before"}}}
     try:
         return dump(TrainConfig.model_validate(options))
     except ValidationError:  # an option was removed since: compare the others

@@ -1,6 +1,7 @@
 """Dry run: build everything and run one step of each phase; write nothing."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def dry_batch(run: Run, data: Any) -> dict[str, Any]:
     config, device = run.config, run.device
     if data is None:
         log.info("  the steps below run on random clips")
-        data = RandomClips(config.data.train.options)
+        spec = config.data.train
+        steps = [s.options.get("degradation") for s in (spec, *mixed_parts(spec))]
+        data = RandomClips({**spec.options, "degradation": next(filter(None, steps), ())})
     count = run.batch_size if device.type != "cpu" else 1
     batch = default_collate([data[config.seed, i] for i in range(count)])
     if device.type == "cpu":
@@ -70,12 +73,20 @@ def dry_batch(run: Run, data: Any) -> dict[str, Any]:
 
 
 def build_or_warn(spec: Any, where: str) -> Any:
-    """The dataset; None and a warning if its root does not exist on this machine."""
-    root = spec.options.get("root") if spec is not None else None
-    if root is not None and not Path(root).expanduser().exists():
-        log.warning(f"warning: {where}.root: {root} does not exist; a real run will not start")
-        return None
+    """The dataset; None and a warning if its root, or that of one of a mixed dataset, does not exist here."""
+    parts = {where: spec} if spec is not None else {}
+    parts |= {f"{where}.datasets.{i}": s for i, s in enumerate(mixed_parts(spec))}
+    for name, part in parts.items():
+        root = part.options.get("root")
+        if root is not None and not Path(root).expanduser().exists():
+            log.warning(f"warning: {name}.root: {root} does not exist; a real run will not start")
+            return None
     return build(spec)
+
+
+def mixed_parts(spec: Any) -> Sequence[Any]:
+    """The datasets of a mixed dataset; of another, none."""
+    return spec.options.get("datasets", ()) if spec is not None else ()
 
 
 class RandomClips:

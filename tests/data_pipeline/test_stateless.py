@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import pytest
 
+from keep.config.plugins import import_registered
+from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset
 from keep.data.clips import FrameFolders, VideoClips
 from keep.data.sampler import make_loader
@@ -32,15 +34,21 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["sound", "with bad clips", "aligned"])
+@pytest.fixture(scope="module", params=["sound", "with bad clips", "aligned", "mixed"])
 def dataset(request: pytest.FixtureRequest, clip_folder: Path, tmp_path_factory, texture) -> ClipDataset:
-    """Three videos; or five folders of frames, two of which have an image that is none; or faces with landmarks."""
+    """Three videos; or five folders of frames, two of which have an image that is none; or faces with landmarks;
+    or videos and moving photographs, some of which are none."""
     if request.param == "sound":
         return VideoClips(str(clip_folder), **OPTIONS)
     root = tmp_path_factory.mktemp("frames")
     if request.param == "aligned":
         draw_vfhq(root, clips=3, frames=6, side=64)
         return VFHQ(str(root / "train"), landmarks=str(root / "landmarks"), **OPTIONS)
+    if request.param == "mixed":
+        for n in range(3):
+            cv2.imwrite(str(root / f"{n}.png"), texture(1, seed=n)[0])
+        (root / "3.png").write_text("no image")
+        return mixed(clip_folder, root)
     for n in range(5):
         (root / f"c{n}").mkdir()
         for t, frame in enumerate(texture(6, seed=n)):
@@ -48,6 +56,22 @@ def dataset(request: pytest.FixtureRequest, clip_folder: Path, tmp_path_factory,
     for n in (1, 3):
         (root / f"c{n}" / "00002.png").write_text("no image")
     return FrameFolders(str(root), on_bad="skip", **OPTIONS)
+
+
+def mixed(videos: Path, photographs: Path) -> Any:
+    own = {name: OPTIONS[name] for name in ("interval", "reverse", "flip", "tone_jitter")}
+    step = {"type": "GaussianBlur", "sigma": [1, 3]}
+    spec = {
+        "type": "Mixed", "clip_length": 3, "size": 32, "weights": [3, 2],
+        "degradation": [step, {"type": "Downsample"}, {"type": "VideoCodec"}],
+        "datasets": [
+            {"type": "VideoClips", "root": str(videos), **own},
+            {"type": "ImageFolder", "root": str(photographs), "move_stills": True, "on_bad": "skip",
+             "degradation": [{"type": "Downsample"}]},
+        ],
+    }  # fmt: skip
+    import_registered()
+    return DATASETS.spec(spec).build()
 
 
 def hashes(loader: Any) -> list[str]:

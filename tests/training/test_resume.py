@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import options_and_start, same
+from tiny_runs import ROOT, options_and_start, same
 
 from keep import train as keep_train
 from keep.config.reading import load
+from keep.config.registry import dump
 from keep.config.schema import TrainConfig
 from keep.training import checkpoint, trainer, validation
 from keep.training.distributed import Ranks
@@ -107,6 +108,21 @@ def test_changed_options_that_shape_the_result_are_refused_by_name(clips, tmp_pa
     assert resume("data.clips_per_step=2", "data.clips_at_once=1").position == 4
     with pytest.raises(UserError, match=r"clips a step, over all processes: 2 → 1"):
         resume()
+
+
+def test_states_from_before_an_option_keep_their_meaning() -> None:
+    """VFHQ aligned before the degradation until ``align`` came; a state of that time does not resume as another run."""
+    now = dump(load(ROOT / "options/train/stage2_kalman.yml", [], TrainConfig))
+    old = {**now, "data": {**now["data"], "train": {k: v for k, v in now["data"]["train"].items() if k != "align"}}}
+    changed = list(checkpoint.differences(checkpoint.stored_options(old), now))
+    assert changed == ["data.train.align: before → after"]
+    assert list(checkpoint.differences(checkpoint.stored_options(now), now)) == []
+
+
+def test_the_root_of_one_of_several_datasets_may_change_and_its_other_options_not() -> None:
+    assert checkpoint.may_change("data.train.datasets.11.root")
+    assert not checkpoint.may_change("data.train.datasets.11.flip")
+    assert not checkpoint.may_change("data.train.weights")
 
 
 class Disk:

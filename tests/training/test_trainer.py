@@ -494,6 +494,23 @@ def test_the_old_options_are_read_with_one_warning_and_not_beside_the_new(tiny, 
             config(tiny, 1, old)
 
 
+def test_a_mixture_trains_and_a_dry_run_names_the_missing_root(tiny, clips, tmp_path, caplog) -> None:
+    cv2.imwrite(str(tmp_path / "photograph.png"), np.full((40, 40, 3), 90, np.uint8))
+    parts = "[{{type: VideoClips, root: {}}}, {{type: ImageFolder, root: {}, move_stills: true}}]"
+    step = "{type: Downsample}"
+    mixture = f"{{type: Mixed, clip_length: 2, size: 32, weights: [2, 1], degradation: [{step}], datasets: {{}}}}"
+
+    def data(photographs: Path) -> str:
+        return "data.train=" + mixture.replace("{}", parts.format(clips, photographs))
+
+    folder = run(tiny, 1, data(tmp_path))
+    assert run(tiny, 1, data(tmp_path), "train.iters=6", resume="auto") == folder
+    with caplog.at_level("INFO", logger="keep"):
+        dry_run.dry_run(config(tiny, 1, data(tmp_path / "gone")))
+    assert "data.train.datasets.1.root" in caplog.text
+    assert "dry run passed" in caplog.text
+
+
 def test_true_is_not_a_number(tiny) -> None:
     with pytest.raises(UserError, match=r"train\.iters: expected a number, not true or false"):
         config(tiny, 1, "train.iters=true")

@@ -209,10 +209,11 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
     seconds: dict[str, float] = {"decode, crop, resize": 0.0}
     for i in tqdm(range(count), desc="timing the steps", unit=" clips", delay=2, leave=False):
         start = time.perf_counter()
-        truth = dataset.ground_truth(seed, i)
+        part, *key = dataset.locate(seed, i)
+        truth = part.ground_truth(*key)
         seconds["decode, crop, resize"] += time.perf_counter() - start
-        if dataset.pipeline:
-            dataset.degrade(truth, dataset.pipeline.draw(truth.rng), clock=seconds)
+        if part.pipeline:
+            part.degrade(truth, part.pipeline.draw(truth.rng), clock=seconds)
     total = sum(seconds.values())
     rows = [
         {"step": k, "ms a clip": 1e3 * s / count, "share, %": 100 * s / total}

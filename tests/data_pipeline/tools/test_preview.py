@@ -6,6 +6,7 @@ import pytest
 
 from keep.data.tools import preview
 from keep.data.video_io import probe
+from scripts.drawn_vfhq import draw_vfhq
 
 
 def arguments(path: Path, overrides: list[str], *more: str) -> list[str]:
@@ -23,6 +24,20 @@ def test_a_training_is_shown_and_timed(tiny, tmp_path: Path, capsys) -> None:
     assert clip.frames == 2 * 2 * 3  # two clips of three frames, each twice
     printed = capsys.readouterr().out
     for word in ("2 samples of data.train", "decode", "GaussianBlur", "GaussianNoise", "VideoCodec", "clips/s"):
+        assert word in printed
+
+
+def test_several_datasets_one_of_them_aligned_are_shown_and_timed(tiny, clips: Path, tmp_path: Path, capsys) -> None:
+    draw_vfhq(tmp_path / "faces", clips=2, frames=6, side=64)
+    faces = f"{{type: VFHQ, root: {tmp_path}/faces/train, landmarks: {tmp_path}/faces/landmarks}}"
+    steps = "[{type: GaussianBlur, sigma: [1, 2]}, {type: Downsample}, {type: VideoCodec}]"
+    datasets = f"[{faces}, {{type: VideoClips, root: {clips}}}]"
+    mixture = f"data.train={{type: Mixed, clip_length: 3, size: 48, degradation: {steps}, datasets: {datasets}}}"
+    more = ["--clips", "2", "--timed", "2", "--out", str(tmp_path / "look")]
+    assert preview.main(arguments(*tiny(2, mixture), *more)) == 0
+    assert probe(tmp_path / "look/clip.mp4").frames == 2 * 2 * 3
+    printed = capsys.readouterr().out
+    for word in ("2 samples of data.train (4 clips)", "decode", "GaussianBlur", "VideoCodec", "clips/s"):
         assert word in printed
 
 
