@@ -82,7 +82,7 @@ def test_a_plugin_of_one_arch_and_one_loss_trains(tiny, tmp_path: Path) -> None:
 
 def test_dry_run_of_the_shipped_stage_two_names_the_missing_weights(capsys) -> None:
     assert keep_train.main(["-opt", str(ROOT / "options/train/stage2_kalman.yml"), "--dry-run",
-                            "--set", "pretrained.vqgan=nowhere.pth"]) == 2  # fmt: skip
+                            "--set", "pretrained.vqgan=nowhere.pth", "--set", "model.net.flow=dis"]) == 2  # fmt: skip
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "needs stage I's VQGAN" in error
