@@ -236,7 +236,7 @@ def may_change(key: str) -> bool:
 def stored_options(options: Any) -> Any:
     """A checkpoint's options, with today's defaults for options added since it was written."""
     train = options["data"]["train"]
-    if train.get("type") == "VFHQ" and "align" not in train:  # written before that option, whose default is another
+    if train.get("landmarks") and "align" not in train:  # written before that option, whose default is another
         options = {**options, "data": {**options["data"], "train": {**train, "align": "before"}}}
     try:
         return dump(TrainConfig.model_validate(options))
