@@ -37,8 +37,29 @@ def test_shipped_test_options_load_and_come_back_equal(path: Path, tmp_path: Pat
     assert load(copy, [], TestConfig) == config
 
 
+def test_stage_one_on_ffhq_differs_from_that_on_vfhq_in_its_images_alone() -> None:
+    ffhq, vfhq = (load(ROOT / f"options/train/stage1_{n}.yml", [], TrainConfig) for n in ("ffhq", "vqgan"))
+    assert ffhq.data.val is not None
+    assert (ffhq.data.train.type, ffhq.data.val.type) == ("ImageFolder", "ImageFolder")
+    assert (ffhq.data.train.options["size"], ffhq.data.train.options["clip_length"]) == (512, 1)
+    assert (ffhq.model, ffhq.train, ffhq.data.clips_per_step) == (vfhq.model, vfhq.train, vfhq.data.clips_per_step)
+
+
+@pytest.mark.parametrize("stage", ["1_vqgan", "2_kalman", "3_video"])
+def test_the_paper_s_stages_align_frames_and_count_clips_as_published(stage: str) -> None:
+    config = load(ROOT / f"options/train/stage{stage}.yml", [], TrainConfig)
+    data = config.data
+    for part in (data.train, data.val):
+        assert part is not None
+        assert part.type == "VFHQ"
+        assert part.options["landmarks"] == "datasets/VFHQ/landmarks"
+        assert part.options["align"] == "after"
+    assert data.clips_per_step is not None
+    assert data.clips_per_step * config.train.iters == data.source_clips
+
+
 def test_shipped_files_are_all_here() -> None:
-    assert len(TRAIN_FILES) == 6
+    assert len(TRAIN_FILES) == 7
     assert len(TEST_FILES) == 5
 
 
