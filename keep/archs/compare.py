@@ -1,4 +1,7 @@
-"""Compares the network that weights were trained as with the network that they are loaded into, beyond shapes."""
+"""Compares the network that weights were trained as with the network that they are loaded into.
+
+Shapes alone do not distinguish all networks.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,22 +18,22 @@ from keep.config.registry import ARCHS, FLOWS
 from keep.utils.errors import UserError
 
 SAME_RESULT = {"type", "checkpoint_decoder", "checkpoint_encoder"}
-"""Keys of an arch that do not change what its weights mean."""
+"""Keys of an arch that do not change the results of its weights."""
 FLOW_FILES = {"weights", "random_weights"}
-"""Options of a flow estimator that only say where its weights come from."""
+"""Options of a flow estimator that only locate its weights."""
 PUBLIC: Arch = {"type": "KEEP", "temporal": "clip", "norm_groups": 32}
-"""What every public file of KEEP was trained as, whatever its sizes."""
+"""Options of every public file of KEEP, for any sizes."""
 
 Difference = tuple[str, Any, Any]
 """An option, its value in the file, and its value in the network to fill."""
 
 
 def stored_options(content: Mapping[str, Any], state: Mapping[str, Tensor]) -> Arch | None:
-    """The network that a file's weights were trained as; None if the file does not tell.
+    """The network that a file's weights were trained as; None if it is unknown.
 
     Args:
-        content: of the file; ours store ``arch``.
-        state: the weights in it, in the file's names. A public file of KEEP is recognised by them.
+        content: the content of the file; ours store ``arch``.
+        state: its weights, in the file's names, which identify a public file of KEEP.
     """
     if isinstance(arch := content.get("arch"), Mapping):
         return dict(arch)
@@ -38,7 +41,7 @@ def stored_options(content: Mapping[str, Any], state: Mapping[str, Tensor]) -> A
         return None
     try:
         return infer_arch(from_public(state))
-    except UserError:  # other widths than the released ones: their heads are not known
+    except UserError:  # not the released widths: the heads cannot be inferred
         return PUBLIC
 
 
@@ -50,13 +53,13 @@ def option_differences(stored: Mapping[str, Any], built: Mapping[str, Any]) -> I
         if name == "flow":
             ours, theirs = _flow(ours), _flow(theirs)
             if ours is None or theirs is None:
-                continue  # a network without an estimator is given its flows
+                continue  # a network without an estimator gets its flows from outside
         if ours != theirs:
             yield name, ours, theirs
 
 
 def module_differences(stored: Mapping[str, Any], net: KEEP) -> Iterator[Difference]:
-    """The same for a network that is built already: everything that changes its results and that no shape shows."""
+    """The differences for a network that is built: all properties that change results but no shapes."""
     with torch.device("meta"):
         expected = _facts(ARCHS.spec({**stored, "flow": None}).build())
     own = _facts(net)
@@ -74,7 +77,7 @@ def _facts(net: KEEP) -> dict[str, Any]:
 
 
 def _complete(arch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``arch`` with the defaults of options that it lacks, except where it is only a part of one."""
+    """``arch`` with defaults for missing options, unless it is only a part of an arch."""
     if arch is PUBLIC or arch.get("type") not in ARCHS:
         return arch
     try:

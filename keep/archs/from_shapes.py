@@ -126,7 +126,7 @@ def arch_of(net: KEEP) -> Arch:
     if isinstance(stored := getattr(net, "arch", None), Mapping):
         return dump(stored)
     if net.flownet is not None and not isinstance(net.flownet, GMFlow):
-        raise UserError(f"the options of the flow estimator {type(net.flownet).__name__} are not known: give `arch`")
+        raise UserError(f"the options of the flow estimator {type(net.flownet).__name__} are unknown: pass `arch`")
     # A GroupNorm has gcd(norm_groups, channels) groups: their least common multiple builds the same network.
     groups = [m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)]
     return infer_arch(net.state_dict(), "the network", heads_of(net)) | {

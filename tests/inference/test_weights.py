@@ -133,7 +133,7 @@ def test_the_groups_of_the_norms_are_kept():
 
 def test_a_network_with_another_flow_is_saved_when_its_options_are_known(tmp_path):
     net = tiny(flow=DIS())
-    with pytest.raises(UserError, match="give `arch`"):
+    with pytest.raises(UserError, match="pass `arch`"):
         save_safetensors(net, tmp_path / "net.safetensors")
     save_safetensors(net, tmp_path / "net.safetensors", {**NET, "flow": {"type": "dis", "preset": "fast"}})
     loaded = load_keep(tmp_path / "net.safetensors")

@@ -1,4 +1,4 @@
-"""Restoring the faces of whole videos.
+"""Restores the faces of videos.
 
 :mod:`job` restores one video: :mod:`scan` finds its faces (pass 1), :mod:`pipeline` restores and pastes them (pass 2).
 :mod:`options` and :mod:`command` are the command line.

@@ -73,25 +73,25 @@ def build_network(
 
 
 def _check_same_network(weights: Weights, built: KEEP, net: nn.Module | Mapping[str, Any], own_flow: bool) -> None:
-    """Raise UserError if the weights were trained as another network than the caller's ``net``, beyond shapes."""
+    """Raise UserError if the weights were trained as another network than ``net``, also where shapes are equal."""
     stored = weights.arch
     if stored is None and weights.layout != "ours":
         try:
             stored = infer_arch(weights.state, weights.path)
-        except UserError:  # other widths than the released ones: their heads are not known
+        except UserError:  # not the released widths: the heads cannot be inferred
             stored = infer_arch(weights.state, weights.path, heads_of(built))
     if stored is None:
         return
     differences = option_differences(stored, net) if isinstance(net, Mapping) else module_differences(stored, built)
     rows = [
-        f"{option} is {ours!r} in the file and {theirs!r} in the network named here"
+        f"{option} is {ours!r} in the file and {theirs!r} in the given network"
         for option, ours, theirs in differences
         if not (own_flow and option == "flow")
     ]
     if rows:
         raise UserError(
-            f"{weights.path} was trained as another network: {'; '.join(rows)}. Leave out `net`, or name the values of "
-            "the file"
+            f"{weights.path} was trained as another network: {'; '.join(rows)}. Omit `net`, or use the values of the "
+            "file"
         )
 
 
@@ -114,8 +114,8 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
     Args:
         arch: ``{"type": …, **options}``.
         path: the file of ``arch``, for messages.
-        state: the file's weights in our names. A RAFT takes its own weights from them: the file that its options name
-            may not exist here.
+        state: the file's weights in our names. RAFT and GMFlow take their weights from them: the file that their
+            options name may not exist here.
 
     Raises:
         UserError: an arch, a flow estimator or an option that this version does not have.
@@ -132,7 +132,6 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
         raft = RAFT.from_state(own, flow.options["size"], path)
         spec = replace(spec, options={**spec.options, "flow": raft})
     elif isinstance(flow, Spec) and flow.cls is GMFlow and has_prefixes(state, "flownet."):
-        # The file carries the weights; the one that its options name may not exist here.
         spec = replace(spec, options={**spec.options, "flow": replace(flow, options={**flow.options, "weights": None})})
     return spec.build()
 

@@ -44,7 +44,7 @@ def describe_mismatch(content: Any, state: Mapping[str, Tensor], path: Path) -> 
         path: the file.
     """
     if isinstance(content, Mapping) and "optimizers" in content:
-        return f"{path} is a training state, for --resume; the weights are beside it, in models/net_….pth"
+        return f"{path} is a training state, for --resume; its weights are in models/net_….pth of the same run"
     if not state:
         names = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
         return f"{path} contains no weights (expected a checkpoint of KEEP); it contains: {names or 'nothing'}"

@@ -60,8 +60,8 @@ def _check_public(state: Mapping[str, Tensor], arch: Arch | None) -> None:
     if arch is not None and arch.get("norm_groups", 32) != 32:
         raise UserError(f"this network's GroupNorms have {arch['norm_groups']} groups; the public code's have 32")
     if arch is not None and arch.get("patch", 1) != 1:
-        raise UserError("this network works on patches of pixels (`patch`), which the public code does not know")
+        raise UserError("this network works on patches of pixels (`patch`), which the public code cannot run")
     flow = {k for k in state if k.startswith("flownet.")}
     with torch.device("meta"):
         if flow and flow != {f"flownet.{k}" for k in GMFlow().state_dict()}:
-            raise UserError("this network's flow estimator is not GMFlow, the only one the public code knows")
+            raise UserError("this network's flow estimator is not GMFlow, the only one that the public code can run")
