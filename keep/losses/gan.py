@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
@@ -21,16 +21,21 @@ class GAN(nn.Module):
     Args:
         weight: factor of the generator's term in its total.
         kind: which adversarial loss.
+        max_weight: largest adaptive weight, before ``scale``. VQGAN: 1e4; CodeFormer: 1.
+        scale: factor of the adaptive weight. CodeFormer: 0.8.
     """
 
     def __init__(
         self,
         weight: Annotated[float, Field(ge=0)] = 1.0,
         kind: Literal["hinge", "vanilla", "lsgan"] = "hinge",
+        max_weight: PositiveFloat = 1e4,
+        scale: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
         self.weight = weight
         self.kind = kind
+        self.max_weight, self.scale = max_weight, scale
 
     def forward(self, fake_logits: Tensor) -> Tensor:
         """The same as :meth:`generator`."""
@@ -52,20 +57,19 @@ class GAN(nn.Module):
             return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         return (real_logits - 1).square().mean() + fake_logits.square().mean()
 
-    @staticmethod
     def adaptive_weight(
+        self,
         reconstruction_loss: Tensor,
         gan_loss: Tensor,
         last_layer: Tensor,
-        max_weight: float = 1e4,
         mean: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> Tensor:
         """The factor that makes both gradients equally large at the generator's last layer (VQGAN, eq. 7).
 
-        ‖∇ reconstruction‖ / (‖∇ gan‖ + 1e-4), gradients with respect to ``last_layer``, at most ``max_weight``;
-        a scalar without gradient. Both graphs are kept for the backward pass that follows. ``mean`` averages a
-        gradient over the processes that share the batch.
+        ‖∇ reconstruction‖ / (‖∇ gan‖ + 1e-4), gradients with respect to ``last_layer``, at most ``max_weight``, times
+        ``scale``; a scalar without gradient. Both graphs are kept for the backward pass that follows. ``mean`` averages
+        a gradient over the processes that share the batch.
         """
         pull = mean(torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0]).norm()
         push = mean(torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0]).norm()
-        return (pull / (push + 1e-4)).clamp(0, max_weight).detach()
+        return (pull / (push + 1e-4)).clamp(0, self.max_weight).detach() * self.scale

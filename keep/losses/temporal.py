@@ -12,20 +12,29 @@ from keep.losses.pixel import charbonnier
 
 @LOSSES.register()
 class Temporal(nn.Module):
-    """Masked difference of each output frame to its warped predecessor: 𝓛_temp of eq. (7), as a mean.
+    """Masked difference of each output frame to its warped predecessor: 𝓛_temp of eq. (7).
 
-    Eq. (7) is a sum. Here the sum over frames, channels and pixels is divided by their number, masked pixels included,
-    so that ``weight`` does not depend on the size of the clip.
+    Eq. (7) sums over the frames. Its norm over pixels and channels is taken as a mean here, masked pixels included, as
+    in L_1: as a sum it would be hundreds of thousands of times as large as L_1, and the weights of eq. (8) would not
+    balance the two.
 
     Args:
         weight: factor of this term in the total.
         kind: the distance; l1 in eq. (7).
+        reduction: over the frames t = 2 … T. ``sum``: eq. (7), the term grows with the clip. ``mean``: the sum divided
+            by T - 1, so that ``weight`` does not depend on the length of the clip.
     """
 
-    def __init__(self, weight: Annotated[float, Field(ge=0)] = 1.0, kind: Literal["l1", "charbonnier"] = "l1") -> None:
+    def __init__(
+        self,
+        weight: Annotated[float, Field(ge=0)] = 1.0,
+        kind: Literal["l1", "charbonnier"] = "l1",
+        reduction: Literal["sum", "mean"] = "mean",
+    ) -> None:
         super().__init__()
         self.weight = weight
         self.kind = kind
+        self.reduction = reduction
 
     def forward(self, output: Tensor, flows: Tensor, masks: Tensor) -> Tensor:
         """Scalar; 0 for a clip of one frame.
@@ -40,4 +49,5 @@ class Temporal(nn.Module):
         current, previous = output[:, 1:].flatten(0, 1), output[:, :-1].flatten(0, 1)
         difference = current - warp(previous, flows.flatten(0, 1))
         distance = difference.abs() if self.kind == "l1" else charbonnier(difference)
-        return (masks.flatten(0, 1) * distance).mean()
+        mean = (masks.flatten(0, 1) * distance).mean()
+        return mean * flows.shape[1] if self.reduction == "sum" else mean

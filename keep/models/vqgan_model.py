@@ -36,7 +36,8 @@ class VQGANModel(Recipe):
         codebook: the two code terms.
         gan_start: step at which the adversarial term begins.
         adaptive: scale the adversarial term so that its gradient at the generator's last layer is as large as
-            that of the reconstruction terms (VQGAN). Processes share one factor; each accumulated batch has its own.
+            that of the reconstruction terms (VQGAN); its limits are options of ``gan``. Processes share one
+            factor; each accumulated batch has its own.
         revive: every so many steps, codes that no token chose since the last time move to random tokens of the
             batch; 0: never. It prevents codebook collapse, which is likely with little data and in short runs. The
             averaged weights follow a moved code over 1 / (1 - train.ema) steps: keep ``revive`` well above that.

@@ -93,6 +93,9 @@ def test_the_paper_s_values_stand() -> None:
     loss = load(ROOT / "options/train/stage3_video.yml", [], TrainConfig).model.options
     weights = [loss[k].options["weight"] for k in ("pixel", "perceptual", "gan", "temporal")]
     assert weights == [0.01, 1.0, 0.1, 0.1]  # supplement A.3
+    assert loss["temporal"].options["reduction"] == "sum"  # eq. (7)
+    gan = load(ROOT / "options/train/stage1_vqgan.yml", [], TrainConfig).model.options["gan"].options
+    assert (gan["max_weight"], gan["scale"]) == (1.0, 0.8)  # CodeFormer's
     table = {
         "mild": ((2, 5), (0, 5), (18, 25)),
         "medium": ((5, 10), (5, 10), (25, 35)),

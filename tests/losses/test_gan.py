@@ -44,9 +44,10 @@ def test_vanilla_is_finite_for_large_logits(device, dtype):
 def test_adaptive_weight():
     layer = torch.tensor([1.0, 1.0], requires_grad=True)
     reconstruction, gan = (3 * layer).sum(), (0.5 * layer).sum()
-    factor = GAN.adaptive_weight(reconstruction, gan, layer)
+    factor = GAN().adaptive_weight(reconstruction, gan, layer)
     assert factor.item() == pytest.approx(6, rel=1e-3)
     assert not factor.requires_grad
-    assert GAN.adaptive_weight(reconstruction, gan, layer, max_weight=2) == 2
-    assert GAN.adaptive_weight(reconstruction, 0 * gan, layer) == 1e4
+    assert GAN(max_weight=2).adaptive_weight(reconstruction, gan, layer) == 2
+    assert GAN(max_weight=1, scale=0.8).adaptive_weight(reconstruction, gan, layer).item() == pytest.approx(0.8)
+    assert GAN().adaptive_weight(reconstruction, 0 * gan, layer) == 1e4
     (reconstruction + factor * gan).backward()  # the graphs are still there

@@ -34,6 +34,15 @@ def test_masked_mean(device, dtype):
     assert Temporal(kind="charbonnier")(output, flow, masks).item() == pytest.approx(0.25, abs=max(1e-5, ATOL[dtype]))
 
 
+def test_the_sum_over_frames_of_eq_7_is_the_mean_times_their_number():
+    output = torch.zeros(2, 4, 3, 8, 8)
+    output[:, 1::2] = 0.5  # three neighbours that differ by 0.5 everywhere
+    flow, masks = torch.zeros(2, 3, 2, 8, 8), torch.ones(2, 3, 1, 8, 8)
+    assert Temporal(reduction="sum")(output, flow, masks).item() == pytest.approx(1.5)
+    assert Temporal(reduction="mean")(output, flow, masks).item() == pytest.approx(0.5)
+    assert Temporal()(output, flow, masks).item() == pytest.approx(0.5)
+
+
 def test_one_frame_gives_zero_with_a_graph():
     output = torch.rand(2, 1, 3, 8, 8, requires_grad=True)
     loss = Temporal()(output, torch.zeros(2, 0, 2, 8, 8), torch.zeros(2, 0, 1, 8, 8))
