@@ -125,7 +125,7 @@ class LogOptions(Options):
     keep_best: Annotated[int, Field(ge=0)] = 1
     """Number of further weights to keep: those with the best validation score."""
     best_metric: str | None = None
-    """Name of the metric that ranks the weights; null: the first of val.metrics."""
+    """Name of the metric that ranks the weights, e.g. LPIPS-vgg; null: the first of val.metrics."""
     safetensors: bool = True
     """Also write the weights for inference (the average, if there is one) as .safetensors beside each .pth."""
     wandb: WandbOptions | None = None

@@ -164,6 +164,10 @@ class Recipe(nn.Module, ABC):
         """Name → first step (0-based) of every phase of the run; a dry run makes one step of each."""
         return {"start": 0}
 
+    def uncompilable(self) -> dict[str, str]:
+        """Network, by its name in ``train.compile`` → why a step with it compiled would crash."""
+        return {}
+
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         """Yield (optimizer name, weighted loss terms) of one batch, once for each optimizer.

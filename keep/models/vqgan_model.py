@@ -75,6 +75,12 @@ class VQGANModel(Recipe):
     def phases(self) -> dict[str, int]:
         return adversarial_phases(self, self.gan_start)
 
+    def uncompilable(self) -> dict[str, str]:
+        if self.discriminator is None or not self.adaptive:
+            return {}
+        reason = "model.adaptive runs its backward pass twice; compile other networks, or set model.adaptive: false"
+        return {"net.generator": reason, "discriminator": reason}
+
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"].flatten(0, 1)
         out = self.net(y)

@@ -1,11 +1,13 @@
 """Precision and speed of a run: autocast, loss scaling, TF32, channels-last, compiled networks."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.nn as nn
 
 from keep.config.schema import TrainOptions
+from keep.models.base import Recipe
 from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError, nearest
 from keep.utils.logging import log
@@ -59,6 +61,14 @@ def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.dev
             parts = [k for k in known if k and k.count(".") < 2]
             raise UserError(f"train.compile: the model has no network {name!r}{nearest(name, parts)}")
         known[name].compile()
+
+
+def check_compile(recipe: Recipe, names: Iterable[str]) -> None:
+    """Raise UserError if ``train.compile`` names a network that crashes when compiled, or a part or owner of one."""
+    for name in names:
+        for network, reason in recipe.uncompilable().items():
+            if f"{network}.".startswith(f"{name}.") or name.startswith(f"{network}."):
+                raise UserError(f"train.compile: {name} cannot be compiled in {type(recipe).__name__}: {reason}")
 
 
 def to_channels_last(module: nn.Module) -> None:

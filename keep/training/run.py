@@ -146,6 +146,7 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     warn_of_old_options(config, ranks.world)
     device = prepare(config.device, config.threads, config.seed, ranks.local)
     recipe: Recipe = config.model.build()
+    precision.check_compile(recipe, config.train.compile)
     files = load_pretrained(recipe, config) if start else {}
     if start:
         recipe.check_flows()

@@ -22,6 +22,9 @@ from keep.utils.logging import log
 from keep.utils.pictures import side_by_side
 from keep.utils.signals import Stopped, StopRequest
 
+DISTORTION = ("PSNR", "SSIM")
+"""Metrics that prefer blurred output to the sharp output that an adversarial loss leads to."""
+
 
 @torch.no_grad()
 def preview(run: Run, batch: Batch) -> np.ndarray:
@@ -60,8 +63,15 @@ class Validation:
         known = {m.name: m for m in metrics}
         if name is not None and name not in known:
             raise UserError(f"log.best_metric: {name!r} is not among val.metrics: {', '.join(known) or 'none'}")
-        chooses = data is not None and known and config.log.keep_best
-        return cls(data, metrics, known[name or metrics[0].name] if chooses else None)
+        if data is None or not known or not config.log.keep_best:
+            return cls(data, metrics)
+        chooser = known[name or metrics[0].name]
+        if name is None and chooser.name in DISTORTION and config.model.options.get("discriminator") is not None:
+            log.warning(
+                f"warning: log.best_metric is not set, so {chooser.name} chooses the best weights of a run with a "
+                "discriminator, and it prefers blurred output; name a perceptual metric of val.metrics, e.g. LPIPS-vgg"
+            )
+        return cls(data, metrics, chooser)
 
     @property
     def better(self) -> bool | None:

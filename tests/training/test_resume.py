@@ -220,6 +220,14 @@ def test_the_newest_and_the_best_weights_stay(clips, tmp_path, monkeypatch) -> N
     assert best_steps({1: 3.0, 2: 1.0, 3: float("nan"), 4: 1.0}, False, 2) == [2, 4]
 
 
+@pytest.mark.parametrize(("more", "warned"), [((), True), (("log.best_metric=PSNR",), False), (("gan",), False)])
+def test_psnr_that_chooses_the_weights_of_a_gan_unasked_is_warned_of(more, warned, clips, tmp_path, caplog) -> None:
+    more = ("model.discriminator=null", "model.gan=null") if more == ("gan",) else more
+    options = config(1, clips, tmp_path, f"data.val={{type: VideoClips, root: {clips}}}", "val.metrics=[PSNR]", *more)
+    validation.Validation.build(options, object())
+    assert ("PSNR chooses the best weights of a run with a discriminator" in caplog.text) is warned
+
+
 def test_weights_hold_their_origin(clips, tmp_path, caplog) -> None:
     with caplog.at_level("INFO", "keep"):
         folder = trainer.train(config(2, clips, tmp_path, "train.iters=1"))
