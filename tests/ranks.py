@@ -15,8 +15,8 @@ from torch.multiprocessing.spawn import start_processes
 from keep.config.reading import load
 from keep.config.schema import TrainConfig
 from keep.losses.pixel import L1
-from keep.training import run as keep_run
 from keep.training import trainer, validation
+from keep.training.optimizers import Adam
 from keep.utils import signals
 from keep.utils.errors import UserError
 
@@ -50,7 +50,7 @@ def _work(rank: int, jobs: Sequence[dict[str, Any]], folder: str) -> None:
 
 
 def _train(rank: int, job: dict[str, Any]) -> str:
-    keep_run.OPTIMIZERS["Adam"] = _sgd if job.get("sgd") else torch.optim.Adam  # type: ignore[assignment]
+    Adam.kind = staticmethod(sgd) if job.get("sgd") else torch.optim.Adam
     step, loss, evaluate = trainer.train_step, L1.forward, validation.evaluate
 
     def signalled(run: Any, batches: Any) -> Any:
@@ -79,5 +79,6 @@ def _train(rank: int, job: dict[str, Any]) -> str:
             dist.destroy_process_group()
 
 
-def _sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+def sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+    """Plain gradient steps in place of Adam's, which enlarge rounding; for ``Adam.kind``."""
     return torch.optim.SGD(groups, lr=lr)

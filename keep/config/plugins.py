@@ -10,7 +10,7 @@ from keep.utils.errors import UserError
 
 ROOMS = (
     "archs", "flow", "losses", "metrics", "degradation", "data.datasets", "faces", "models", "baselines",
-    "training.schedules",
+    "training.optimizers", "training.schedules",
 )  # fmt: skip
 """The packages and modules below ``keep`` whose import registers names."""
 

@@ -134,10 +134,11 @@ class Registry:
 
     Args:
         kind: a word for the classes in messages, e.g. ``"arch"``.
+        default: the class of a mapping without ``type``; by default such a mapping is an error.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, default: str | None = None) -> None:
+        self.kind, self.default = kind, default
         self._classes: dict[str, type] = {}
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
@@ -180,6 +181,8 @@ class Registry:
             return value
         if isinstance(value, str):
             value = {"type": value}
+        if self.default is not None and isinstance(value, Mapping):
+            value = {"type": self.default, **value}
         if not isinstance(value, Mapping) or "type" not in value:
             names = ", ".join(self.names())
             raise _error("no_type", f"expected a {self.kind}, as a mapping with 'type: NAME'; known names: {names}")
@@ -279,12 +282,13 @@ LOSSES = Registry("loss")
 METRICS = Registry("metric")
 FLOWS = Registry("flow estimator")
 SCHEDULES = Registry("schedule")
+OPTIMIZERS = Registry("optimizer", default="Adam")
 BASELINES = Registry("baseline")
 DETECTORS = Registry("face detector")
 IDENTITIES = Registry("identity network")
 LANDMARKS = Registry("landmark network")
 REGISTRIES = (
-    MODELS, ARCHS, FLOWS, LOSSES, DATASETS, DEGRADATIONS, CODECS, METRICS, SCHEDULES, BASELINES,
+    MODELS, ARCHS, FLOWS, LOSSES, DATASETS, DEGRADATIONS, CODECS, METRICS, SCHEDULES, OPTIMIZERS, BASELINES,
     DETECTORS, IDENTITIES, LANDMARKS,
 )  # fmt: skip
 

@@ -9,33 +9,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, SCHEDULES, Options, mistake
+from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, OPTIMIZERS, SCHEDULES, Options, mistake
 
 Dataset = Annotated[Any, DATASETS]
 Metric = Annotated[Any, METRICS]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimOptions(Options):
-    type: Literal["Adam", "AdamW"] = "Adam"
-    """Optimizer."""
-    lr: PositiveFloat = 2e-4
-    """Learning rate before the schedule."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
-    """Adam's running-average coefficients."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 penalty (Adam) or decoupled decay (AdamW)."""
-    fused: bool = False
-    """Update all weights in one kernel: fewer launches on a GPU. Results differ by rounding only."""
-
-
 class TrainOptions(Options):
     iters: PositiveInt
     """Number of optimizer steps."""
-    optim: OptimOptions = OptimOptions()
-    """Optimizer of the network."""
-    optim_d: OptimOptions = OptimOptions()
-    """Optimizer of the discriminator, if the model has one."""
+    optim: Annotated[Any, OPTIMIZERS] = "Adam"
+    """Optimizer of the network; Adam if no type is given."""
+    optim_d: Annotated[Any, OPTIMIZERS] = "Adam"
+    """Optimizer of the discriminator, if the model has one; Adam if no type is given."""
     lr_scale: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Part of the network (e.g. kalman_filter) → factor of its learning rate; default 1."""
     schedule: Annotated[Any, SCHEDULES]

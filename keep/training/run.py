@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from keep.config.registry import build
-from keep.config.schema import OptimOptions, TrainConfig
+from keep.config.registry import Spec, build
+from keep.config.schema import TrainConfig
 from keep.models.base import Recipe
 from keep.training import precision
 from keep.training.codebook import CodeUse
@@ -23,8 +23,6 @@ from keep.training.profile import OFF, Profiler
 from keep.utils.devices import prepare
 from keep.utils.errors import UserError, nearest
 from keep.utils.logging import log
-
-OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
 @dataclass
@@ -90,7 +88,8 @@ class Run:
         """Whether something done every ``interval`` steps, and at the end, is due after this step."""
         return self.step % interval == 0 or self.step == self.config.train.iters
 
-    def options_of(self, optimizer: str) -> OptimOptions:
+    def spec_of(self, optimizer: str) -> Spec:
+        """The options of an optimizer."""
         return self.config.train.optim if optimizer == "net" else self.config.train.optim_d
 
     def count_codes(self) -> None:
@@ -171,12 +170,13 @@ def seed_all(seed: int) -> None:
 
 def make_optimizer(run: Run, name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer ``name``; a group's ``scale`` is a factor of its learning rate."""
-    options = run.options_of(name)
+    spec = run.spec_of(name)
+    if "lr" not in spec.options:
+        raise UserError(f"optimizer {spec.type}: it needs an option lr, the learning rate that the schedule changes")
     groups = [{"params": parameters, "scale": 1.0}]
     if name == "net":
         groups = scaled_groups(run.recipe.net, run.config.train.lr_scale)
-    given = {"lr": options.lr, "betas": options.betas, "weight_decay": options.weight_decay}
-    return OPTIMIZERS[options.type](groups, **given, fused=options.fused or None)
+    return spec.build()(groups)
 
 
 def scaled_groups(net: nn.Module, scales: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -164,6 +164,6 @@ def set_learning_rates(run: Run) -> None:
     options = run.config.train
     warmup = min(1.0, (run.step + 1) / (options.warmup + 1))
     for name, optimizer in run.optimizers.items():
-        rate = run.schedule(run.options_of(name).lr, run.step, options.iters) * warmup
+        rate = run.schedule(run.spec_of(name).options["lr"], run.step, options.iters) * warmup
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]

@@ -177,7 +177,13 @@ def test_the_type_of_an_optimizer_can_change(tmp_path: Path) -> None:
     )
     (tmp_path / "top.yml").write_text("_base_: base.yml\ntrain: {optim: {type: AdamW}}\n")
     optim = load(tmp_path / "top.yml", [], TrainConfig).train.optim
-    assert (optim.type, optim.lr) == ("AdamW", 2e-3)
+    assert (optim.type, optim.options["lr"]) == ("AdamW", 2e-3)
+    optim = load(ROOT / "options/tiny/stage1.yml", [], TrainConfig).train.optim
+    assert (optim.type, optim.options["betas"]) == ("Adam", (0.9, 0.99))  # without a type
+    with pytest.raises(UserError, match=r"train\.optim\.type: no optimizer is named 'Adan'; did you mean 'Adam'"):
+        load(tmp_path / "top.yml", ["train.optim.type=Adan"], TrainConfig)
+    with pytest.raises(UserError, match=r"train\.optim\.beta: unknown option; did you mean 'betas'"):
+        load(tmp_path / "top.yml", ["train.optim.beta=0.9"], TrainConfig)
 
 
 def test_plugins_add_up_and_same_file_names_do_not_clash(tmp_path: Path) -> None:
@@ -207,7 +213,7 @@ def test_overrides_are_typed_by_the_schema() -> None:
     config = load(
         path, ["train.optim.lr=3e-4", "model.net.flow={type: dis, preset: fast}", "data.val=null"], TrainConfig
     )
-    assert config.train.optim.lr == 3e-4
+    assert config.train.optim.options["lr"] == 3e-4
     assert config.model.options["net"].options["flow"].options["preset"] == "fast"
     config = load(path, ["model.net.flow.preset=fast", "data.train.degradation.0.sigma=[1, 2]"], TrainConfig)
     assert config.model.options["net"].options["flow"].options["preset"] == "fast"
@@ -286,7 +292,7 @@ def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
 
 def test_explain_tells_type_value_and_meaning_of_every_option() -> None:
     text = explain(TrainConfig, load(ROOT / "options/tiny/stage2.yml", [], TrainConfig))
-    assert "train.optim.lr  (float)  = 0.003\n      Learning rate before the schedule." in text
+    assert "train.optim.lr  (float)  = 0.003\n      learning rate before the schedule." in text
     assert "data.train.degradation.0.sigma  ([float, float])  = [0.375, 1.875]" in text
     general = explain(TrainConfig)
     assert "loss L1:" in general

@@ -60,7 +60,7 @@ def test_every_speed_option_is_off_in_the_plain_step() -> None:
         config = options(given, stage)
         train = config.train
         assert (train.amp, train.tf32, train.channels_last, train.compile) == (None, False, False, ())
-        assert not train.optim.fused
+        assert not train.optim.options["fused"]
         for name, changes in choices(stage, CPU).items():
             assert (options(given, stage, *changes) == config) == (name == "frozen")
     assert "fp16" not in choices(3, CPU)

@@ -13,8 +13,8 @@ from keep.config.reading import load
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.training import checkpoint, trainer
-from keep.training import run as keep_run
 from keep.training.distributed import Ranks, processes
+from keep.training.optimizers import Adam
 from keep.training.records import RunLog
 from keep.training.validation import Validation, validate
 from keep.utils import weight_files
@@ -69,7 +69,7 @@ def final(folder: Path, step: int = 4) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_give_the_result_of_one_with_twice_the_clips(pair, clips, tmp_path, stage, monkeypatch) -> None:
-    monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", ranks._sgd)
+    monkeypatch.setattr(Adam, "kind", staticmethod(ranks.sgd))
     path, overrides = options_and_start(stage, clips, tmp_path)
     more = [*overrides, "device=cpu", *SGD, *ALIKE[stage], "train.iters=3", "data.clips_per_step=2"]
     one = final(trainer.train(load(path, more, TrainConfig)), 3)

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import ranks
 import torch
 from tiny_runs import KEEP_NET, NET, ROOT, options_and_start
 
@@ -19,9 +20,9 @@ from keep.config.schema import TrainConfig
 from keep.evaluation.evaluate import evaluate
 from keep.losses.pixel import L1
 from keep.training import checkpoint, dry_run, trainer, validation
-from keep.training import run as keep_run
 from keep.training.distributed import Ranks
 from keep.training.ema import EMA
+from keep.training.optimizers import Adam
 from keep.training.prefetch import step_batches
 from keep.training.records import RunLog
 from keep.training.schedules import Constant, Cosine, MultiStep
@@ -278,6 +279,35 @@ def test_a_part_has_its_own_learning_rate_and_a_wrong_part_is_named(tiny, stage1
         run(tiny, 2, "train.lr_scale={kalman: 0.1}")
 
 
+PLUGIN = """
+import torch
+from keep.config.registry import OPTIMIZERS
+
+@OPTIMIZERS.register({name!r})
+class Descent:
+    def __init__(self, {option}: float = 0.1, momentum: float = 0.0) -> None:
+        self.options = {{"lr": {option}, "momentum": momentum}}
+
+    def __call__(self, groups):
+        return torch.optim.SGD(groups, **self.options)
+"""
+
+
+def test_an_optimizer_of_a_plugin_trains_and_resumes(tiny, tmp_path: Path) -> None:
+    for name, option in (("Descent", "lr"), ("Rateless", "rate")):
+        (tmp_path / f"{name}.py").write_text(PLUGIN.format(name=name, option=option))
+    more = [f"plugins=[{tmp_path / 'Descent.py'}]", "train.optim={type: Descent, lr: 0.01, momentum: 0.5}"]
+    folder = run(tiny, 1, *more)
+    (group,) = weight_files.load(folder / "training_states/4.state")["optimizers"]["net"]["param_groups"]
+    assert group["momentum"] == 0.5
+    before = weight_files.load(folder / "models/net_4.pth")["params"]
+    run(tiny, 1, *more, resume=str(folder / "training_states/2.state"))
+    after = weight_files.load(folder / "models/net_4.pth")["params"]
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+    with pytest.raises(UserError, match="optimizer Rateless: it needs an option lr"):
+        run(tiny, 1, f"plugins=[{tmp_path / 'Rateless.py'}]", "train.optim={type: Rateless}")
+
+
 def test_schedules() -> None:
     assert Constant()(2.0, 7, 10) == 2.0
     step = MultiStep((3, 6), 0.5)
@@ -301,12 +331,8 @@ def step_of(config: TrainConfig, count: int = 1) -> tuple[trainer.Run, trainer.S
     return started, trainer.train_step(started, batches)
 
 
-def sgd(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr)
-
-
 def test_accumulated_batches_give_what_one_large_batch_gives(clips: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(keep_run.OPTIMIZERS, "Adam", sgd)
+    monkeypatch.setattr(Adam, "kind", staticmethod(ranks.sgd))
     states = []
     for at_once in (2, 1):
         more = ["data.clips_per_step=2", f"data.clips_at_once={at_once}", "model.gan_start=0", "train.grad_clip=1"]

@@ -1,0 +1,48 @@
+"""Optimizers: each takes its options, and then makes a torch optimizer of groups of parameters."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveFloat
+
+from keep.config.registry import OPTIMIZERS
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Groups = Sequence[dict[str, Any]]
+"""Parameter groups of ``torch.optim``. The trainer sets the ``lr`` of each before every step, from the option."""
+
+
+@OPTIMIZERS.register()
+class Adam:
+    """Adam; its weight decay is an L2 penalty."""
+
+    kind: Any = torch.optim.Adam
+
+    def __init__(
+        self,
+        lr: PositiveFloat = 2e-4,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.99),
+        weight_decay: Annotated[float, Field(ge=0)] = 0.0,
+        fused: bool = False,
+    ) -> None:
+        """
+        Args:
+            lr: learning rate before the schedule.
+            betas: running-average coefficients.
+            weight_decay: L2 penalty (Adam) or decoupled decay (AdamW).
+            fused: update all weights in one kernel: fewer launches on a GPU. Results differ by rounding only.
+        """
+        self.lr = lr
+        self.options = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "fused": fused or None}
+
+    def __call__(self, groups: Groups) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        return self.kind(groups, **self.options)
+
+
+@OPTIMIZERS.register()
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
+
+    kind = torch.optim.AdamW
