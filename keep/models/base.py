@@ -116,6 +116,9 @@ class Recipe(nn.Module, ABC):
         stats: further numbers of the last step to log: name → scalar tensor.
         codes: indices of the codes chosen in the last step, whose use is logged: name → int64 tensor.
         ranks: collective operations over the processes that share the step; the trainer sets it.
+        last_step: number of the step that runs or has just ended, from 0; the trainer sets it.
+        unused_parameters: whether some steps leave trained parameters without a gradient. Such steps do not change
+            these parameters, and the optimizer has no state of them.
     """
 
     net: Any
@@ -128,6 +131,8 @@ class Recipe(nn.Module, ABC):
         self.stats: dict[str, torch.Tensor] = {}
         self.codes: dict[str, torch.Tensor] = {}
         self.ranks = OneProcess()
+        self.last_step = 0
+        self.unused_parameters = False
 
     @property
     def codebook_size(self) -> int:
@@ -185,6 +190,10 @@ class Recipe(nn.Module, ABC):
 
     def after_step(self, step: int) -> None:
         """Called in all processes after the optimizers' step ``step`` (from 0), unless that step was skipped."""
+
+    def warnings(self) -> list[str]:
+        """New lines to warn of; called when the trainer logs a step. Only here may a recipe wait for the GPU."""
+        return []
 
     @abstractmethod
     def restore(self, frames: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from keep.archs.public import from_codeformer, from_vqgan
 from keep.config.registry import MODELS, Arch, Loss
@@ -23,8 +25,7 @@ class KalmanModel(Recipe):
     (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features.
 
     Slots of ``pretrained``: ``vqgan`` (required), stage I's checkpoint; E_L starts from its encoder. ``keep``, a KEEP
-    of this stage to continue from (the filter can use a prediction only once T_Q finds codes: a short run starts with
-    ``per_frame``). ``codeformer``, E_L and T_Q of a CodeFormer with the same codebook.
+    of this stage to continue from. ``codeformer``, E_L and T_Q of a CodeFormer with the same codebook.
 
     Args:
         net: ``KEEP``; CFT and CFA are off in this stage.
@@ -33,17 +34,32 @@ class KalmanModel(Recipe):
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
         per_frame: train the ablation without memory: every frame is a first frame, ẑ⁺_t = z̃_t, and the Kalman filter
             network does not train. Test it with ``KEEPPerFrame``.
+        filter_start: step at which the Kalman filter network begins to act and to train; before it, every frame is a
+            first frame. The filter can use a prediction only once T_Q finds codes: one that trains from the start
+            learns K = 1 and keeps it.
     """
 
     needs_lq = True
 
-    def __init__(self, net: Arch, cross_entropy: Loss, feature: Loss, scale: int = 4, per_frame: bool = False) -> None:
+    def __init__(
+        self,
+        net: Arch,
+        cross_entropy: Loss,
+        feature: Loss,
+        scale: int = 4,
+        per_frame: bool = False,
+        filter_start: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
         super().__init__()
+        if per_frame and filter_start:
+            raise UserError("model.filter_start: with model.per_frame the filter never acts; give one of the two")
         self.net = net
         self.cross_entropy, self.feature = cross_entropy, feature
         self.scale = scale
-        self.used = {"use_cft": False, "use_cfa": False, "use_filter": not per_frame}
         self.min_frames = 1 if per_frame else 2  # the first frame has no prediction: the filter does not act on it
+        self.per_frame, self.filter_start = per_frame, filter_start
+        self.unused_parameters = filter_start > 0
+        self.gain = GainWatch()
         freeze(net)
         for part in (net.lq_encoder, net.code_transformer, *([] if per_frame else [net.kalman_filter])):
             part.requires_grad_(True)
@@ -66,6 +82,13 @@ class KalmanModel(Recipe):
             raise UserError(f"{path}: its codebook is not that of pretrained.vqgan; T_Q would predict other codes")
         return {k: v for k, v in given.items() if k.split(".")[0] in parts}
 
+    def phases(self) -> dict[str, int]:
+        return {"start": 0} | ({"filter": self.filter_start} if self.filter_start else {})
+
+    def _used(self, step: int) -> dict[str, bool]:
+        """The parts of the network that act in step ``step``."""
+        return {"use_cft": False, "use_cfa": False, "use_filter": not self.per_frame and step >= self.filter_start}
+
     @torch.no_grad()
     def _target(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """ẑ^q (B, T, C, h, w) and its codes (B, T, h·w) of the ground truth, by stage I's encoder and codebook."""
@@ -77,10 +100,12 @@ class KalmanModel(Recipe):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         z_q, codes = self._target(batch["gt"])
         lq = upsample(batch["lq"], self.scale)
-        states = self.net(lq, **self.used, grad="codes", return_states=True)
+        used = self._used(step)
+        states = self.net(lq, **used, grad="codes", return_states=True)
         self.stats = {"codes/right": (states.codes == codes).float().mean()}
-        if self.used["use_filter"]:
+        if used["use_filter"]:
             self.stats["kalman/gain"] = states.gains.detach().mean()
+            self.gain.add(self.stats["kalman/gain"], step)
         self.codes = {"codebook": states.codes, "codebook_target": codes}
         yield (
             "net",
@@ -90,6 +115,45 @@ class KalmanModel(Recipe):
             },
         )
 
+    def warnings(self) -> list[str]:
+        return self.gain.warnings()
+
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
-        """Restored frames, with CFT and CFA off."""
-        return self.net(upsample(frames, self.scale), **self.used)
+        """Restored frames, with CFT and CFA off, and the filter off as long as it does not train."""
+        return self.net(upsample(frames, self.scale), **self._used(self.last_step))
+
+
+class GainWatch:
+    """Detects a filter that uses only new frames (K = 1) or only predictions (K = 0): it hardly learns any more.
+
+    The mean gains of the steps are summed on the device, and read once per ``window`` steps.
+    """
+
+    low, high, window = 0.02, 0.98, 500
+
+    def __init__(self) -> None:
+        self.saturated = False
+        self._sum, self._count, self._first, self._last = torch.zeros(()), 0, 0, 0
+
+    def add(self, gain: torch.Tensor, step: int) -> None:
+        """Count the mean gain of a batch of step ``step``."""
+        if self._count == 0:
+            self._sum, self._first = torch.zeros_like(gain, dtype=torch.float32), step
+        self._sum = self._sum + gain
+        self._count, self._last = self._count + 1, step
+
+    def warnings(self) -> list[str]:
+        """A line if the gain became saturated in the window that has ended; nothing while it stays saturated."""
+        steps = self._last - self._first + 1
+        if self._count == 0 or steps < self.window:
+            return []
+        mean = (self._sum / self._count).item()
+        self._count = 0
+        before, self.saturated = self.saturated, not self.low <= mean <= self.high
+        if before or not self.saturated:
+            return []
+        use = "new frames" if mean > self.high else "predictions"
+        return [
+            f"the mean gain of the last {steps} steps is {mean:.3f}: the Kalman filter uses only {use}, and hardly "
+            "learns from here; start again with a later model.filter_start or a lower train.lr_scale.kalman_filter"
+        ]

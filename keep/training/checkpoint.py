@@ -174,6 +174,7 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
     if run.scaler.is_enabled() and state["scaler"]:
         run.scaler.load_state_dict(state["scaler"])
     run.step, run.position, run.files = state["step"], state["position"], state["pretrained"]
+    run.recipe.last_step = max(run.step - 1, 0)
     if not any(key.startswith(("val", "data.val", "log.best_metric")) for key in changed):  # else not comparable
         run.scores = dict(state["scores"])
     run.skipped = tuple(state["skipped"])

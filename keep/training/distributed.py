@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
-from keep.models.base import OneProcess
+from keep.models.base import OneProcess, Recipe
 from keep.utils.errors import UserError
 from keep.utils.launch import launched_ranks
 
@@ -167,7 +167,7 @@ class Replicated(DistributedDataParallel):
             return getattr(self.module, name)
 
 
-def wrap(recipe: nn.Module, ranks: Ranks, device: torch.device) -> None:
+def wrap(recipe: Recipe, ranks: Ranks, device: torch.device) -> None:
     """Share the recipe's trained networks over the processes; their weights are equal from then on.
 
     The only place that shares networks: FSDP2 would replace this function. Batch norm uses the statistics of all
@@ -175,13 +175,20 @@ def wrap(recipe: nn.Module, ranks: Ranks, device: torch.device) -> None:
     """
     if ranks.world == 1:
         return
+    if recipe.unused_parameters:  # PyTorch advises against the search in steps that use all of them
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     for name, network in list(recipe.named_children()):
         if any(p.requires_grad for p in network.parameters()):
             if device.type == "cuda":
                 network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
             with warnings.catch_warnings():  # PyTorch 2.15 renames broadcast_buffers; 2.11 knows no other name
                 warnings.simplefilter("ignore", FutureWarning)
-                shared = Replicated(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+                shared = Replicated(
+                    network,
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                    find_unused_parameters=name == "net" and recipe.unused_parameters,
+                )
             setattr(recipe, name, shared)
 
 

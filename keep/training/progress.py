@@ -108,6 +108,8 @@ def log_step(run: Run, report: StepReport, progress: Progress, records: RunLog, 
     times = progress.step(run.step, waited, time.perf_counter() - start, means, rate)
     if means is not None:
         records.scalars(run.step, step_scalars(run, means, report) | times)
+        for line in run.recipe.warnings():
+            log.warning(f"warning: step {run.step}: {line}")
 
 
 def step_scalars(run: Run, means: dict[str, float], report: StepReport) -> dict[str, float]:

@@ -118,6 +118,7 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
         batches: tensors on the device; ``run.batches`` of them.
     """
     set_learning_rates(run)
+    run.recipe.last_step = run.step
     for optimizer in run.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     values: list[tuple[str, int, torch.Tensor]] = []  # (term, batch, value)

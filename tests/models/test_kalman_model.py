@@ -11,7 +11,7 @@ from keep.archs.keep import KEEP
 from keep.archs.public import to_public
 from keep.losses.codebook import CodeCrossEntropy
 from keep.losses.pixel import MSE
-from keep.models.kalman_model import KalmanModel
+from keep.models.kalman_model import GainWatch, KalmanModel
 from keep.utils.errors import UserError
 
 SIZES = {
@@ -86,6 +86,40 @@ def test_the_ablation_without_memory_sees_every_frame_as_a_first_one() -> None:
     parts = {k.split(".")[0] for k, p in model.net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert parts == {"lq_encoder", "code_transformer"}
     assert {k.split(".")[0] for k, p in model.net.named_parameters() if p.requires_grad} == parts
+
+
+def test_before_its_start_the_filter_neither_acts_nor_trains() -> None:
+    torch.manual_seed(0)
+    model = KalmanModel(net(), CodeCrossEntropy(), MSE(), filter_start=3)
+    plain = KalmanModel(model.net, CodeCrossEntropy(), MSE(), per_frame=True)
+    model.net.kalman_filter.requires_grad_(True)
+    model.net.flownet = ZeroFlow()
+    assert model.phases() == {"start": 0, "filter": 3}
+    assert model.unused_parameters
+    batch = {"gt": torch.rand(1, 2, 3, 32, 32) * 2 - 1, "lq": torch.rand(1, 2, 3, 8, 8) * 2 - 1}
+    for step, acts in ((2, False), (3, True)):
+        model.zero_grad()
+        model.last_step = step
+        ((_, terms),) = list(model.losses(batch, step))
+        ((_, without),) = list(plain.losses(batch, step))
+        torch.stack(list(terms.values())).sum().backward()
+        assert (terms["cross_entropy"].item() != without["cross_entropy"].item()) is acts
+        assert any(p.grad is not None for p in model.net.kalman_filter.parameters()) is acts
+        assert ("kalman/gain" in model.stats) is acts
+        assert torch.equal(model.restore(batch["lq"]), plain.restore(batch["lq"])) or acts
+    with pytest.raises(UserError, match=r"model\.filter_start: with model\.per_frame the filter never acts"):
+        KalmanModel(net(), CodeCrossEntropy(), MSE(), per_frame=True, filter_start=3)
+
+
+def test_a_saturated_gain_is_warned_of_once_and_again_when_it_comes_back() -> None:
+    watch, lines = GainWatch(), {}
+    for step in range(2600):
+        watch.add(torch.tensor(0.5 if 1000 <= step < 1500 else 0.99 if step < 2000 else 0.01), step)
+        if step % 100 == 99 and (found := watch.warnings()):
+            lines[step + 1] = found
+    assert list(lines) == [500, 2000]  # it recovers at 1500; from 2000 on it stays saturated
+    assert "mean gain of the last 500 steps is 0.990: the Kalman filter uses only new frames" in lines[500][0]
+    assert "model.filter_start" in lines[500][0]
 
 
 class ZeroFlow(torch.nn.Module):

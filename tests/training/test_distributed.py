@@ -25,10 +25,14 @@ SGD = ["train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.warmup=0", "train.
 # On a CPU, batch norm uses each process's own statistics; dead codes move to the first process's tokens.
 ALIKE = {
     1: ["model.discriminator.norm=instance", "model.revive=0", "model.gan_start=1"],
-    2: [],
+    2: ["model.filter_start=1"],
     3: ["model.gan_start=1"],
 }
 STAGES = (1, 2, 3)
+FILTER = [
+    "model.filter_start=2", "train.optim={type: AdamW, weight_decay: 0.1}", "train.lr_scale={kalman_filter: 0.5}",
+    "train.warmup=0", "data.clips_per_step=4", "data.clips_at_once=1", "log.save_interval=1", "log.keep_last=9", "train.ema=0",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any
             **job,
         }
 
+    for name in ("uninterrupted", "resumed"):
+        resume = str(folder / "filter/stage2/training_states/1.state") if name == "resumed" else None
+        add(f"{name} filter", 2, *FILTER, at="filter", resume=resume)
     for stage in STAGES:
         add(f"alike {stage}", stage, *SGD, *ALIKE[stage], "train.iters=3", at=f"two{stage}", sgd=True)
     add("uninterrupted", 1, "model.revive=2", *scored, at="uninterrupted")
@@ -77,9 +84,11 @@ def test_two_processes_give_the_result_of_one_with_twice_the_clips(pair, clips, 
     start = trainer.build_run(load(path, more, TrainConfig))
     before = checkpoint.recipe_state(start.recipe)
     moved = {k for k, v in one["recipe"].items() if not torch.equal(v, before[k])}
-    for part in {1: ("net.encoder", "discriminator"), 2: ("net.lq_", "net.code_"), 3: ("net.cft", "discriminator")}[
-        stage
-    ]:
+    for part in {
+        1: ("net.encoder", "discriminator"),
+        2: ("net.lq_", "net.code_", "net.kalman_filter"),
+        3: ("net.cft", "discriminator"),
+    }[stage]:
         assert any(k.startswith(part) for k in moved)
     for key in moved:
         if one["recipe"][key].is_floating_point():
@@ -102,6 +111,27 @@ def test_both_resume_to_the_weights_of_the_uninterrupted_run(pair) -> None:
     uninterrupted, resumed = final(pair["folder"] / "uninterrupted/stage1"), final(pair["folder"] / "broken/stage1")
     for key in ("recipe", "ema", "optimizers", "scores", "processes"):
         assert same(uninterrupted[key], resumed[key]), key
+
+
+def test_a_part_without_gradient_neither_trains_nor_decays_and_then_starts_fresh_in_two_processes(pair) -> None:
+    assert all(t.startswith("done") for name in ("uninterrupted", "resumed") for t in pair["results"][f"{name} filter"])
+    folder = pair["folder"] / "filter/stage2"
+    first, second = (weight_files.load(folder / f"training_states/{step}.state") for step in (1, 2))
+    (aside,) = folder.glob("left_*")  # of the uninterrupted run, from step 2 on
+    uninterrupted, resumed = weight_files.load(aside / "4.state"), final(folder)
+    for key in ("recipe", "optimizers", "processes"):
+        assert same(uninterrupted[key], resumed[key]), key
+
+    def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+        changed = (k for k, v in before["recipe"].items() if not torch.equal(v, after["recipe"][k]))
+        return {k.split(".")[1] for k in changed}
+
+    assert moved(first, second) == {"lq_encoder", "code_transformer"}
+    assert moved(second, resumed) == {"lq_encoder", "code_transformer", "kalman_filter"}
+    for state, count in ((second, 0), (resumed, 2)):
+        optimizer = state["optimizers"]["net"]
+        own = [optimizer["state"].get(i) for i in optimizer["param_groups"][1]["params"]]
+        assert {0 if s is None else int(s["step"]) for s in own} == {count}
 
 
 def test_validation_shared_over_processes_gives_the_numbers_of_one(pair, tmp_path) -> None:

@@ -22,7 +22,7 @@ from keep.utils.errors import UserError
 # State that a resume could lose: the start of a phase, revived codes, two batches a step, a rate that follows the step.
 MORE = {
     1: ["model.revive=2", "data.clips_per_step=2", "data.clips_at_once=1", "model.discriminator.norm=batch"],
-    2: ["train.warmup=2"],
+    2: ["train.warmup=2", "model.filter_start=2", "train.lr_scale={kalman_filter: 0.5}"],
     3: ["model.gan_start=2", "train.optim_d.type=AdamW"],
 }
 

@@ -25,6 +25,7 @@ from keep.training.ema import EMA
 from keep.training.optimizers import Adam
 from keep.training.prefetch import step_batches
 from keep.training.records import RunLog
+from keep.training.run import build_run, check_data, split_step
 from keep.training.schedules import Constant, Cosine, MultiStep
 from keep.utils import weight_files
 from keep.utils.errors import UserError
@@ -478,8 +479,8 @@ def test_single_frames_are_refused_where_parts_act_from_the_second_on(tiny, stag
     with pytest.raises(
         UserError, match=r"^data\.train\.clip_length: 1, but .* second frame on: use 2 or more, or [^\n]*$"
     ):
-        keep_run.check_data(recipe, data, None)
-    keep_run.check_data(config(tiny, stage, "model.per_frame=true").model.build(), data, None)
+        check_data(recipe, data, None)
+    check_data(config(tiny, stage, "model.per_frame=true").model.build(), data, None)
 
 
 def test_validation_reads_in_workers_and_only_the_first_process_shows_a_bar(tiny, clips, monkeypatch) -> None:
@@ -506,13 +507,13 @@ def test_validation_reads_in_workers_and_only_the_first_process_shows_a_bar(tiny
     ],
 )
 def test_the_clips_of_a_step_are_shared_by_the_processes(tiny, options: list[str], world: int, split: Any) -> None:
-    assert keep_run.split_step(config(tiny, 1, *options), world) == split
+    assert split_step(config(tiny, 1, *options), world) == split
 
 
 def test_clips_that_cannot_be_shared_are_refused_with_what_fits(tiny) -> None:
     match = r"^data\.clips_per_step: 4 cannot be shared by 8 processes: use a multiple of 8, or 1 or 2 or 4 processes$"
     with pytest.raises(UserError, match=match):
-        keep_run.build_run(config(tiny, 1, "data.clips_per_step=4"), Ranks(world=8))
+        build_run(config(tiny, 1, "data.clips_per_step=4"), Ranks(world=8))
 
 
 def test_the_start_line_shows_clips_a_step_and_of_the_whole_run(tiny, caplog) -> None:
