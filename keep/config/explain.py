@@ -112,11 +112,10 @@ def json_schema() -> dict[str, Any]:
     both = create_model("keep options", __base__=Options, train=(TrainConfig, ...), test=(TestConfig, ...))
     definitions = both.model_json_schema()["$defs"] | {r.kind: r.json_schema() for r in REGISTRIES}
     parts = [definitions.pop(c.__name__) for c in (TrainConfig, TestConfig)]
-    for part in parts:
-        part["properties"]["_base_"] = {
-            "description": "Options files that this one extends; paths relative to this file.",
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-        }
+    definitions["_base_"] = {
+        "description": "Options files that this mapping extends: FILE or FILE#a.b; paths relative to this file.",
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    }
     schema = {"title": "KEEP options", "anyOf": parts, "$defs": definitions}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_finish(schema)}
 
@@ -130,6 +129,8 @@ def _finish(node: Any) -> Any:
     if "x-registry" in node:
         rest = {k: v for k, v in node.items() if k != "x-registry"}
         return {**rest, "$ref": "#/$defs/" + node["x-registry"].replace(" ", "%20")}
+    if node.get("additionalProperties") is False:  # the options of a class
+        node = {**node, "properties": {**node.get("properties", {}), "_base_": {"$ref": "#/$defs/_base_"}}}
     return {
         k: [r for r in v if r == "type"] if k == "required" and isinstance(v, list) else _finish(v)
         for k, v in node.items()

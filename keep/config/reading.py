@@ -67,7 +67,8 @@ def read_yaml(path: Path, including: tuple[Path, ...] = ()) -> Source:
     """A YAML file, merged over the files that its ``_base_`` names (relative to the file).
 
     A mapping is merged key by key. Where its ``type`` changes, the base's other options stay as far as the new class
-    has them. ``plugins`` add up.
+    has them. ``plugins`` add up. A mapping below the top may have a ``_base_``, too; ``FILE#a.b`` includes only what
+    the file has at ``a.b``.
 
     Args:
         path: the file.
@@ -80,13 +81,13 @@ def read_yaml(path: Path, including: tuple[Path, ...] = ()) -> Source:
     if path.resolve() in including:
         raise UserError(f"{path}: includes itself through _base_")
     own = _parse(path)
-    bases, plugins = (_file_names(own.data, key, path) for key in ("_base_", "plugins"))
-    own.data.pop("_base_", None)
     source = Source({}, {})
-    for base in bases:
-        source = merge(source, read_yaml(base, (*including, path.resolve())))
+    for loc, given in _bases(own.data, ()):
+        for base in _file_names(given, "_base_", path):
+            source = merge(source, _included(base, loc, (*including, path.resolve())))
+    plugins = _file_names(own.data.get("plugins"), "plugins", path)
     plugins = [*source.data.get("plugins", []), *(str(p.resolve()) for p in plugins)]
-    source = merge(source, own)
+    source = merge(source, Source(_without_bases(own.data), own.lines))
     if plugins:
         source.data["plugins"] = plugins
     return source
@@ -126,9 +127,39 @@ def _line_numbers(node: Any, loc: Location) -> Iterator[tuple[Location, int]]:
             yield from _line_numbers(value, (*loc, i))
 
 
-def _file_names(data: dict[str, Any], key: str, path: Path) -> list[Path]:
-    """The files that ``key`` names, one or a list, relative to the YAML file at ``path``."""
-    given = data.get(key) or []
+def _bases(data: dict[str, Any], loc: Location) -> Iterator[tuple[Location, Any]]:
+    """The location of every mapping with a ``_base_``, from the top down, and its value."""
+    if "_base_" in data:
+        yield loc, data["_base_"]
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _bases(value, (*loc, key))
+
+
+def _without_bases(data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of ``data`` without its ``_base_`` keys."""
+    return {k: _without_bases(v) if isinstance(v, dict) else v for k, v in data.items() if k != "_base_"}
+
+
+def _included(base: Path, loc: Location, including: tuple[Path, ...]) -> Source:
+    """The options of a ``_base_``, ``FILE`` or ``FILE#a.b``, at ``loc``."""
+    file, _, part = str(base).partition("#")
+    source = read_yaml(Path(file), including)
+    inside: Location = tuple(part.split(".")) if part else ()
+    data: Any = _at(source.data, inside)
+    if not isinstance(data, dict):
+        raise UserError(f"{including[-1]}: _base_: {file} has no mapping {part}")
+    for key in reversed(loc):
+        data = {key: data}
+    lines = {(*loc, *k[len(inside) :]): v for k, v in source.lines.items() if k[: len(inside)] == inside}
+    return Source(
+        data, lines, frozenset((*loc, *k[len(inside) :]) for k in source.inherited if k[: len(inside)] == inside)
+    )
+
+
+def _file_names(given: Any, key: str, path: Path) -> list[Path]:
+    """The files that the value of ``key`` names, one or a list, relative to the YAML file at ``path``."""
+    given = given or []
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(p, str) for p in given):
         raise UserError(f"{path}: {key}: expected a file name or a list of them")

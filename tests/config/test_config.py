@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,16 +97,8 @@ def test_the_paper_s_values_stand() -> None:
     assert loss["temporal"].options["reduction"] == "sum"  # eq. (7)
     gan = load(ROOT / "options/train/stage1_vqgan.yml", [], TrainConfig).model.options["gan"].options
     assert (gan["max_weight"], gan["scale"]) == (1.0, 0.8)  # CodeFormer's
-    table = {
-        "mild": ((2, 5), (0, 5), (18, 25)),
-        "medium": ((5, 10), (5, 10), (25, 35)),
-        "heavy": ((5, 10), (5, 10), (35, 45)),
-    }
-    for split, ranges in table.items():  # table A1
-        steps = load(ROOT / f"options/test/vfhq_{split}.yml", [], TestConfig).data["test"].options["degradation"]
-        drawn = {s.type: s.options for s in steps}
-        found = (drawn["GaussianBlur"]["sigma"], drawn["GaussianNoise"]["sigma"], drawn["VideoCodec"]["crf"])
-        assert found == ranges
+    for split, values in A1.items():
+        assert ranges(load(ROOT / f"options/test/vfhq_{split}.yml", [], TestConfig).data["test"]) == values
 
 
 def test_three_mistakes_are_reported_together_with_line_and_known_name(tmp_path: Path) -> None:
@@ -199,6 +192,43 @@ def test_plugins_add_up_and_same_file_names_do_not_clash(tmp_path: Path) -> None
     copy = tmp_path / "elsewhere/options.yml"
     copy.write_text(to_yaml(config))
     assert load(copy, [], TrainConfig) == config
+
+
+def test_a_mapping_includes_a_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text("a:\n  b: {x: 1, y: 2}\n")
+    (tmp_path / "top.yml").write_text("c:\n  d: {_base_: base.yml#a.b, y: 3}\n  e:\n    _base_: [base.yml]\n")
+    source = read_yaml(tmp_path / "top.yml")
+    assert source.data == {"c": {"d": {"x": 1, "y": 3}, "e": {"a": {"b": {"x": 1, "y": 2}}}}}
+    assert source.where(("c", "d", "x")).endswith("base.yml:2")
+    assert source.where(("c", "d", "y")).endswith("top.yml:2")
+    (tmp_path / "top.yml").write_text("c: {_base_: base.yml#a.z}\n")
+    with pytest.raises(UserError, match=r"top\.yml: _base_: .*base\.yml has no mapping a\.z"):
+        read_yaml(tmp_path / "top.yml")
+
+
+A1 = {"mild": ((2, 5), (0, 5), (18, 25)), "medium": ((5, 10), (5, 10), (25, 35)), "heavy": ((5, 10), (5, 10), (35, 45))}
+"""Table A1: split → σ of the blur, noise, CRF."""
+
+
+def ranges(data: Any) -> tuple[tuple[float, ...], ...]:
+    steps = {s.type: s.options for s in data.options["degradation"]}
+    return steps["GaussianBlur"]["sigma"], steps["GaussianNoise"]["sigma"], steps["VideoCodec"]["crf"]
+
+
+@pytest.mark.parametrize(
+    ("path", "blur", "noise"),
+    [("test/vfhq.yml", 1, 1), ("tiny/test.yml", 96 / 512, 1), ("nano/test.yml", 128 / 512, 128 / 512)],
+)
+def test_the_splits_of_all_sizes_are_those_of_table_a1(path: str, blur: float, noise: float) -> None:
+    found = {k: ranges(v) for k, v in load(ROOT / "options" / path, [], TestConfig).data.items()}
+    assert found == {k: (tuple(v * blur for v in b), tuple(v * noise for v in n), c) for k, (b, n, c) in A1.items()}
+
+
+@pytest.mark.parametrize("stage", ["stage2_kalman", "stage3_video"])
+def test_validation_is_on_table_a1_s_medium(stage: str) -> None:
+    val: Any = load(ROOT / f"options/train/{stage}.yml", [], TrainConfig).data.val
+    assert ranges(val) == A1["medium"]
+    assert val.options["degradation"][3].options["fps"] == 25
 
 
 def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:

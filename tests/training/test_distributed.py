@@ -31,7 +31,8 @@ ALIKE = {
 STAGES = (1, 2, 3)
 FILTER = [
     "model.filter_start=2", "train.optim={type: AdamW, weight_decay: 0.1}", "train.lr_scale={kalman_filter: 0.5}",
-    "train.warmup=0", "data.clips_per_step=4", "data.clips_at_once=1", "log.save_interval=1", "log.keep_last=9", "train.ema=0",
+    "train.warmup=0", "data.clips_per_step=4", "data.clips_at_once=1", "train.ema=0",
+    "log.save_interval=1", "log.keep_last=9",
 ]  # fmt: skip
 
 
