@@ -230,7 +230,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         item |= {"name": truth.name, "degradation": json.dumps(record)}
         return {**item, "skipped": "\n".join(truth.skipped)} if self.on_bad == "skip" else item
 
-    def locate(self, seed: int, position: int) -> tuple["ClipDataset", int, int]:
+    def locate_sample(self, seed: int, position: int) -> tuple["ClipDataset", int, int]:
         """The dataset of a sample, with the sample's seed and position in it: of :class:`Mixed` one of several."""
         return self, seed, position
 

@@ -74,13 +74,13 @@ class Mixed(Dataset[dict[str, Any]]):
 
     def sample(self, seed: int, position: int, clock: Clock | None = None) -> dict[str, Any]:
         """As :meth:`keep.data.base.ClipDataset.sample`."""
-        dataset, own_seed, own_position = self.locate(seed, position)
+        dataset, own_seed, own_position = self.locate_sample(seed, position)
         item = dataset.sample(own_seed, own_position, clock)
         if any(d.on_bad == "skip" for d in self.datasets):  # the samples of a batch have the same keys
             item.setdefault("skipped", "")
         return item
 
-    def locate(self, seed: int, position: int) -> tuple[Any, int, int]:
+    def locate_sample(self, seed: int, position: int) -> tuple[Any, int, int]:
         """The dataset of a sample, with the sample's seed and position in it."""
         number, place = divmod(position, sum(self.weights))
         if self._round is None or self._round[0] != (seed, number):

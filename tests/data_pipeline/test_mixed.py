@@ -37,7 +37,7 @@ def mixed(videos: Path, photographs: Path, first: Any = None, second: Any = None
 def test_every_round_holds_the_shares_and_every_dataset_its_epochs(clip_folder: Path, photographs: Path) -> None:
     dataset = mixed(clip_folder, photographs, weights=[3, 1])
     assert len(dataset) == sum(len(d) for d in dataset.datasets)
-    located = [dataset.locate(7, i) for i in range(48)]
+    located = [dataset.locate_sample(7, i) for i in range(48)]
     names = [dataset[7, i]["name"] for i in range(48)]
     for number, own in enumerate(dataset.datasets):
         weight = (3, 1)[number]
@@ -50,11 +50,11 @@ def test_every_round_holds_the_shares_and_every_dataset_its_epochs(clip_folder: 
 
 
 def test_position_i_is_found_without_those_before_it(clip_folder: Path, photographs: Path) -> None:
-    far = mixed(clip_folder, photographs, weights=[2, 3]).locate(1, 10**12)
+    far = mixed(clip_folder, photographs, weights=[2, 3]).locate_sample(1, 10**12)
     dataset = mixed(clip_folder, photographs, weights=[2, 3])
     for i in (10**12 - 7, 3, 10**12 + 1):
-        dataset.locate(1, i)
-    assert dataset.locate(1, 10**12)[1:] == far[1:]
+        dataset.locate_sample(1, i)
+    assert dataset.locate_sample(1, 10**12)[1:] == far[1:]
 
 
 def test_degradation_is_shared_but_for_a_dataset_with_its_own(clip_folder: Path, photographs: Path) -> None:

@@ -209,7 +209,7 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
     seconds: dict[str, float] = {"decode, crop, resize": 0.0}
     for i in tqdm(range(count), desc="timing the steps", unit=" clips", delay=2, leave=False):
         start = time.perf_counter()
-        part, *key = dataset.locate(seed, i)
+        part, *key = dataset.locate_sample(seed, i)
         truth = part.ground_truth(*key)
         seconds["decode, crop, resize"] += time.perf_counter() - start
         if part.pipeline:
