@@ -292,7 +292,7 @@ REGISTRIES = (
     DETECTORS, IDENTITIES, LANDMARKS,
 )  # fmt: skip
 
-# Any: the network may be a user's own. Each recipe documents what it needs of its networks.
+# Any: the network may be a user's own. The docstring of each recipe (``net:``) lists what the network must have.
 Arch = Annotated[Any, ARCHS]
 Flow = Annotated[Any, FLOWS]
 Loss = Annotated[Any, LOSSES]

@@ -28,13 +28,13 @@ class TrainOptions(Options):
     schedule: Annotated[Any, SCHEDULES]
     """Change of the learning rates over the run."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rates rise linearly from zero."""
+    """The learning rates rise linearly to their full value over this many steps."""
     ema: Fraction = 0.999
-    """Decay of the exponential moving average of the weights; 0 switches it off."""
+    """Decay of the moving average of the weights, lower in the first updates: see keep/training/ema.py; 0: off."""
     grad_clip: PositiveFloat | None = None
     """Largest norm of the gradient; null: no clipping."""
     accumulate: PositiveInt | None = None
-    """Deprecated: batches whose gradients are added for one step. Use data.clips_per_step and data.clips_at_once."""
+    """Deprecated: batches whose gradients are averaged for one step. Use data.clips_per_step and data.clips_at_once."""
     amp: Literal["bf16", "fp16"] | None = None
     """Compute in bfloat16, or in float16 with scaled losses, where that is safe; null: float32. Weights, their average
     and validation stay in float32."""

@@ -1,6 +1,6 @@
 """A faster copy of KEEP for inference: the same weights and, in float32, the same result up to rounding.
 
-docs/benchmark_inference.md lists the measures and what each gains; ``scripts/bench/inference.py`` measures them.
+docs/benchmark_inference.md compares it with the plain network; ``scripts/bench/inference.py`` measures both.
 """
 
 import copy

@@ -220,7 +220,7 @@ def discriminator_slot(recipe: Recipe) -> dict[str, Slot]:
     """The slot of the recipe's discriminator, if it has one."""
     if recipe.discriminator is None:
         return {}
-    return {"discriminator": Slot("its discriminator, models/net_d_….pth", network="discriminator")}
+    return {"discriminator": Slot("its discriminator, models/net_d_latest.pth", network="discriminator")}
 
 
 def adversarial_phases(recipe: Recipe, gan_start: int) -> dict[str, int]:

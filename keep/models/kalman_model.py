@@ -28,7 +28,7 @@ class KalmanModel(Recipe):
     of this stage to continue from. ``codeformer``, E_L and T_Q of a CodeFormer with the same codebook.
 
     Args:
-        net: ``KEEP``; CFT and CFA are off in this stage.
+        net: ``KEEP``, or a network with its parts and its ``forward``; CFT and CFA are off in this stage.
         cross_entropy: L_CE between the logits of T_Q and the target codes.
         feature: L_2 between z̃ and the target's quantised features.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.

@@ -33,7 +33,7 @@ class VideoModel(Recipe):
     ``keep`` (required), stage II's checkpoint or the authors' file; ``discriminator``.
 
     Args:
-        net: ``KEEP``.
+        net: ``KEEP``, or a network with its ``cft``, ``cfa``, ``flownet`` and its ``forward``.
         flow: estimator of the ground truth's flow, for the temporal loss; null: that of ``net``.
         pixel: L_1.
         temporal: L_temp; null trains without it.

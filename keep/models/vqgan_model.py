@@ -28,7 +28,7 @@ class VQGANModel(Recipe):
     ``discriminator``, both optional.
 
     Args:
-        net: the autoencoder, e.g. ``VQGAN``.
+        net: the autoencoder: ``VQGAN``, or a network with its ``codebook``, ``last_layer`` and result of ``forward``.
         discriminator: 2-D PatchGAN; null trains without the adversarial term.
         pixel: L_1.
         perceptual: L_per; null trains without it.

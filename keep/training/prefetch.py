@@ -19,7 +19,9 @@ AHEAD = 2
 
 
 def step_batches(run: Run, data: Any) -> Iterator[tuple[Sequence[Batch], float]]:
-    """For each remaining step, the batches whose gradients it sums, on the device, and the seconds it waited for them.
+    """For each remaining step, its batches on the device, and the seconds it waited for them.
+
+    The step averages the gradients over its batches.
 
     The position in the data follows from ``run.position`` alone.
     """

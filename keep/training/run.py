@@ -76,7 +76,7 @@ class Run:
 
     @property
     def batches(self) -> int:
-        """Batches of this process in one step, whose gradients are added."""
+        """Batches of this process in one step, whose gradients are averaged."""
         return split_step(self.config, self.ranks.world)[1]
 
     @property

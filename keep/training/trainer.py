@@ -108,10 +108,11 @@ def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: 
 
 
 def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
-    """One step of every optimizer that the recipe names, on the summed gradients of all ``batches``.
+    """One step of every optimizer that the recipe names, on the gradients averaged over all ``batches``.
 
-    All backward passes come before any weight changes. So a step with a NaN is skipped completely, in all processes,
-    and accumulated batches give the result of one large batch.
+    All backward passes come before any weight changes, so accumulated batches give the result of one large batch.
+    With ``train.on_nonfinite: skip``, or with float16, a step that is not finite changes the weights in no process.
+    Otherwise it changes them, and :class:`StepCheck` stops the run one step later, before anything is saved.
 
     Args:
         run: the run; its networks, optimizers and average change, ``run.step`` does not.
