@@ -30,8 +30,8 @@ class Source:
     Attributes:
         data: the options.
         lines: location → the file and line, or the argument, that gives its value.
-        inherited: options that a mapping takes over from a base whose ``type`` is another. Those that the new class
-            does not have are dropped; written in the file itself they would be a mistake.
+        inherited: options that come from a base, in a mapping whose ``type`` the file has changed. Those that the new
+            class does not have are dropped. An option in the file itself that the class does not have is an error.
     """
 
     data: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Base of the clip datasets: draw a clip, read it, cut it square, resize and degrade it, all from (seed, position)."""
+"""Base of the clip datasets: draw a clip, read it, crop it square, resize and degrade it, all from (seed, position)."""
 
 import json
 from abc import ABC, abstractmethod
@@ -76,9 +76,9 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
     - ``degradation``: JSON of the drawn parameters, ``"[]"`` without ``degradation``;
     - ``skipped``, only with ``on_bad: skip``: one line for each bad clip that was skipped for this sample.
 
-    Everything random in it is a function of (seed, i). In training (``clip_length`` set), i is the position in the
-    whole run, without end: every ``len(dataset)`` positions visit each clip once, in a new order. With ``clip_length``
-    None, i is the number of the clip and the sample is the whole clip.
+    Everything random in it is a function of (seed, i). In training (``clip_length`` set), i counts samples from the
+    start of training and may grow without limit; each epoch (``len(dataset)`` positions) visits every clip once, in a
+    new order. With ``clip_length`` None, i is the number of the clip and the sample is the whole clip.
 
     Attributes:
         clips: the usable clips.

@@ -136,8 +136,9 @@ def read_landmarks(path: str | Path, names: list[str], size: tuple[int, int]) ->
     - Frames and points, as KEEP's authors prepared them: rows ``00000000.png x1 y1 … x5 y5``, in pixels of the frames.
       The suffix of the name is optional.
     - VFHQ's own: after a header, rows ``FRAME INDEX X0 Y0 W H x1 y1 … x5 y5`` in pixels of the source video, and a line
-      ``CROP …`` that ends in the corners x0 y0 x1 y1 of the clip in it. FRAME counts in the source video. If the frames
-      are named by FRAME (or INDEX), rows are matched by number, otherwise by order, with as many rows as frames.
+      ``CROP …`` that ends in the corners x0 y0 x1 y1 of the clip in it. FRAME counts in the source video. If the
+      numbers in the frames' names are those of FRAME (or of INDEX), each frame takes the row of its number. Otherwise
+      the frames take the rows in order, and there must be as many rows as frames.
 
     Args:
         path: the landmark file of the clip.

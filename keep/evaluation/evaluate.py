@@ -217,7 +217,7 @@ def evaluate(
     """Restore and score clips of ``dataset`` with every restorer.
 
     Args:
-        restorers: column name → restorer.
+        restorers: row name → restorer.
         dataset: see :mod:`keep.data.base`; clip i is ``dataset[seed, i]``.
         metrics: see :mod:`keep.metrics`.
         device: where the restorers run.

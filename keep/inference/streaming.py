@@ -33,9 +33,9 @@ class Streamer:
     the last z̃: one for a ``causal`` network, ``context`` of them for a ``clip`` network.
 
     For a ``causal`` network the results equal those of the complete clip. The gains of a ``clip`` network depend on all
-    frames of its clip. Here the clip slides: the gain of a frame is the last gain of the clip [z̃_1, the ``context``
-    frames before it, the frame]. So gains do not jump at window borders, and results do not depend on the windows. For
-    gains over the complete clip, call the network itself.
+    frames of its clip. To get the gain of frame t, the filter runs on the short clip [z̃_1, z̃_{t-context} … z̃_t]; the
+    gain of its last frame is used. So gains do not jump at window borders, and results do not depend on the windows.
+    For gains over the complete clip, call the network itself.
 
     Args:
         net: the network, in evaluation mode.

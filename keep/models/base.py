@@ -72,7 +72,7 @@ class Slot:
 
 
 def trained_as_other(content: Mapping[str, Any], state: State, built: Mapping[str, Any]) -> list[Difference]:
-    """Differences, beyond shapes, of the network that a file's weights were trained as to the one that is filled.
+    """Options that differ between the network of a file and the network that is filled, and that no shape shows.
 
     Args:
         content: of the file.
@@ -80,7 +80,7 @@ def trained_as_other(content: Mapping[str, Any], state: State, built: Mapping[st
         built: the network that is filled, as ``{"type": …, **options}``.
 
     Returns:
-        (option, value in the file, value in ``built``); none if the file does not tell.
+        (option, value in the file, value in ``built``); empty if the file does not store its network.
     """
     stored = stored_options(content, state)
     return [] if stored is None else list(option_differences(stored, built))

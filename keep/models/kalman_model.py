@@ -24,8 +24,11 @@ class KalmanModel(Recipe):
     target codes are stage I's on the ground truth. As written in eq. (4) the feature term would train nothing
     (E_H is frozen), so it is taken between E_L's z̃ and the target's quantised features.
 
-    Slots of ``pretrained``: ``vqgan`` (required), stage I's checkpoint; E_L starts from its encoder. ``keep``, a KEEP
-    of this stage to continue from. ``codeformer``, E_L and T_Q of a CodeFormer with the same codebook.
+    Slots of ``pretrained``:
+
+    - ``vqgan`` (required): stage I's checkpoint; E_L starts from its encoder.
+    - ``keep``: a KEEP of this stage to continue from.
+    - ``codeformer``: E_L and T_Q of a CodeFormer with the same codebook.
 
     Args:
         net: ``KEEP``, or a network with its parts and its ``forward``; CFT and CFA are off in this stage.

@@ -41,7 +41,10 @@ def list_weights(folder: Path) -> dict[int, Path]:
 
 
 def link_weights(path: Path, name: str) -> None:
-    """Make ``models/NAME.pth`` and ``.safetensors`` the weights at ``path``; a file missing there is removed."""
+    """Make ``models/NAME.pth`` and ``.safetensors`` the weights at ``path``.
+
+    If a format is missing at ``path``, the old link is removed.
+    """
     for source in (path, path.with_suffix(".safetensors")):
         target = path.with_name(name + source.suffix)
         if source.exists():

@@ -80,8 +80,8 @@ def must_skip(run: Run, flags: StepFlags) -> bool:
     """Whether the step is not finite in any process, so that it must be skipped. Waits for the device.
 
     Raises:
-        UserError: it is, and ``train.on_nonfinite`` is ``stop`` or more than ``train.max_skipped`` steps in a row were
-            skipped.
+        UserError: the step is not finite, and ``train.on_nonfinite`` is ``stop``, or more than ``train.max_skipped``
+            steps in a row are not finite.
     """
     if not run.ranks.max(flags.bad.any().float()).item():
         run.skipped = (0, run.skipped[1])
@@ -102,10 +102,9 @@ def must_skip(run: Run, flags: StepFlags) -> bool:
 class StepCheck:
     """Whether the steps are finite, and whether a process received a stop request; the same in all processes.
 
-    No step waits for that. The flags of a step are reduced over the processes and copied to the host in the background,
-    and read when the next step has been submitted to the device, which therefore always has work. Whatever is
-    written waits for the flags of its own step: no checkpoint holds the weights after a step that was not finite.
-    With one process, no exchange is needed for the stop request, which takes effect after the current step.
+    The flags of a step are reduced over the processes and copied to the host in the background. They are read after the
+    next step was started, so the GPU never waits. Before anything is written, the flags of the current step are read,
+    so a bad step is never saved. With one process, a stop request takes effect after the current step.
 
     Args:
         run: the run.
@@ -202,5 +201,5 @@ def warn_of_cpu_flow(recipe: nn.Module, device: torch.device) -> None:
     if device.type == "cuda" and seconds:
         log.warning(
             f"warning: the flow estimator runs on the CPU and took {seconds:.1f} s of the first step, in which the GPU "
-            "waits; GMFlow and raft run on the GPU (options flow and net.flow of the model)"
+            "waits; GMFlow and raft run on the GPU (set model.flow and model.net.flow)"
         )

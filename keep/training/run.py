@@ -85,7 +85,7 @@ class Run:
         return self.batch_size * self.batches * self.ranks.world
 
     def due(self, interval: int) -> bool:
-        """Whether something done every ``interval`` steps, and at the end, is due after this step."""
+        """True at every ``interval``-th step and at the last step."""
         return self.step % interval == 0 or self.step == self.config.train.iters
 
     def spec_of(self, optimizer: str) -> Spec:

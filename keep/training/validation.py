@@ -84,7 +84,7 @@ class Validation:
 
 
 def validate_if_due(run: Run, validation: Validation, records: RunLog, request: StopRequest) -> None:
-    """Validate if due after this step and not done yet; then save the state, saved before, again with the score."""
+    """Validate if due after this step and not done yet; then save the state again, now with the score."""
     if not validation.due(run) or run.step in run.scores:
         return
     scores = validate(run, validation, records, request)
