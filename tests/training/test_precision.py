@@ -38,10 +38,10 @@ def judge(size: int, amp: str | None) -> tuple[torch.Tensor, TemporalPatchGAN]:
         return net(torch.rand(1, 3, 3, size, size).bfloat16() * 2 - 1), net
 
 
-@pytest.mark.parametrize(("size", "dtype"), [(32, torch.float32), (40, torch.bfloat16)])
-def test_on_a_cpu_the_temporal_discriminator_judges_tiny_clips_in_float32(size: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("size", "expected"), [(32, torch.float32), (40, torch.bfloat16)])
+def test_on_a_cpu_the_temporal_discriminator_judges_tiny_clips_in_float32(size: int, expected: torch.dtype) -> None:
     logits, net = judge(size, "bf16")
-    assert logits.dtype == dtype
+    assert logits.dtype == expected
     nn.functional.softplus(-logits).mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
