@@ -21,7 +21,7 @@ from keep.evaluation.report.costs import write_costs
 from keep.evaluation.report.origin import code, file_hashes, files_of, versions
 from keep.evaluation.report.records import Unit, clips_of, key_of, pending_restorers, settled
 from keep.evaluation.report.write import describe, write_report
-from keep.evaluation.unit import score_unit, wanted_media
+from keep.evaluation.score import score_unit, wanted_media
 from keep.metrics.base import build_metrics
 from keep.metrics.faces import default_detector
 from keep.utils.clock import Clock
@@ -41,14 +41,14 @@ class Parts:
     Attributes:
         restorers: name → restorer, on the device.
         metrics: see :mod:`keep.metrics`.
-        keys: restorer → hash of everything its scores depend on, apart from the clip.
+        restorer_keys: restorer → hash of everything its scores depend on, apart from the clip.
         hashes: weight file → sha256.
         problems: one line for each restorer or metric that cannot be built and is skipped.
     """
 
     restorers: dict[str, Any]
     metrics: list[Any]
-    keys: dict[str, str]
+    restorer_keys: dict[str, str]
     hashes: dict[str, str]
     problems: list[str]
 
@@ -72,7 +72,7 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
     datasets = {split: keep_damaged(spec).build() for split, spec in config.data.items()}
     parts = build_parts(config, device)
     about = {"versions": versions(), "code": code(), "device": device.type}
-    units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], parts.keys, num)
+    units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], parts.restorer_keys, num)
 
     mine = units[rank::world]
     pending = [(unit, names) for unit in mine if (names := _pending(unit, config, parts))]
@@ -87,7 +87,7 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
         score_unit(unit, config, datasets[unit.split], chosen, parts.metrics, Clock(device))
 
     records = [(unit, unit.read()) for unit in units]
-    missing = sum(not settled(r, wanted_media(u, config), list(parts.keys)) for u, r in records)
+    missing = sum(not settled(r, wanted_media(u, config), list(parts.restorer_keys)) for u, r in records)
     if missing:
         log.info(f"rank {rank} is done; other ranks still score {missing} clips, and the last one writes the report")
         return 0
@@ -95,7 +95,7 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
 
 
 def _pending(unit: Unit, config: TestConfig, parts: Parts) -> list[str]:
-    return pending_restorers(unit.read(), wanted_media(unit, config), list(parts.keys))
+    return pending_restorers(unit.read(), wanted_media(unit, config), list(parts.restorer_keys))
 
 
 def _report(

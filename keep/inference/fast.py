@@ -251,9 +251,9 @@ def _keep_float32_parts(fast: KEEP) -> None:
     """Return the parts that need float32 to it, and convert the tensors at their borders."""
     fast.kalman_filter.float()
     for encoder in (fast.lq_encoder, fast.hq_encoder):
-        encoder.register_forward_pre_hook(_to_weights)
+        encoder.register_forward_pre_hook(_to_weight_dtype)
         _end_in_float32(*encoder.blocks[-2:])
-    fast.code_transformer.register_forward_pre_hook(_to_weights)
+    fast.code_transformer.register_forward_pre_hook(_to_weight_dtype)
     _end_in_float32(fast.code_transformer.idx_pred_layer)
     _end_in_float32(*fast.generator.blocks[-2:])
 
@@ -269,5 +269,5 @@ def _to_float32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     return (args[0].float(),)
 
 
-def _to_weights(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+def _to_weight_dtype(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     return (args[0].to(next(module.parameters()).dtype),)

@@ -71,7 +71,7 @@ class Slot:
         return fill(chosen, given, path, type(network).__name__)
 
 
-def trained_as_other(content: Mapping[str, Any], state: State, built: Mapping[str, Any]) -> list[Difference]:
+def differences_from_file(content: Mapping[str, Any], state: State, built: Mapping[str, Any]) -> list[Difference]:
     """Options that differ between the network of a file and the network that is filled, and that no shape shows.
 
     Args:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: save weights and state, restore a run from a state.
+"""Checkpoints of a run: save weights and state, resume a run from a state.
 
 ``models/net_STEP.pth`` holds weights to use, ``training_states/STEP.state`` everything that a resume needs. A resumed
 run ends in the weights of the uninterrupted run, bit for bit on a CPU, whatever the number of workers.
@@ -44,17 +44,17 @@ MAY_CHANGE = (
 # --- saving -----------------------------------------------------------------------------------------------------
 
 
-def save(run: Run, better: bool | None = None) -> None:
+def save(run: Run, higher_is_better: bool | None = None) -> None:
     """Write weights and state of this step, then delete old checkpoints. All processes call it.
 
     Args:
         run: the run.
-        better: whether a higher validation score is better; None: scores choose nothing.
+        higher_is_better: whether a higher validation score is better; None: scores choose nothing.
     """
     save_weights(run)
     save_state(run)
     if run.ranks.first:
-        prune(run, better)
+        prune(run, higher_is_better)
     run.ranks.barrier()
 
 
@@ -142,10 +142,10 @@ def random_state(device: torch.device) -> dict[str, Any]:
     }
 
 
-# --- restoring --------------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------
 
 
-def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
+def resume(run: Run, path: Path, allow_changed: bool = False) -> None:
     """Set the run to the exact state that ``path`` holds.
 
     Raises:
@@ -155,7 +155,7 @@ def restore(run: Run, path: Path, allow_changed: bool = False) -> None:
     state = weight_files.load(path)
     if not isinstance(state, dict) or "processes" not in state:
         raise UserError(f"--resume: {path} is not a training state; they are under training_states/")
-    changed = list(differences(stored_options(state["options"]), dump(run.config)))
+    changed = list(differences(with_current_defaults(state["options"]), dump(run.config)))
     if not allow_changed:
         check_options(run, state, path, changed)
     if changed:
@@ -234,7 +234,7 @@ def may_change(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
 
 
-def stored_options(options: Any) -> Any:
+def with_current_defaults(options: Any) -> Any:
     """A checkpoint's options, with today's defaults for options added since it was written."""
     train = options["data"]["train"]
     if train.get("landmarks") and "align" not in train:  # written before that option, whose default is another

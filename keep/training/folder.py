@@ -56,24 +56,24 @@ def link_weights(path: Path, name: str) -> None:
 # --- which files are kept ---------------------------------------------------------------------------------------
 
 
-def best_steps(scores: Mapping[int, float], better: bool | None, count: int) -> list[int]:
+def best_steps(scores: Mapping[int, float], higher_is_better: bool | None, count: int) -> list[int]:
     """The steps with the ``count`` best scores, the best first; of two equal scores, the older step first.
 
     Args:
         scores: step → score; NaN is no score.
-        better: whether a higher score is better; None: scores choose nothing.
+        higher_is_better: whether a higher score is better; None: scores choose nothing.
         count: how many steps at most.
     """
-    if better is None:
+    if higher_is_better is None:
         return []
     known = [s for s, value in scores.items() if value == value]
-    return sorted(known, key=lambda s: (-scores[s] if better else scores[s], s))[:count]
+    return sorted(known, key=lambda s: (-scores[s] if higher_is_better else scores[s], s))[:count]
 
 
-def prune(run: Run, better: bool | None) -> None:
+def prune(run: Run, higher_is_better: bool | None) -> None:
     """Delete all but the newest states, the newest weights and the best weights; link ``net_best`` to the best."""
     weights, last = list_weights(run.folder), run.config.log.keep_last
-    best = best_steps({s: v for s, v in run.scores.items() if s in weights}, better, run.config.log.keep_best)
+    best = best_steps({s: v for s, v in run.scores.items() if s in weights}, higher_is_better, run.config.log.keep_best)
     for path in list(list_states(run.folder).values())[:-last]:
         path.unlink()
     for step in list(weights)[:-last]:

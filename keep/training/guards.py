@@ -76,8 +76,8 @@ def reads_at_once(run: Run) -> bool:
     return run.config.train.on_nonfinite == "skip" or run.scaler.is_enabled()
 
 
-def must_skip(run: Run, flags: StepFlags) -> bool:
-    """Whether the step is not finite in any process, so that it must be skipped. Waits for the device.
+def handle_nonfinite(run: Run, flags: StepFlags) -> bool:
+    """True if the step is not finite in any process: log it, count it, and skip it. Waits for the device.
 
     Raises:
         UserError: the step is not finite, and ``train.on_nonfinite`` is ``stop``, or more than ``train.max_skipped``

@@ -7,7 +7,7 @@ import torch
 
 from keep.config.registry import dump
 from keep.config.schema import PretrainedOptions, TrainConfig
-from keep.models.base import Recipe, trained_as_other
+from keep.models.base import Recipe, differences_from_file
 from keep.utils import weight_files
 from keep.utils.downloads import sha256
 from keep.utils.errors import UserError, nearest
@@ -61,7 +61,7 @@ def check_same_network(
     """Raise UserError if a file's weights were trained as another network than the options build, beyond shapes."""
     if not isinstance(content, Mapping) or not isinstance(built, Mapping):
         return
-    differences = [row for row in trained_as_other(content, state, built) if row[0] not in source.allow]
+    differences = [row for row in differences_from_file(content, state, built) if row[0] not in source.allow]
     if differences:
         rows = [
             f"{option} is {ours!r} in the file and {theirs!r} in the options" for option, ours, theirs in differences

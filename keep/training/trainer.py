@@ -22,7 +22,7 @@ from keep.training.guards import (
     count_bad_clips,
     flag_nonfinite,
     gradient_norm,
-    must_skip,
+    handle_nonfinite,
     out_of_memory,
     reads_at_once,
     warn_of_cpu_flow,
@@ -61,7 +61,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         check_data(run.recipe, data, val_data)
         validation = Validation.build(config, val_data)
         if state is not None:
-            checkpoint.restore(run, state, allow_changed)
+            checkpoint.resume(run, state, allow_changed)
             if run.step >= config.train.iters and resume != "auto":
                 raise UserError(f"--resume: {state} is at step {run.step}, and train.iters is {config.train.iters}")
         wrap(run.recipe, ranks, run.device)
@@ -100,7 +100,7 @@ def loop(run: Run, data: Any, validation: Validation, records: RunLog, request: 
             if run.ranks.first and run.due(options.image_interval):
                 records.clip("train", run.step, preview(run, batches[0]))
             if stop or saves:
-                checkpoint.save(run, validation.better)
+                checkpoint.save(run, validation.higher_is_better)
             if stop:
                 raise Stopped(f"saved at step {run.step} after {request.name or 'a signal to another process'}")
             validate_if_due(run, validation, records, request)
@@ -138,7 +138,7 @@ def train_step(run: Run, batches: Sequence[Batch]) -> StepReport:
     with run.profiler.part("step"):
         norms = {name: gradient_norm(run, optimizer) for name, optimizer in used.items()}
         flags, checked = flag_nonfinite(run, values, norms, batches), reads_at_once(run)
-        skipped = checked and must_skip(run, flags)
+        skipped = checked and handle_nonfinite(run, flags)
         if not skipped:
             for name, optimizer in used.items():
                 clip_gradients(run, optimizer, norms[name])

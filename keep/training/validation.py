@@ -74,7 +74,7 @@ class Validation:
         return cls(data, metrics, chooser)
 
     @property
-    def better(self) -> bool | None:
+    def higher_is_better(self) -> bool | None:
         """Whether a higher score is better; None if scores choose nothing."""
         return None if self.chooser is None else bool(self.chooser.higher_is_better)
 
@@ -91,7 +91,7 @@ def validate_if_due(run: Run, validation: Validation, records: RunLog, request: 
     run.scores[run.step] = scores[validation.chooser.name] if validation.chooser else float("nan")
     checkpoint.save_state(run)
     if run.ranks.first:
-        prune(run, validation.better)
+        prune(run, validation.higher_is_better)
     run.ranks.barrier()
 
 

@@ -140,7 +140,7 @@ def test_validation_shared_over_processes_gives_the_numbers_of_one(pair, tmp_pat
     config = load(job["options"], job["overrides"], TrainConfig)
     run = trainer.build_run(config, start=False)
     state = pair["folder"] / "uninterrupted/stage1/training_states/4.state"
-    checkpoint.restore(run, state)  # in one process the same options are the same run
+    checkpoint.resume(run, state)  # in one process the same options are the same run
     records = RunLog(tmp_path)
     scores = validate(run, Validation.build(config, build(config.data.val)), records, StopRequest())
     records.close()

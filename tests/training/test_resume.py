@@ -92,7 +92,7 @@ def test_changed_options_that_shape_the_result_are_refused_by_name(clips, tmp_pa
 
     def resume(*more: str, allow: bool = False) -> trainer.Run:
         run = trainer.build_run(config(1, clips, tmp_path, *more), start=False)
-        checkpoint.restore(run, state, allow)
+        checkpoint.resume(run, state, allow)
         return run
 
     with pytest.raises(UserError) as refused:
@@ -114,9 +114,9 @@ def test_states_from_before_an_option_keep_their_meaning() -> None:
     """VFHQ aligned before the degradation until ``align`` came; a state of that time does not resume as another run."""
     now = dump(load(ROOT / "options/train/stage2_kalman.yml", [], TrainConfig))
     old = {**now, "data": {**now["data"], "train": {k: v for k, v in now["data"]["train"].items() if k != "align"}}}
-    changed = list(checkpoint.differences(checkpoint.stored_options(old), now))
+    changed = list(checkpoint.differences(checkpoint.with_current_defaults(old), now))
     assert changed == ["data.train.align: before → after"]
-    assert list(checkpoint.differences(checkpoint.stored_options(now), now)) == []
+    assert list(checkpoint.differences(checkpoint.with_current_defaults(now), now)) == []
 
 
 def test_the_root_of_one_of_several_datasets_may_change_and_its_other_options_not() -> None:
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_fails_at_any_of_its_files_leaves_the_run_resumable(cl
     options = config(1, clips, tmp_path, "train.iters=2", "log.keep_last=1")
     folder = trainer.train(options)
     run = trainer.build_run(options, start=False)
-    checkpoint.restore(run, folder / "training_states/2.state")
+    checkpoint.resume(run, folder / "training_states/2.state")
     run.step = 3
     disk = Disk(monkeypatch)
     disk.fail_at(0)

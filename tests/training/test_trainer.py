@@ -102,7 +102,7 @@ def test_resume_of_a_finished_state_or_a_foreign_file_is_refused(tiny, stage1: P
         run(tiny, 1, resume=str(stage1 / "models/net_4.pth"))
     changed = trainer.build_run(config(tiny, 1, "model.discriminator=null", "model.gan=null"), start=False)
     with pytest.raises(UserError, match=r"another network than VQGANModel: discriminator"):
-        checkpoint.restore(changed, stage1 / "training_states/2.state", allow_changed=True)
+        checkpoint.resume(changed, stage1 / "training_states/2.state", allow_changed=True)
 
 
 def test_pruning_keeps_the_newest_also_after_resuming_from_an_older_step(tiny) -> None:
@@ -117,7 +117,7 @@ def test_an_average_turned_on_at_resume_starts_from_the_loaded_weights(tiny) -> 
     folder = run(tiny, 1, "train.ema=0")
     path, overrides = tiny(1, "train.ema=0.9")
     started = trainer.build_run(load(path, overrides, TrainConfig), start=False)
-    checkpoint.restore(started, folder / "training_states/2.state", allow_changed=True)
+    checkpoint.resume(started, folder / "training_states/2.state", allow_changed=True)
     assert started.ema is not None
     live = dict(started.recipe.net.named_parameters())
     assert all(torch.equal(v, live[k]) for k, v in started.ema.state_dict().items() if isinstance(v, torch.Tensor))

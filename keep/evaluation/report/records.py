@@ -37,7 +37,7 @@ class Unit:
         number: of the clip in its split.
         key: of its record.
         folder: of the results.
-        keys: restorer → key of its part of the record.
+        restorer_keys: restorer → key of its part of the record.
     """
 
     split: str
@@ -45,7 +45,7 @@ class Unit:
     clip: str
     key: str
     folder: Path
-    keys: Mapping[str, str] = field(default_factory=dict)
+    restorer_keys: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, kind: str, suffix: str = "") -> Path:
         """``clips/SPLIT/CLIP.json`` and the like."""
@@ -62,8 +62,8 @@ class Unit:
         own, failures = record.get("restorers", {}), record.get("failures", [])
         return {
             **record,
-            "restorers": {name: part for name, part in own.items() if part["key"] == self.keys.get(name, "")},
-            "failures": [f for f in failures if f["key"] == self.keys.get(f["restorer"], "")],
+            "restorers": {name: part for name, part in own.items() if part["key"] == self.restorer_keys.get(name, "")},
+            "failures": [f for f in failures if f["key"] == self.restorer_keys.get(f["restorer"], "")],
         }
 
     def samples(self) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def record_of(
     failures = [f for f in (kept["failures"] if kept else []) if f["restorer"] in restorers]
     for score in result.scores:
         restorers[score.restorer] = {
-            "key": unit.keys.get(score.restorer, ""),
+            "key": unit.restorer_keys.get(score.restorer, ""),
             "scores": plain(score.scores),
             "missing": score.missing,
             "per_frame": plain(score.per_frame),
@@ -101,7 +101,7 @@ def record_of(
             gains = result.gains[score.restorer]
             restorers[score.restorer]["gain"] = plain(gains.reshape(len(gains), -1).mean(axis=1).astype(np.float64))
     failures += [_failure(unit, f) for f in result.failures]
-    order = list(unit.keys) or list(restorers)
+    order = list(unit.restorer_keys) or list(restorers)
     return {
         "split": unit.split,
         "clip": unit.clip,
@@ -126,7 +126,7 @@ def failed_record(unit: Unit, message: str) -> dict[str, Any]:
 
 
 def _failure(unit: Unit, failure: Failure) -> dict[str, Any]:
-    return {**vars(failure), "key": unit.keys.get(failure.restorer, "")}
+    return {**vars(failure), "key": unit.restorer_keys.get(failure.restorer, "")}
 
 
 def _launch(failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def score_unit(
     samples, seconds = samples_of(result), clock.seconds
     if kept is not None:
         worst = {**kept["media"]["worst"], **media["worst"]}
-        media["worst"] = {name: worst[name] for name in unit.keys if name in worst}
+        media["worst"] = {name: worst[name] for name in unit.restorer_keys if name in worst}
         samples = {**{k: v for k, v in unit.samples().items() if restorer_of(k) in kept["restorers"]}, **samples}
         seconds = _sum_seconds(seconds, unit)
     unit.write(record_of(unit, sample, result, media, kept), samples)
@@ -63,7 +63,7 @@ def score_unit(
 def _kept_record(unit: Unit, restorers: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record without the restorers that run again; None when all of them run."""
     record = unit.read()
-    if record is None or all(name in restorers for name in unit.keys):
+    if record is None or all(name in restorers for name in unit.restorer_keys):
         return None
     return {**record, "restorers": {k: v for k, v in record["restorers"].items() if k not in restorers}}
 
@@ -90,7 +90,7 @@ def read_sample(dataset: Any, seed: int, number: int, clock: Clock) -> Mapping[s
 
 def wanted_media(unit: Unit, config: TestConfig) -> dict[str, Any]:
     """Which pictures and videos of this clip are saved, as plain data for its record."""
-    videos = list(unit.keys) if unit.number < config.save.clips else []
+    videos = list(unit.restorer_keys) if unit.number < config.save.clips else []
     return {"videos": videos, "crf": config.save.crf, "worst": config.save.worst > 0}
 
 
