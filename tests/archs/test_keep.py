@@ -98,10 +98,10 @@ def test_stage_one_weights_fill_codebook_generator_and_both_encoders():
 def test_causal_output_does_not_depend_on_later_frames(device):
     model = tiny(temporal="causal").eval().to(device)
     lq, flows = clip(4, batch=2, device=device)
-    whole = model(lq, flows, return_states=True)
+    complete = model(lq, flows, return_states=True)
     cut = model(lq[:, :3], flows[:, :2], return_states=True)
-    close(cut.gains, whole.gains[:, :3], 1e-6)
-    close(cut.output, whole.output[:, :3], 1e-4)
+    close(cut.gains, complete.gains[:, :3], 1e-6)
+    close(cut.output, complete.output[:, :3], 1e-4)
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def test_stepping_frame_by_frame_equals_the_whole_clip(device):
     for scale in model.cfa:
         model.get_parameter(f"cfa.{scale}.norm1.weight").fill_(0.5)  # so that CFA's memory matters
     lq, flows = clip(4, device=device)
-    whole = model(lq, flows)
+    complete = model(lq, flows)
     state = first = previous = None
     for t in range(4):
         z, features = model.observe(lq[:, t : t + 1])
@@ -120,7 +120,7 @@ def test_stepping_frame_by_frame_equals_the_whole_clip(device):
         gain = model.kalman_filter.step(first, previous, z)
         step, state = model.step(z, gain, features, flow=flows[:, t - 1] if t else None, state=state)
         previous = z
-        close(step.output, whole[:, t], 1e-4)
+        close(step.output, complete[:, t], 1e-4)
 
 
 @pytest.mark.parametrize("temporal", ["clip", "causal"])

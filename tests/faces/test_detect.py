@@ -53,7 +53,7 @@ def test_places_are_those_of_the_frame_whatever_its_size(name, request, woman):
 
 
 def test_colours_are_taken_as_rgb(retinaface, woman):
-    """A face is found in either order; its score tells which the network was made for."""
+    """A face is found in either order; its score is higher in the order of the training."""
     right, swapped = (retinaface(f) for f in (woman[0], woman[0][..., ::-1].copy()))
     assert right[0].score >= (swapped[0].score if swapped else 0)
 

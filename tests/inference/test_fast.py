@@ -52,9 +52,9 @@ def test_float32_meets_the_public_numbers(small, public):
 def test_batch_and_streaming_of_the_accelerated_network(small, public):
     fast = accelerate(small)
     lq = upsample(public["b2_x"])
-    whole = fast(lq, public["b2_flows"], return_states=True)
-    assert torch.equal(whole.codes, public["b2_codes"].long())
-    close(whole.output, public["b2_out"], 1e-3)
+    result = fast(lq, public["b2_flows"], return_states=True)
+    assert torch.equal(result.codes, public["b2_codes"].long())
+    close(result.output, public["b2_out"], 1e-3)
     flows = public["b2_flows"]
     frames = list(stream(fast, lq.unbind(1), flows.unbind(1), window=2))
     expected = list(stream(small, lq.unbind(1), flows.unbind(1), window=2))

@@ -1,4 +1,4 @@
-"""Streaming against the whole-clip forward, its memory, and its calm at window borders."""
+"""Streaming: equal to the forward pass of the complete clip, constant memory, no jumps at window borders."""
 
 import gc
 import importlib.util
@@ -37,15 +37,15 @@ def streamed(model: KEEP, lq: torch.Tensor, flows: torch.Tensor | None = None, *
 
 
 @pytest.fixture(scope="module")
-def whole(device):
+def complete(device):
     model, (lq, flows) = lively(temporal="causal").to(device), clip(10, batch=2, device=device)
     with torch.no_grad():
         return model, lq, flows, model(lq, flows, return_states=True)
 
 
 @pytest.mark.parametrize("window", [1, 3, 8])
-def test_a_causal_network_gives_what_it_gives_for_the_whole_clip(whole, window):
-    model, lq, flows, expected = whole
+def test_a_causal_network_streams_the_same_as_the_complete_clip(complete, window):
+    model, lq, flows, expected = complete
     output, gains = streamed(model, lq, flows, window=window)
     torch.testing.assert_close(gains, expected.gains, atol=1e-6, rtol=0)
     torch.testing.assert_close(output, expected.output, atol=1e-4, rtol=0)
@@ -92,7 +92,7 @@ def moving_texture(frames: int, size: int) -> torch.Tensor:
 
 
 def real_or_made_frames(count: int) -> tuple[torch.Tensor, str]:
-    """LQ frames (1, T, 3, 16, 16) in [-1, 1] of a real face where one is at hand, else of a moving texture."""
+    """LQ frames (1, T, 3, 16, 16) in [-1, 1] of a real face if available, else of a moving texture."""
     path = DEV_VIDEO
     if not path.is_file():
         feat = importlib.util.find_spec("feat")
@@ -111,7 +111,7 @@ def real_or_made_frames(count: int) -> tuple[torch.Tensor, str]:
 
 @torch.no_grad()
 def test_nothing_jumps_at_window_borders():
-    """With the rule's weights the output itself jumps everywhere (its recurrence is chaotic): the gains tell."""
+    """With the rule's weights the output itself jumps everywhere (its recurrence is chaotic), so gains are compared."""
     model = by_rule()
     lq, name = real_or_made_frames(30)
     lq = upsample(lq)

@@ -255,11 +255,11 @@ def test_code_in_a_pickle_is_not_run(tmp_path, plain):
 def test_files_that_are_cut_short_or_something_else(tmp_path, suffix):
     path = tmp_path / f"net.{suffix}"
     write(path, tiny().state_dict(), NET)
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     for content in (
-        whole[: len(whole) // 2],
-        whole[:-100],
-        whole[:6],
+        intact[: len(intact) // 2],
+        intact[:-100],
+        intact[:6],
         b"",
         b"<html>not found</html>",
         b"\x89PNG\r\n\x1a\n",

@@ -1,4 +1,4 @@
-"""What is damaged is counted, what is whole is not, and what is no video is refused."""
+"""Damage is counted, intact files have none, and files without video are refused."""
 
 from pathlib import Path
 
@@ -31,22 +31,22 @@ def test_names_that_ffmpeg_would_take_for_addresses(tmp_path, texture, monkeypat
 
 
 def test_a_truncated_mp4_gives_what_it_holds(tmp_path, texture):
-    whole = make(tmp_path / "in.mp4", texture(60), movflags="faststart", g="10")
+    intact = make(tmp_path / "in.mp4", texture(60), movflags="faststart", g="10")
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    cut.write_bytes(intact.read_bytes()[: int(intact.stat().st_size * 0.6)])
     video = VideoSource(cut)
     frames = list(video)
     assert 10 < len(frames) < 60
     assert video.lost == 60 - len(frames)
-    assert np.array_equal(frames[9].image, images_of(whole)[9])
+    assert np.array_equal(frames[9].image, images_of(intact)[9])
 
 
 @pytest.mark.parametrize(("pace", "near"), [(40, 2), (100, 4)])
 def test_a_truncated_mkv_gives_what_it_holds(tmp_path, texture, pace, near):
     """Of frames every 40 ms, and every 100 ms where the header names 25 frames a second."""
-    whole = make(tmp_path / "in.mkv", texture(60), [pace * t for t in range(60)], g="10")
+    intact = make(tmp_path / "in.mkv", texture(60), [pace * t for t in range(60)], g="10")
     cut = tmp_path / "cut.mkv"
-    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.5)])
+    cut.write_bytes(intact.read_bytes()[: int(intact.stat().st_size * 0.5)])
     video = VideoSource(cut)
     count = len(list(video))
     assert 10 < count < 55
@@ -54,8 +54,8 @@ def test_a_truncated_mkv_gives_what_it_holds(tmp_path, texture, pace, near):
 
 
 def test_damage_in_the_middle_is_passed_over(tmp_path, texture):
-    whole = make(tmp_path / "in.mp4", texture(60), movflags="faststart", g="10")
-    data = bytearray(whole.read_bytes())
+    intact = make(tmp_path / "in.mp4", texture(60), movflags="faststart", g="10")
+    data = bytearray(intact.read_bytes())
     at = len(data) // 2
     data[at : at + 2000] = bytes(2000)
     broken = tmp_path / "broken.mp4"
@@ -80,8 +80,8 @@ def test_what_is_no_video(tmp_path, texture):
     (tmp_path / "text.mp4").write_text("no video\n" * 99)
     (tmp_path / "notes.txt").write_text("no video\n" * 99)
     cv2.imwrite(str(tmp_path / "photo.png"), texture(1)[0])
-    whole = make(tmp_path / "in.mp4", texture(30))
-    (tmp_path / "headless.mp4").write_bytes(whole.read_bytes()[:2000])
+    intact = make(tmp_path / "in.mp4", texture(30))
+    (tmp_path / "headless.mp4").write_bytes(intact.read_bytes()[:2000])
     (tmp_path / "zero.mp4").touch()
     for name in ("text.mp4", "notes.txt", "photo.png", "headless.mp4", "zero.mp4"):
         with pytest.raises(UserError, match=rf"{name}: not a video file"):

@@ -437,12 +437,12 @@ def test_a_run_that_ends_early_leaves_nothing(tmp_path, video, weights, monkeypa
 def test_from_python(tmp_path, video):
     progress: list[tuple[str, int, int | None, list[int]]] = []
 
-    def tell(what: str, done: int, total: int | None, tracks: list[int]) -> None:
+    def report(what: str, done: int, total: int | None, tracks: list[int]) -> None:
         progress.append((what, done, total, tracks))
 
     tools = Tools(Recorder(64), Discs())
     settings = Settings(codec="ffv1", scale=2)
-    summary = restore_video(video, tmp_path / "out.mkv", tools, settings, tell)
+    summary = restore_video(video, tmp_path / "out.mkv", tools, settings, report)
     assert (summary.frames, summary.tracks, summary.faces, summary.lost) == (12, 2, 24, 0)
     assert {"decode", "detect", "crop", "network", "mask", "paste", "encode"} <= summary.seconds.keys()
     assert [t[:3] for t in progress if t[0] == "restoring"] == [("restoring", i + 1, 12) for i in range(12)]

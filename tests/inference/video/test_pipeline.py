@@ -154,7 +154,7 @@ def test_a_batch_gives_what_each_gives_alone(network):
 
 
 def test_a_track_is_one_recurrence_over_all_its_windows(network):
-    """What the pipeline restores is what the restorer gives for the whole clip of crops."""
+    """What the pipeline restores is what the restorer gives for the complete clip of crops."""
     clip, one = noise(11), track(range(11))
     crops = np.stack([crop(image, one.matrix(i, 32), 32) for i, image in enumerate(clip)])
     expected = np.stack(list(Restorer(network.net, window=11).restore(crops)))
@@ -231,10 +231,10 @@ def test_the_background_model_works_in_tiles(tmp_path):
     enhancer = Enhancer(compact(tmp_path / "sr.pth"))
     assert enhancer.scale == 2
     image = np.random.default_rng(0).integers(0, 256, (40, TILE + 60, 3), np.uint8)
-    whole = enhancer._tile(image)
-    assert whole.shape == (80, 2 * TILE + 120, 3)
-    assert np.abs(enhancer(image).astype(int) - whole).max() <= 1, f"{OVERLAP} px are enough for this network"
-    assert Painter(2, enhancer).background(image).shape == whole.shape
+    full = enhancer._tile(image)
+    assert full.shape == (80, 2 * TILE + 120, 3)
+    assert np.abs(enhancer(image).astype(int) - full).max() <= 1, f"{OVERLAP} px are enough for this network"
+    assert Painter(2, enhancer).background(image).shape == full.shape
 
 
 def test_background_models_that_are_none(tmp_path):
