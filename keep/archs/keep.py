@@ -110,6 +110,8 @@ class KEEP(nn.Module):
     Attributes:
         checkpoint_decoder: training does not store the decoder's activations but recomputes them in the backward pass:
             less memory, more time, the same results. False by default.
+        checkpoint_encoder: the same for E_L, which then encodes one frame of every clip at a time: gradients differ in
+            rounding. False by default.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class KEEP(nn.Module):
         sizes.check_scales("cfa_scales", cfa_scales)
         width, groups, latent_dim = sizes.widths, sizes.norm_groups, sizes.latent_dim
         self.image_size, self.latent_size = sizes.image_size, sizes.scales[-1]
-        self.checkpoint_decoder = False
+        self.checkpoint_decoder = self.checkpoint_encoder = False
 
         self.lq_encoder = LQEncoder(sizes, feature_scales=cft_scales)
         self.hq_encoder = Encoder(sizes)
@@ -303,7 +305,15 @@ class KEEP(nn.Module):
         return KalmanStep(output, z_post, logits, codes, warped, z_prior), KalmanState(output.detach(), memory)
 
     def observe(self, lq: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """E_L on all frames at once: (B, T, 3, S, S) → z̃ (B, T, C, h, w) and F_e, scale → (B, T, C, scale, scale)."""
+        """E_L: (B, T, 3, S, S) → z̃ (B, T, C, h, w) and F_e, scale → (B, T, C, scale, scale).
+
+        All frames at once. With ``checkpoint_encoder`` frame by frame, or the backward pass would compute the
+        activations of all frames again at once and nothing would be saved.
+        """
+        if self.checkpoint_encoder:
+            frames = [checkpoint(self.lq_encoder, frame, use_reentrant=False) for frame in lq.unbind(1)]
+            z = torch.stack([z for z, _ in frames], dim=1)
+            return z, {scale: torch.stack([f[scale] for _, f in frames], dim=1) for scale in frames[0][1]}
         z, features = self.lq_encoder(lq.flatten(0, 1))
         split = lq.shape[:2]
         return z.unflatten(0, split), {scale: f.unflatten(0, split) for scale, f in features.items()}

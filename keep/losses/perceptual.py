@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from keep.config.registry import LOSSES
 from keep.utils.downloads import Unavailable, torchvision_weights
@@ -112,10 +113,11 @@ class VGGFeatures(Frozen):
 class _Perceptual(nn.Module, ABC):
     """Base of both losses: a network that may be missing, and clips flattened to frames."""
 
-    def __init__(self, weight: float, if_missing: str) -> None:
+    def __init__(self, weight: float, if_missing: str, checkpoint: bool) -> None:
         super().__init__()
         self.weight = weight
         self.if_missing = if_missing
+        self.checkpoint = checkpoint
         self.net: nn.Module | None = None
 
     @property
@@ -135,7 +137,11 @@ class _Perceptual(nn.Module, ABC):
         """(N, 3, H, W) or (B, T, 3, H, W) RGB in [-1, 1], twice → scalar, the mean over frames; 0 where inactive."""
         if self.net is None:
             return output[:0].sum()  # a zero with a graph: backward works
-        return self._loss(output.float().flatten(0, -4), target.float().flatten(0, -4))
+        frames = output.float().flatten(0, -4), target.float().flatten(0, -4)
+        if not self.checkpoint:
+            return self._loss(*frames)
+        pairs = zip(*(f.split(1) for f in frames), strict=True)
+        return torch.stack([checkpoint(self._loss, *pair, use_reentrant=False) for pair in pairs]).mean()
 
     @abstractmethod
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -151,6 +157,8 @@ class LPIPS(_Perceptual):
         net: the backbone; vgg is the usual one to train with.
         weights: torchvision's file of that backbone; by default a cached file, else a download.
         if_missing: without the backbone, stop with an error, or skip the term with a warning.
+        checkpoint: keep no activations of the backbone; the backward pass computes those of one frame at a time again.
+            Much less memory, one more forward pass; gradients differ in rounding.
     """
 
     def __init__(
@@ -159,8 +167,9 @@ class LPIPS(_Perceptual):
         net: Literal["vgg", "alex", "squeeze"] = "vgg",
         weights: Path | None = None,
         if_missing: Literal["stop", "skip"] = "stop",
+        checkpoint: bool = False,
     ) -> None:
-        super().__init__(weight, if_missing)
+        super().__init__(weight, if_missing, checkpoint)
         self._build(LPIPSDistance, net, weights)
 
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -177,6 +186,8 @@ class VGGPerceptual(_Perceptual):
         layers: factors of relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
         weights: torchvision's file of VGG16; by default a cached file, else a download.
         if_missing: without VGG16, stop with an error, or skip the term with a warning.
+        checkpoint: keep no activations of VGG16; the backward pass computes those of one frame at a time again. Much
+            less memory, one more forward pass; gradients differ in rounding.
     """
 
     def __init__(
@@ -185,8 +196,9 @@ class VGGPerceptual(_Perceptual):
         layers: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0),
         weights: Path | None = None,
         if_missing: Literal["stop", "skip"] = "stop",
+        checkpoint: bool = False,
     ) -> None:
-        super().__init__(weight, if_missing)
+        super().__init__(weight, if_missing, checkpoint)
         self.layers = layers
         self._build(VGGFeatures, weights)
 

@@ -40,6 +40,8 @@ class KalmanModel(Recipe):
         filter_start: step at which the Kalman filter network begins to act and to train; before it, every frame is a
             first frame. The filter can use a prediction only once T_Q finds codes: one that trains from the start
             learns K = 1 and keeps it.
+        checkpoint_encoder: keep no activations of E_L; the backward pass computes those of one frame of every clip at a
+            time again. Much less memory, one more forward pass of E_L; gradients differ in rounding.
     """
 
     needs_lq = True
@@ -52,6 +54,7 @@ class KalmanModel(Recipe):
         scale: int = 4,
         per_frame: bool = False,
         filter_start: Annotated[int, Field(ge=0)] = 0,
+        checkpoint_encoder: bool = False,
     ) -> None:
         super().__init__()
         if per_frame and filter_start:
@@ -66,6 +69,7 @@ class KalmanModel(Recipe):
         freeze(net)
         for part in (net.lq_encoder, net.code_transformer, *([] if per_frame else [net.kalman_filter])):
             part.requires_grad_(True)
+        net.checkpoint_encoder = checkpoint_encoder
 
     def slots(self) -> dict[str, Slot]:
         stage1 = ("hq_encoder", "lq_encoder", "codebook", "generator")

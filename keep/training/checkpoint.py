@@ -35,7 +35,7 @@ MAY_CHANGE = (
     "train.iters", "train.schedule", "train.warmup",                  # the schedule
     "train.on_nonfinite", "train.max_skipped",                        # guards
     "train.tf32", "train.channels_last", "train.compile", "train.optim.fused", "train.optim_d.fused",  # rounding alone
-    "model.checkpoint_decoder",                                       # time for memory
+    "model.checkpoint_decoder", "model.checkpoint_encoder", "model.perceptual.checkpoint",  # time for memory
     "val", "log",
 )  # fmt: skip
 """Options that may differ between a checkpoint and the run that resumes it; a name includes everything below it."""

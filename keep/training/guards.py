@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 
+from keep.config.registry import Spec
 from keep.models.base import Batch
 from keep.training.distributed import Arriving
 from keep.training.run import Run
@@ -175,18 +176,26 @@ def count_bad_clips(run: Run, batches: Sequence[Batch]) -> None:
                 log.warning(f"warning: skipped {line}")
 
 
+def checkpoint_options(model: Spec) -> dict[str, bool]:
+    """Options of a recipe that checkpoint activations → whether they are on; what saves most comes first."""
+    own = {f"model.{k}": v for k, v in model.options.items() if k.startswith("checkpoint_")}
+    perceptual = model.options.get("perceptual")
+    if perceptual is not None and "checkpoint" in perceptual.options:
+        own["model.perceptual.checkpoint"] = perceptual.options["checkpoint"]
+    return own
+
+
 def out_of_memory(run: Run, error: Exception) -> str:
     """An error message that names the options of this run that reduce the memory it needs."""
-    config, model = run.config, run.config.model.options
+    config = run.config
     advice = []
     if run.batch_size > 1:
         old = config.data.batch_size or config.train.accumulate
         instead = f"data.clips_per_step: {run.clips_per_step} with " if old else ""
         advice.append(f"{instead}data.clips_at_once: {run.batch_size // 2}")
+    advice += [f"{option}: true" for option, on in checkpoint_options(config.model).items() if not on]
     if config.train.amp is None:
         advice.append("train.amp: bf16")
-    if model.get("checkpoint_decoder") is False:
-        advice.append("model.checkpoint_decoder: true")
     if (config.data.train.options.get("clip_length") or 1) > 2:
         advice.append(f"a shorter data.train.clip_length than {config.data.train.options['clip_length']}")
     size = config.data.train.options.get("size")

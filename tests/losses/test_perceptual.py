@@ -134,6 +134,33 @@ def test_another_networks_file(vgg_file):
         LPIPSDistance("squeeze", vgg_file)
 
 
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("build", [LPIPS, VGGPerceptual])
+def test_recomputed_features_give_the_same_gradients_and_are_not_kept(build, amp, vgg_file, monkeypatch):
+    output, target = frames(2, 2, 3, 64, 64).requires_grad_(), frames(2, 2, 3, 64, 64).flip(0)
+    kept: list[int] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[-1] += x.numel()
+        return x
+
+    def value_and_gradient(loss) -> tuple[torch.Tensor, torch.Tensor]:
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", enabled=amp):
+            value = loss(output, target)
+        return value.detach(), torch.autograd.grad(value, output)[0]
+
+    recomputing = build(weights=vgg_file, checkpoint=True)
+    recomputed, plain = value_and_gradient(recomputing), value_and_gradient(build(weights=vgg_file))
+    monkeypatch.setattr("keep.losses.perceptual.checkpoint", lambda function, *args, use_reentrant: function(*args))
+    frame_by_frame = value_and_gradient(recomputing)
+    assert all(torch.equal(a, b) for a, b in zip(frame_by_frame, recomputed, strict=True))
+    assert kept[0] < 0.01 * kept[1]
+    torch.testing.assert_close(recomputed[0], plain[0], rtol=1e-5, atol=0)
+    # A convolution may round otherwise for another batch size; beside a ReLU's kink that is much for random weights.
+    assert (recomputed[1] - plain[1]).norm() < 0.01 * plain[1].norm()
+
+
 def test_vgg_perceptual(vgg_file, device):
     loss = VGGPerceptual(layers=(0.0, 0.0, 0.0, 0.0, 2.0), weights=vgg_file).to(device)
     assert loss.active

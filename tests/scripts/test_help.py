@@ -9,7 +9,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = (
     "bench.data", "bench.inference", "bench.restore", "bench.streaming", "bench.train", "soak.data", "soak.kills",
-    "demo", "demo_train", "train_stages",
+    "demo", "demo_train", "memory", "train_stages",
 )  # fmt: skip
 
 

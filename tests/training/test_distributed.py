@@ -25,8 +25,8 @@ SGD = ["train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.warmup=0", "train.
 # On a CPU, batch norm uses each process's own statistics; dead codes move to the first process's tokens.
 ALIKE = {
     1: ["model.discriminator.norm=instance", "model.revive=0", "model.gan_start=1"],
-    2: ["model.filter_start=1"],
-    3: ["model.gan_start=1"],
+    2: ["model.filter_start=1", "model.checkpoint_encoder=true"],
+    3: ["model.gan_start=1", "model.checkpoint_decoder=true"],
 }
 STAGES = (1, 2, 3)
 FILTER = [

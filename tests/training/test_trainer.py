@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,6 +23,7 @@ from keep.losses.pixel import L1
 from keep.training import checkpoint, dry_run, trainer, validation
 from keep.training.distributed import Ranks
 from keep.training.ema import EMA
+from keep.training.guards import out_of_memory
 from keep.training.optimizers import Adam
 from keep.training.prefetch import step_batches
 from keep.training.records import RunLog
@@ -376,6 +378,24 @@ def test_recomputed_decoder_gives_the_same_gradients(clips: Path, tmp_path: Path
     assert all(torch.equal(g, gradients[1][k]) for k, g in gradients[0].items())
 
 
+@pytest.mark.parametrize("amp", ["null", "bf16"])
+def test_recomputed_encoder_gives_the_same_gradients(clips: Path, tmp_path: Path, monkeypatch, amp: str) -> None:
+    path, overrides = options_and_start(2, clips, tmp_path, f"train.amp={amp}", "data.clips_per_step=2")
+
+    def gradients(checkpoint: str) -> dict[str, torch.Tensor]:
+        started, _ = step_of(load(path, [*overrides, f"model.checkpoint_encoder={checkpoint}"], TrainConfig))
+        return {k: p.grad for k, p in started.recipe.net.named_parameters() if p.grad is not None}
+
+    plain, recomputed = gradients("false"), gradients("true")
+    monkeypatch.setattr("keep.archs.keep.checkpoint", lambda function, *args, use_reentrant: function(*args))
+    frame_by_frame = gradients("true")
+    assert plain.keys() == recomputed.keys()
+    assert all(torch.equal(g, recomputed[k]) for k, g in frame_by_frame.items())
+    if amp == "null":
+        for k, g in plain.items():  # summed over all frames at once: other rounding
+            torch.testing.assert_close(recomputed[k], g, rtol=1e-3, atol=1e-5 * g.abs().max().item(), msg=k)
+
+
 def test_frozen_parts_have_no_gradient_and_stay_in_evaluation_mode(clips: Path, tmp_path: Path) -> None:
     path, overrides = options_and_start(3, clips, tmp_path)
     started, _ = step_of(load(path, overrides, TrainConfig))
@@ -470,6 +490,24 @@ def test_out_of_memory_is_reported_with_the_options_to_reduce(tiny, monkeypatch)
     assert "step 1: out of memory on cpu (CUDA out of memory)" in str(error.value)
     assert "data.clips_at_once: 2; train.amp: bf16; " in str(error.value)
     assert "smaller frames than data.train.size 32" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [
+        ("stage1_vqgan", "model.perceptual.checkpoint: true; train.amp: bf16; smaller"),
+        ("stage2_kalman", "model.checkpoint_encoder: true; train.amp: bf16; a shorter data.train.clip_length than 8; "),
+        (
+            "stage3_video",
+            "model.checkpoint_decoder: true; model.perceptual.checkpoint: true; train.amp: bf16; a shorter",
+        ),
+    ],
+)
+def test_out_of_memory_advises_checkpointing_before_what_changes_the_result(file: str, advice: str) -> None:
+    off = ["model.checkpoint_decoder=false"] if file == "stage3_video" else []
+    config = load(ROOT / f"options/train/{file}.yml", off, TrainConfig)
+    full: Any = SimpleNamespace(config=config, batch_size=4, clips_per_step=4, step=0, device="cuda:0")
+    assert f"Try, in this order: data.clips_at_once: 2; {advice}" in out_of_memory(full, Exception("full"))
 
 
 @pytest.mark.parametrize("stage", [2, 3])
