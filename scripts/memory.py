@@ -1,6 +1,6 @@
 """GPU memory that training needs, counted without a GPU and without allocating it.
 
-    python -m scripts.memory                                                      all shipped options files
+    python -m scripts.memory                                                        the shipped options of all stages
     python -m scripts.memory options/train/stage3_video.yml --clips 1 --frames 12 --out memory.md
 
 For every options file: weights, gradients, optimizer moments, averaged weights, frozen networks; and activations in
@@ -34,8 +34,11 @@ from scripts.bench.common import GIB, say
 from scripts.memory_count import Amp, Memory, StepCounter
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("train", "small", "nano", "lite")
-ABLATIONS = ("per_frame", "no_cft", "no_cfa")  # they need no more than the files that they change
+SHIPPED = (
+    "train/stage1_vqgan.yml", "train/stage2_kalman.yml", "train/stage3_video.yml",
+    *(f"{folder}/stage{stage}.yml" for folder in ("small", "nano", "lite") for stage in (1, 2, 3)),
+)  # fmt: skip
+"""Options files of the default tables: one a stage. The others of a stage train the same networks."""
 CARDS = (24, 40, 80)
 RESERVE = 0.1
 """Share of a GPU's memory that is not counted on: CUDA's context, cuDNN's workspaces, fragmentation."""
@@ -104,14 +107,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if any(n is not None and n < 1 for n in (args.clips, args.frames)):
         raise UserError("--clips and --frames must be at least 1")
-    args.options = args.options or shipped()
+    args.options = args.options or [ROOT / "options" / name for name in SHIPPED]
     return args
-
-
-def shipped() -> list[Path]:
-    """The shipped options files of training, but for the ablations."""
-    files = [file for folder in FOLDERS for file in sorted((ROOT / "options" / folder).glob("stage*.yml"))]
-    return [file for file in files if not file.stem.endswith(ABLATIONS)]
 
 
 def count_file(path: Path, overrides: Sequence[str], clips: int | None, frames: int | None) -> list[Choice]:
