@@ -1,4 +1,4 @@
-"""Speed and accuracy of the accelerated network (keep/inference/fast.py) beside the plain one, measured in one run.
+"""Speed and accuracy of the accelerated network (keep/inference/fast) beside the plain one, measured in one run.
 
     python -m scripts.bench.inference                       512×512 on the CPU, one thread, 8 frames, 9 rounds
     python -m scripts.bench.inference --device cuda --dtype bfloat16

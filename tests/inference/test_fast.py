@@ -10,7 +10,8 @@ from rule import upsample
 
 from keep.archs.blocks import Upsample
 from keep.archs.keep import KEEP
-from keep.inference.fast import ChannelsLastGroupNorm, FusedUpsample, accelerate, keep_freed_memory
+from keep.inference.fast import accelerate, keep_freed_memory
+from keep.inference.fast.modules import ChannelsLastGroupNorm, FusedUpsample
 from keep.inference.streaming import stream
 from keep.utils.errors import UserError
 
