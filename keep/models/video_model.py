@@ -39,6 +39,7 @@ class VideoModel(Recipe):
         temporal: L_temp; null trains without it.
         discriminator: temporal 3-D PatchGAN; null trains without the adversarial term.
         perceptual: L_per; null trains without it.
+        regions: more weight on parts of the face, such as ``FaceRegions``; null trains without it.
         gan: L_adv; needed with a discriminator.
         gan_start: step at which the adversarial term begins.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
@@ -61,6 +62,7 @@ class VideoModel(Recipe):
         temporal: Loss | None = None,
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
+        regions: Loss | None = None,
         gan: Loss | None = None,
         gan_start: Annotated[int, Field(ge=0)] = 0,
         scale: int = 4,
@@ -75,7 +77,8 @@ class VideoModel(Recipe):
         if temporal is not None and flow is None and net.flownet is None:
             raise UserError("model.flow: the temporal loss needs a flow estimator; name one here or in model.net.flow")
         self.discriminator = discriminator
-        self.pixel, self.perceptual, self.gan, self.temporal = pixel, perceptual, gan, temporal
+        self.pixel, self.perceptual, self.regions = pixel, perceptual, regions
+        self.gan, self.temporal = gan, temporal
         self.gan_start = gan_start
         self.scale = scale
         self.used = {"use_cft": cft, "use_cfa": cfa and not per_frame, "use_filter": not per_frame}
@@ -101,6 +104,8 @@ class VideoModel(Recipe):
         terms: Terms = {"pixel": self.pixel.weight * self.pixel(out, y)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.flatten(0, 1), y.flatten(0, 1))
+        if self.regions is not None:
+            terms["regions"] = self.regions.weight * self.regions(out, y)
         if self.temporal is not None:
             terms["temporal"] = self.temporal.weight * self.temporal(out, *self._flow_of_truth(y))
         critic = self.discriminator if step >= self.gan_start else None

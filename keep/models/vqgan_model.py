@@ -32,6 +32,7 @@ class VQGANModel(Recipe):
         discriminator: 2-D PatchGAN; null trains without the adversarial term.
         pixel: L_1.
         perceptual: L_per; null trains without it.
+        regions: more weight on parts of the face, such as ``FaceRegions``; null trains without it.
         gan: L_adv; needed with a discriminator.
         codebook: the two code terms.
         gan_start: step at which the adversarial term begins.
@@ -54,6 +55,7 @@ class VQGANModel(Recipe):
         codebook: Loss,
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
+        regions: Loss | None = None,
         gan: Loss | None = None,
         gan_start: Annotated[int, Field(ge=0)] = 0,
         adaptive: bool = True,
@@ -62,7 +64,8 @@ class VQGANModel(Recipe):
         super().__init__()
         self.net = net
         self.discriminator = discriminator
-        self.pixel, self.perceptual, self.gan, self.codebook = pixel, perceptual, gan, codebook
+        self.pixel, self.perceptual, self.regions = pixel, perceptual, regions
+        self.gan, self.codebook = gan, codebook
         self.gan_start = gan_start
         self.adaptive = adaptive
         self.revive = revive
@@ -87,6 +90,8 @@ class VQGANModel(Recipe):
         terms: Terms = {"pixel": self.pixel.weight * self.pixel(out.reconstruction, y)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.reconstruction, y)
+        if self.regions is not None:
+            terms["regions"] = self.regions.weight * self.regions(out.reconstruction, y)
         reconstruction = sum(terms.values())
         terms["codebook"] = self.codebook.weight * self.codebook(out.z, out.z_q)
         critic = self.discriminator if step >= self.gan_start else None
