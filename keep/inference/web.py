@@ -103,7 +103,7 @@ def build(tools: Tools, folder: Path, settings: Settings | None = None) -> Any:
         )
         output = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(video).stem}_restored.mp4"
         try:
-            summary = restore_video(video, output, with_fidelity(tools, fidelity), chosen, reporter(progress))
+            summary = restore_video(video, output, with_fidelity(tools, fidelity), chosen, reporter(progress), gr.Info)
         except (UserError, OSError) as error:
             raise gr.Error(str(error).replace(f"{video}: ", ""), print_exception=False) from error
         last = max(0, summary.frames - 1)
@@ -184,9 +184,9 @@ def reporter(progress: Any) -> Progress:
 
 
 def describe(summary: Summary) -> str:
-    """A summary as Markdown: counts, then notes, then costs."""
+    """A summary as Markdown: counts, then what is not as in the input, then notes, then costs."""
     first, *costs = (line.strip() for line in summary.lines(notes=False))
-    return "\n\n".join([first.partition(": ")[2], *summary.notes, *costs])
+    return "\n\n".join([first.partition(": ")[2], *summary.preflight, *summary.notes, *costs])
 
 
 def scales(given: float | None, background: float) -> tuple[dict[str, float], str]:

@@ -1,54 +1,78 @@
-"""Copies everything but the pictures into another container: tags, chapters, audio and subtitles."""
+"""Copies everything but the restored pictures into another container: tags, chapters, sound, subtitles, attachments."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import av
 import av.error
 
+from keep.data.mux.sound import Transcoder
 from keep.data.mux.source import VideoSource, open_video, video_stream
+from keep.data.mux.streams import Plan, plan_streams
+from keep.data.mux.tags import add_tags, describe
+from keep.data.mux.times import Continuity, shift
 
-MP4 = frozenset({".mp4", ".mov", ".m4v"})
-_OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "DURATION"})
+TIMED = ("video", "audio", "subtitle")  # types of streams whose packets are read, in the order of the file
+_TIMECODE_RATES = frozenset({24, 25, 30, 48, 50, 60, 100, 120, 150})  # those FFmpeg writes time codes for
 
 
 class Copies:
-    """Copies tags and chapters of a video file into another, and audio and subtitles in step with its pictures.
+    """Copies tags and chapters of a video file into another, and its other streams in step with the pictures.
 
     Args:
         source: the video file.
         output: the container to write.
         picture: video stream of ``output``.
         suffix: suffix of the written file.
-        skipped: descriptions of streams that do not fit are appended to it.
+
+    Attributes:
+        plans: what becomes of each stream.
     """
 
-    def __init__(self, source: VideoSource, output: Any, picture: Any, suffix: str, skipped: list[str]) -> None:
+    def __init__(self, source: VideoSource, output: Any, picture: Any, suffix: str) -> None:
         self._start, self._output = source.start, output
-        self._pending: Any = None  # the next packet to copy
+        self._pending: tuple[Any, float] | None = None  # the next packet to copy, and its time
         self._inputs = inputs = open_video(source.path)
         try:
             video = video_stream(inputs, source.path)
-            self._streams = add_copies(output, picture, inputs, video, suffix, skipped)
+            add_tags(output, picture, inputs, video)
+            self.plans = plan_streams(inputs, video, suffix)
+            self._covers: list[Any] = []
+            self._targets: dict[int, Track | Transcoder] = {}
+            for plan in self.plans:
+                self._add(plan, inputs.streams[plan.index], picture, source)
         except BaseException:
             inputs.close()
             raise
-        wanted = [inputs.streams[i] for i in self._streams]
-        self._packets: Iterator[Any] = inputs.demux(wanted) if wanted else iter(())
+        self._continuity = Continuity(inputs)
+        read = [s for s in inputs.streams if s.type in TIMED and (s.index == video.index or s.index in self._targets)]
+        self._packets: Iterator[Any] = inputs.demux(timed_streams(inputs)) if len(read) > 1 else iter(())
 
     def until(self, seconds: float) -> None:
         """Copy the packets up to this time of the output."""
-        while True:
-            packet = self._pending or self._next()
-            if packet is None:
-                return
-            if packet.dts * packet.time_base > seconds:
-                self._pending = packet
+        for cover in self._covers:
+            self._output.mux(cover)
+        self._covers = []
+        while pending := self._pending or self._next():
+            packet, time = pending
+            if time > seconds:
+                self._pending = pending
                 return
             self._pending = None
-            packet.stream = self._streams[packet.stream_index]
-            self._output.mux(packet)
+            self._targets[packet.stream_index].write(packet)
 
-    def _next(self) -> Any:
+    def finish(self) -> None:
+        """Copy everything that is left."""
+        self.until(float("inf"))
+        for target in self._targets.values():
+            target.finish()
+
+    def close(self) -> None:
+        """Close the source file."""
+        self._inputs.close()
+
+    def _next(self) -> tuple[Any, float] | None:
         while True:
             try:
                 packet = next(self._packets, None)
@@ -57,61 +81,67 @@ class Copies:
                 return None
             if packet is None:
                 return None
-            if packet.size and packet.dts is not None:
-                shift = round(self._start / packet.time_base)
-                packet.dts -= shift
-                packet.pts = packet.dts if packet.pts is None else packet.pts - shift
-                return packet
+            if not packet.size:
+                continue
+            offset = self._continuity.offset(packet)
+            if packet.stream_index in self._targets and (packet.dts is not None or packet.pts is not None):
+                packet.dts = packet.pts if packet.dts is None else packet.dts
+                packet.pts = packet.dts if packet.pts is None else packet.pts
+                shift(packet, offset - self._start)
+                return packet, float(packet.dts * packet.time_base)
 
-    def close(self) -> None:
-        """Close the source file."""
-        self._inputs.close()
-
-
-def add_copies(output: Any, picture: Any, inputs: Any, video: Any, suffix: str, skipped: list[str]) -> dict[int, Any]:
-    """Add everything but the pictures: tags, chapters, audio and subtitles.
-
-    Args:
-        output: the container to write.
-        picture: its video stream.
-        inputs: the container to copy from.
-        video: video stream of ``inputs``.
-        suffix: suffix of the written file.
-        skipped: descriptions of streams that do not fit are appended to it.
-
-    Returns:
-        Index of a copied stream → new stream.
-    """
-    picture.metadata.update({k: v for k, v in video.metadata.items() if k in ("language", "title")})
-    output.metadata.update({k: v for k, v in inputs.metadata.items() if k not in _OF_THE_FILE})
-    if chapters := inputs.chapters():
-        output.set_chapters(chapters)
-    copied = {}
-    for stream in inputs.streams:
-        if stream.type not in ("audio", "subtitle"):
-            continue
-        name = stream.codec_context.name if stream.codec_context is not None else "unknown"
-        what = f"{stream.type} stream {stream.index} ({name})"
-        try:
-            if stream.codec_context is None or not _fits(stream, suffix):
-                raise ValueError
-            copy = output.add_stream_from_template(stream)
-        except (ValueError, av.error.FFmpegError):
-            skipped.append(f"{what} does not fit into {suffix}")
-            continue
-        copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
-        copy.disposition = stream.disposition
-        copied[stream.index] = copy
-    return copied
+    def _add(self, plan: Plan, stream: Any, picture: Any, source: VideoSource) -> None:
+        """Do what ``plan`` says to one stream of the input."""
+        if plan.how == "attach":
+            name, kind, data = attachment(stream)
+            self._output.add_attachment(name, kind, data)
+        elif plan.how == "tag" and round(source.fps) in _TIMECODE_RATES:
+            picture.metadata["timecode"] = stream.metadata["timecode"]
+        elif plan.how == "transcode":
+            self._targets[plan.index] = Transcoder(self._output, stream, plan.encoder)
+            describe(self._targets[plan.index].stream, stream)
+        elif plan.how == "copy":
+            copy = self._output.add_stream_from_template(stream, opaque=True)
+            describe(copy, stream)
+            if plan.cover:
+                cover = av.Packet(attachment(stream)[2])
+                cover.stream, cover.pts, cover.dts, cover.is_keyframe = copy, 0, 0, True
+                self._covers.append(cover)
+            else:
+                self._targets[plan.index] = Track(self._output, copy)
 
 
-def container_options(suffix: str) -> dict[str, str]:
-    """Options for a file with this suffix. In MP4 the index is moved to the front, to play while downloading."""
-    return {"movflags": "+faststart"} if suffix.lower() in MP4 else {}
+class Track:
+    """Writes the packets of one copied stream, in ascending order of time: containers refuse others."""
+
+    def __init__(self, output: Any, stream: Any) -> None:
+        self.stream, self._output = stream, output
+        self._last: int | None = None
+
+    def write(self, packet: Any) -> None:
+        """Write a packet of the input."""
+        if self._last is not None and packet.dts <= self._last:
+            packet.dts = self._last + 1
+            packet.pts = max(packet.pts, packet.dts)
+        self._last = packet.dts
+        packet.stream = self.stream
+        self._output.mux(packet)
+
+    def finish(self) -> None:
+        """Nothing waits."""
 
 
-def _fits(stream: Any, suffix: str) -> bool:
-    name = stream.codec_context.name
-    if stream.type == "subtitle" and suffix.lower() in MP4:
-        return name in ("mov_text", "dvdsub", "dvd_subtitle")  # FFmpeg accepts others and then fails at the header
-    return True
+def timed_streams(inputs: Any) -> list[Any]:
+    """The streams that all readers of a file read: they must see the same packets to find the same jumps."""
+    return [s for s in inputs.streams if s.type in TIMED]
+
+
+def attachment(stream: Any) -> tuple[str, str, bytes]:
+    """(file name, media type, content) of an attachment or of cover art."""
+    if stream.type == "attachment":
+        return stream.metadata.get("filename", "attachment"), stream.mimetype or "application/octet-stream", stream.data
+    with open_video(Path(stream.container.name)) as container:
+        content = next(bytes(packet) for packet in container.demux(container.streams[stream.index]) if packet.size)
+    kind = {"mjpeg": "jpeg", "png": "png"}.get(stream.codec_context.name, stream.codec_context.name)
+    name = stream.metadata.get("filename", f"cover.{'jpg' if kind == 'jpeg' else kind}")
+    return name, stream.metadata.get("mimetype", f"image/{kind}"), content

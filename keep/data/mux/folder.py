@@ -1,7 +1,7 @@
 """Reads a folder of images as a video, and writes one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class FrameFolder:
     """
 
     rotation, colours, pixel_aspect, display_aspect, start = 0, Colours(), None, 1.0, Fraction(0)
+    tags: Mapping[str, str] = {}
 
     def __init__(self, path: str | Path, fps: Fraction | float = 25) -> None:
         self.path = Path(path)
@@ -68,8 +69,6 @@ class FrameWriter:
     Raises:
         UserError: the folder is not empty, or cannot be created.
     """
-
-    skipped: Sequence[str] = ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

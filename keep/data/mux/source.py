@@ -51,6 +51,8 @@ class VideoSource:
         colours: colour tags.
         pixel_aspect: width of a stored pixel over its height; None if the file does not specify it.
         display_aspect: width over height of a pixel of the upright frames; 1 if the file does not specify it.
+        tags: tags of the file.
+        streams: number of streams in the file.
         expected: number of frames according to the header; None if it is missing.
         lost: after an iteration: number of frames that could not be decoded.
         damaged: after an iteration: number of frames decoded from damaged data.
@@ -72,6 +74,8 @@ class VideoSource:
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.fps = Fraction(rate.numerator, rate.denominator)
             self.start = Fraction(container.start_time or 0, av.time_base)
+            self.tags: dict[str, str] = dict(container.metadata)
+            self.streams = len(container.streams)
             # AVI has no time stamps, and FFmpeg's guesses are wrong with B-frames. So frames are counted.
             self._counted = container.format.name == "avi" or stream.time_base is None
             self.time_base = 1 / self.fps if self._counted else Fraction(stream.time_base or 1)

@@ -10,9 +10,10 @@ import numpy as np
 from keep.data.decode import ffmpeg_path
 from keep.data.mux.aspect import with_aspect
 from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
-from keep.data.mux.copies import MP4, Copies, container_options
+from keep.data.mux.copies import Copies
 from keep.data.mux.folder import FrameFolder
 from keep.data.mux.source import TimedFrame, VideoSource
+from keep.data.mux.tags import MP4, container_options
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
@@ -38,9 +39,6 @@ class VideoWriter:
         crf: constant rate factor of H.264 and H.265; lower gives better quality and larger files.
         preset: encoder speed of H.264 and H.265.
 
-    Attributes:
-        skipped: descriptions of the source's streams that do not fit into this container.
-
     Raises:
         UserError: the encoder is not available, or does not fit the container.
     """
@@ -55,7 +53,6 @@ class VideoWriter:
         preset: str = "medium",
     ) -> None:
         self.path, self.source = Path(path), source
-        self.skipped: list[str] = []
         self._encoder, self._pix_fmt = ENCODERS[codec]
         require_encoder(self._encoder)
         suffix = self.path.suffix.lower()
@@ -75,10 +72,11 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._copies: Copies | None = None
         try:
-            self._output = av.open(ffmpeg_path(self._file.temporary), "w", options=container_options(self.path.suffix))
+            options = container_options(suffix, source.tags)
+            self._output = av.open(ffmpeg_path(self._file.temporary), "w", options=options)
             self._stream = self._add_video(size, crf, preset)
             if isinstance(source, VideoSource):
-                self._copies = Copies(source, self._output, self._stream, self.path.suffix, self.skipped)
+                self._copies = Copies(source, self._output, self._stream, suffix)
         except (ValueError, av.error.FFmpegError) as error:
             self._discard()
             raise UserError(f"{self.path}: cannot write {codec} into a {self.path.suffix} file: {error}") from error
@@ -148,7 +146,7 @@ class VideoWriter:
                 # MP4 computes a track's length from the last packet in decoding order.
                 self._mux(packet, self._last_end - self._start - (packet.dts - first))
             if self._copies:
-                self._copies.until(float("inf"))
+                self._copies.finish()
             self._output.close()
             self._file.commit()
         except av.error.FFmpegError as error:

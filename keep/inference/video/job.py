@@ -2,7 +2,7 @@
 
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +15,14 @@ from keep.data.video_io import VIDEO_SUFFIXES
 from keep.inference.video.outputs import comparison_of, plots_of, refuse_overwriting
 from keep.inference.video.pipeline import Painter, restore_faces
 from keep.inference.video.plots import landmark_figure
+from keep.inference.video.preflight import preflight
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
 from keep.inference.video.summary import Summary, damage_note, scan_notes
 from keep.utils.clock import Clock, peak_memory
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
+from keep.utils.logging import log
 
 DIVIDER = 4  # px between the halves of a comparison
 
@@ -31,6 +33,7 @@ def restore_video(
     tools: Tools,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], object] = log.info,
 ) -> Summary:
     """Restore the faces of one video, in constant memory.
 
@@ -40,6 +43,7 @@ def restore_video(
         tools: the networks.
         settings: see :class:`Settings`.
         progress: called for every frame of both passes.
+        announce: called before pass 1 with each line about what will not come through unchanged.
 
     Raises:
         UserError: the source cannot be read at all, or the output cannot be written. Problems with the output are
@@ -47,11 +51,14 @@ def restore_video(
     """
     job = make_job(source, Path(output), tools, settings or Settings(), progress or no_progress)
     check(job)
+    lines = preflight(job.video, job.output, job.settings)
+    for line in lines:
+        announce(line)
     found = find_faces(job)
     video, settings = job.video, job.settings
     summary = Summary(
         job.output, found.frames, found.shots, len(found.tracks), lost=video.lost, damaged=video.damaged,
-        notes=scan_notes(found, settings, tools.network.size),
+        preflight=lines, notes=scan_notes(found, settings, tools.network.size),
     )  # fmt: skip
     if found.tracks:
         write(job, found, summary, main=True, comparison=settings.compare)
@@ -171,8 +178,6 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool)
                     writer.write(shown, waiting.frame)
             summary.frames += 1
             summary.faces += len(waiting.faces)
-    skipped = [what for writer in writers if writer.path != pair_path for what in writer.skipped]
-    summary.notes += [f"not copied: {what}" for what in skipped]
 
 
 def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
@@ -184,7 +189,7 @@ def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
         summary.notes[0] = f"{note}: nothing is restored{encoded}"
         return
     write(job, found, summary, main=False, comparison=compare)
-    if copied := copy_streams(job, summary):
+    if copied := copy_streams(job):
         summary.notes[0] = f"{note}: the content is unchanged, {copied}"
     else:
         write(job, found, summary, main=True, comparison=False)
@@ -198,7 +203,7 @@ def can_copy(job: Job, summary: Summary) -> bool:
     return isinstance(job.video, VideoSource) and not changed and not summary.broken
 
 
-def copy_streams(job: Job, summary: Summary) -> str:
+def copy_streams(job: Job) -> str:
     """Copy the file, or its streams where the container differs.
 
     Returns:
@@ -208,7 +213,7 @@ def copy_streams(job: Job, summary: Summary) -> str:
     assert isinstance(video, VideoSource)
     if output.suffix.lower() != video.path.suffix.lower():
         try:
-            summary.notes += [f"not copied: {what}" for what in remux(video, output)]
+            remux(video, output)
         except UserError:
             return ""
         return "its streams are copied"

@@ -102,6 +102,7 @@ def _add_output_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--preset", default="medium", help="encoder speed, ultrafast to veryslow (medium)")
     g.add_argument("--frames", action="store_true", help="write a folder of PNG files instead of a video")
     g.add_argument("--fps", type=float, default=25, help="frame rate of a folder of frames (25)")
+    g.add_argument("--without-sound", action="store_true", help="go on without sound that OUT cannot store")
     g.add_argument("--compare", action="store_true", help="also write NAME.compare: input and output side by side")
     g.add_argument("--plots", action="store_true", help="also write NAME.plots: landmarks before and after smoothing")
     g.add_argument("--overwrite", action="store_true", help="of a folder: restore finished videos again")

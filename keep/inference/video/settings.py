@@ -31,6 +31,7 @@ class Settings:
         preset: encoder speed of H.264 and H.265.
         fps: frame rate of a folder of frames.
         frames: write a folder of PNG files instead of a video. Always on when input and output are both folders.
+        without_sound: go on without sound that can neither be copied nor transcoded.
         compare: also write a video with input and output side by side.
         plots: also plot the landmarks of each track.
     """
@@ -49,6 +50,7 @@ class Settings:
     preset: str = "medium"
     fps: float = 25
     frames: bool = False
+    without_sound: bool = False
     compare: bool = False
     plots: bool = False
 

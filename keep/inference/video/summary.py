@@ -23,6 +23,7 @@ class Summary:
         seconds: part → seconds.
         memory: peak memory of the process, in MiB.
         gpu_memory: peak memory of tensors on the GPU, in MiB.
+        preflight: what was said before pass 1: what does not come through unchanged.
         notes: what the user should know.
     """
 
@@ -36,6 +37,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     memory: float = 0.0
     gpu_memory: float = 0.0
+    preflight: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property

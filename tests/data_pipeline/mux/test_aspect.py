@@ -19,7 +19,6 @@ def test_the_shape_of_pixels_is_kept(tmp_path, texture, codec, aspect):
     with VideoWriter(tmp_path / "wide.mkv", video, (48, 64), codec) as writer:
         for frame in video:
             writer.write(frame.image, frame)
-    assert not writer.skipped
     copy(tmp_path / "wide.mkv", tmp_path / "again.mkv", codec=codec)
     remux(VideoSource(tmp_path / "wide.mkv"), tmp_path / "remuxed.mkv")
     for name in ("wide.mkv", "again.mkv", "remuxed.mkv"):

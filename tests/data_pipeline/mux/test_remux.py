@@ -11,7 +11,7 @@ from keep.utils.errors import UserError
 def test_streams_go_into_another_container_bit_for_bit(tmp_path, texture, suffix, rotation):
     source = make(tmp_path / "in.mkv", texture(12), TIMES, audio=True, rotation=rotation, start=700, bf="2")
     out = tmp_path / f"out{suffix}"
-    assert not remux(VideoSource(source), out)
+    remux(VideoSource(source), out)
     assert np.array_equal(images_of(out), images_of(source))
     assert VideoSource(out).rotation == VideoSource(source).rotation
     assert [data for data, _ in packets_of(out, "audio")] == [data for data, _ in packets_of(source, "audio")]

@@ -1,0 +1,45 @@
+"""Tags of a file and of its streams, and chapters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MP4 = frozenset({".mp4", ".mov", ".m4v"})
+_OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "DURATION"})
+_PLAIN = frozenset(
+    {
+        "title", "artist", "album", "album_artist", "composer", "comment", "genre", "date", "copyright", "description",
+        "synopsis", "location", "creation_time", "grouping", "lyrics", "track", "disc", "show", "episode_id", "network",
+    }
+)  # fmt: skip  # what MP4 has its own fields for
+
+
+def container_options(suffix: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Options for a file with this suffix and these tags.
+
+    In MP4 the index is moved to the front, to play while downloading. Tags that MP4 has no field for, such as Apple's
+    make and model, are written by their names.
+    """
+    if suffix.lower() not in MP4:
+        return {}
+    return {"movflags": "+faststart" + ("+use_metadata_tags" if named_tags(suffix, tags) else "")}
+
+
+def named_tags(suffix: str, tags: Mapping[str, str]) -> set[str]:
+    """The tags that are written by name, as the container has no field for them."""
+    if suffix.lower() not in MP4:
+        return set()
+    return {key for key in tags if key not in _PLAIN | _OF_THE_FILE and not key.startswith("location-")}
+
+
+def add_tags(output: Any, picture: Any, inputs: Any, video: Any) -> None:
+    """Copy the tags of the file and of its pictures, and the chapters."""
+    picture.metadata.update({k: v for k, v in video.metadata.items() if k in ("language", "title")})
+    output.metadata.update({k: v for k, v in inputs.metadata.items() if k not in _OF_THE_FILE})
+    if chapters := inputs.chapters():
+        output.set_chapters(chapters)
+
+
+def describe(copy: Any, stream: Any) -> None:
+    """Copy a stream's tags and disposition."""
+    copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
+    copy.disposition = stream.disposition
