@@ -194,6 +194,9 @@ class TestConfig(RunOptions):
     """Row name → restorer. All restore the same clips."""
     metrics: tuple[Metric, ...]
     """Metrics to measure."""
+    by_content: bool = False
+    """Scores of an earlier run are reused for clips whose files have not changed. true: compare the contents of the
+    files, which reads all of them; false: their sizes and times of change."""
     paper: dict[str, Literal["mild", "medium", "heavy"]] = {}
     """Split → part of the paper's table A2 to show beside it; splits named mild, medium or heavy have theirs anyway."""
     save: SaveOptions = SaveOptions()

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from keep.config.registry import DEGRADATIONS
 from keep.data.cache import LQCache, describe, digest
 from keep.data.images import square_resize, tone_curves
-from keep.data.index import Fingerprint
 from keep.data.region import Region
 from keep.data.stills import moving
 from keep.degradation.codec import encoder_version
@@ -35,13 +34,11 @@ class SourceClip:
         name: unique in its dataset.
         frames: number of frames.
         source: what its dataset needs to read it.
-        fingerprint: size and modification time of the file or folder that holds it.
     """
 
     name: str
     frames: int
     source: Any
-    fingerprint: Fingerprint = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -184,6 +181,13 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         """:meth:`read_square`, and the region of the source that is degraded in place of these frames, if any."""
         return self.read_square(clip, start, count, step), None
 
+    def files(self, clip: SourceClip) -> list[Path] | None:
+        """Every file that the frames of a clip depend on, in order; ``keep.test`` scores a clip again when one changes.
+
+        None: unknown, as for a dataset that does not override this; ``keep.test`` then compares the frames.
+        """
+        return None
+
     def reject(self, reason: str) -> None:
         """Skip an unusable clip with ``on_bad: skip``; otherwise raise ``reason`` as a UserError."""
         if self.on_bad != "skip":
@@ -203,8 +207,12 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             "on_bad": "skip" if self.on_bad == "skip" else "stop",  # keep makes the same clips as stop
             "degradation": describe(self.pipeline.steps),
             "encoder": encoder_version(),
-            "clips": digest([[c.name, c.frames, *c.fingerprint] for c in self.clips]),
+            "clips": self.digest(),
         }
+
+    def digest(self) -> str:
+        """A short hash of the names and lengths of the clips: equal digests give the same order of training samples."""
+        return digest([[c.name, c.frames] for c in self.clips])
 
     # --- samples ----------------------------------------------------------------------------------------------
 
@@ -283,7 +291,8 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         if self.cache is None:
             return self.degrade(truth, record)
         self.cache.open(seed)
-        path = self.cache.path(position, f"{truth.name} {truth.cut} {json.dumps(record)}")
+        source = truth.gt if truth.region is None else truth.region.frames
+        path = self.cache.path(position, f"{truth.name} {truth.cut} {json.dumps(record)}", source)
         lq = self.cache.get(path, len(truth.gt))
         if lq is None:
             lq = self.degrade(truth, record)

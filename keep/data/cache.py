@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 
-FORMAT = 1
+FORMAT = 2
 
 
 class LQCache:
@@ -51,9 +50,17 @@ class LQCache:
             )
         self._seed = seed
 
-    def path(self, position: int, drawn: str) -> Path:
-        """The file of one sample; ``drawn`` is everything that was drawn for it, as text."""
-        return self.folder / f"{position // 1000:06d}" / f"{position:09d}_{zlib.crc32(drawn.encode()):08x}.png"
+    def path(self, position: int, drawn: str, source: np.ndarray) -> Path:
+        """The file of one sample.
+
+        Args:
+            position: of the sample.
+            drawn: everything that was drawn for it, as text.
+            source: the frames that are degraded: a clip that is replaced under the same name gets another file.
+        """
+        own = hashlib.blake2b(drawn.encode(), digest_size=8)
+        own.update(np.ascontiguousarray(source).data)
+        return self.folder / f"{position // 1000:06d}" / f"{position:09d}_{own.hexdigest()}.png"
 
     def get(self, path: Path, frames: int) -> np.ndarray | None:
         """The clip in a file of :meth:`path`, uint8 (T, h, w, 3) RGB; None if it is missing or unusable."""

@@ -27,25 +27,23 @@ class VideoClips(ClipDataset):
     def find(self) -> list[SourceClip]:
         if self.root.is_file():
             timeline = read_timeline(self.root)
-            stat = self.root.stat()
-            return [SourceClip(self.root.stem, timeline.info.frames, timeline, (stat.st_size, stat.st_mtime_ns))]
+            return [SourceClip(self.root.stem, timeline.info.frames, ("", timeline))]
         index = FolderIndex(self.root, "videos")
-        paths = [folder / name for folder, names, _ in index.walk(VIDEO_SUFFIXES, names=True) for name in names]
+        paths = [folder / name for folder, names in index.walk(VIDEO_SUFFIXES, names=True) for name in names]
         clips = []
         for path in with_progress(sorted(paths, key=lambda p: by_number(p.as_posix())), self.root):
             name = path.relative_to(self.root).with_suffix("").as_posix()
             try:
-                data, mark = index.value(path, lambda path=path: read_timeline(path).dump())
+                data = index.value(path, lambda path=path: read_timeline(path).dump())
             except UserError as error:
                 if self.on_bad == "keep":
-                    stat = path.stat()
-                    clips.append(SourceClip(name, 0, error, (stat.st_size, stat.st_mtime_ns)))
+                    clips.append(SourceClip(name, 0, (path.suffix, error)))
                 else:
                     self.reject(str(error))
                 continue
             timeline = Timeline.load(data)
             # The source holds the suffix too: the name of a clip is its path without it.
-            clips.append(SourceClip(name, timeline.info.frames, (path.suffix, timeline), mark))
+            clips.append(SourceClip(name, timeline.info.frames, (path.suffix, timeline)))
         index.save()
         return clips
 
@@ -59,12 +57,13 @@ class VideoClips(ClipDataset):
         Raises:
             UserError: the clip is damaged (``on_bad: keep``).
         """
-        if isinstance(clip.source, UserError):
-            raise UserError(str(clip.source))
-        if isinstance(clip.source, Timeline):
-            return self.root, clip.source
-        suffix, timeline = clip.source
-        return self.root / f"{clip.name}{suffix}", timeline
+        timeline = clip.source[1]
+        if isinstance(timeline, UserError):
+            raise UserError(str(timeline))
+        return self.files(clip)[0], timeline
+
+    def files(self, clip: SourceClip) -> list[Path]:
+        return [self.root if self.root.is_file() else self.root / f"{clip.name}{clip.source[0]}"]
 
 
 @DATASETS.register()
@@ -91,7 +90,7 @@ class FrameFolders(ClipDataset):
                 )
             return single_images(self.root)
         found.sort(key=lambda f: by_number(f[0].as_posix()))
-        return [SourceClip(folder.relative_to(self.root).as_posix(), n, None, mark) for folder, n, mark in found]
+        return [SourceClip(folder.relative_to(self.root).as_posix(), n, None) for folder, n in found]
 
     def read(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
         return read_images(self.paths(clip)[start : start + (count - 1) * step + 1 : step])
@@ -102,6 +101,15 @@ class FrameFolders(ClipDataset):
         Raises:
             UserError: their number differs from what was counted.
         """
+        paths = self._images(clip)
+        if len(paths) != clip.frames:
+            raise UserError(f"{self.root / clip.name}: holds {len(paths)} images, but {clip.frames} were expected")
+        return paths
+
+    def files(self, clip: SourceClip) -> list[Path]:
+        return self._images(clip)
+
+    def _images(self, clip: SourceClip) -> list[Path]:
         if clip.source is not None:
             return [self.root / clip.source]
         folder = self.root / clip.name
@@ -109,8 +117,6 @@ class FrameFolders(ClipDataset):
             names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
         except OSError as error:
             raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
-        if len(names) != clip.frames:
-            raise UserError(f"{folder}: holds {len(names)} images, but {clip.frames} were expected")
         return [folder / name for name in sorted(names, key=by_number)]
 
 
@@ -131,9 +137,9 @@ def single_images(root: Path) -> list[SourceClip]:
     index = FolderIndex(root, "images")
     listed = list(with_progress(index.walk(IMAGE_SUFFIXES, names=True), root))
     index.save()
-    files = [((folder / name).relative_to(root), mark) for folder, names, mark in listed for name in names]
-    files.sort(key=lambda f: by_number(f[0].as_posix()))
-    return [SourceClip(path.with_suffix("").as_posix(), 1, path.as_posix(), mark) for path, mark in files]
+    files = [(folder / name).relative_to(root) for folder, names in listed for name in names]
+    files.sort(key=lambda f: by_number(f.as_posix()))
+    return [SourceClip(path.with_suffix("").as_posix(), 1, path.as_posix()) for path in files]
 
 
 def with_progress(items: Iterable[T], root: Path) -> Iterable[T]:

@@ -19,7 +19,6 @@ from keep.utils.io import write_file
 FORMAT = 1
 FILE_NAME = ".keep_index.json"
 SETTLED = 2_000_000_000  # ns: a younger file may change again with the same time stamp, and is not stored
-Fingerprint = tuple[int, int]
 
 
 class FolderIndex:
@@ -40,23 +39,23 @@ class FolderIndex:
             self._entries = {**_read(path).get(kind, {}), **self._entries}
         self._used: dict[str, Any] = {}
 
-    def value(self, path: Path, compute: Callable[[], Any]) -> tuple[Any, Fingerprint]:
-        """The stored value of ``path``, else the computed one (plain JSON data), and the fingerprint of the path."""
+    def value(self, path: Path, compute: Callable[[], Any]) -> Any:
+        """The stored value of ``path``, else the computed one (plain JSON data)."""
         stat = path.stat()
         mark = (stat.st_size, stat.st_mtime_ns)
         key = path.relative_to(self.root).as_posix()
         known = self._entries.get(key)
         if known is not None and tuple(known[0]) == mark:
             self._used[key] = known
-            return known[1], mark
+            return known[1]
         value = compute()
         if time.time_ns() - stat.st_mtime_ns > SETTLED:
             self._used[key] = [list(mark), value]
             self._changed |= known is None or known[1] != value
-        return value, mark
+        return value
 
-    def walk(self, suffixes: frozenset[str], names: bool) -> Iterator[tuple[Path, Any, Fingerprint]]:
-        """(folder, its files with these suffixes, fingerprint) of the root and all its subfolders, in order.
+    def walk(self, suffixes: frozenset[str], names: bool) -> Iterator[tuple[Path, Any]]:
+        """(folder, its files with these suffixes) of the root and all its subfolders, in order.
 
         Links to folders are followed, hidden files skipped.
 
@@ -71,8 +70,8 @@ class FolderIndex:
             if real in seen:  # a link to a folder already visited
                 continue
             seen.add(real)
-            (below, files), mark = self.value(folder, lambda folder=folder: _listing(folder, suffixes, names))
-            yield folder, files, mark
+            below, files = self.value(folder, lambda folder=folder: _listing(folder, suffixes, names))
+            yield folder, files
             waiting += [folder / name for name in reversed(below)]
 
     def save(self) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,9 @@ class LMDBClips(ClipDataset):
                 key = os.path.splitext(line.split(" (")[0].strip())[0]  # noqa: PTH122, a key, not a path
                 clip, _, frame = key.rpartition("/")
                 frames.setdefault(clip or key, []).extend([frame] if clip else [])
-        stat = data.stat()
-        mark = (stat.st_size, stat.st_mtime_ns)
         # One string with all frame names per clip: millions of small objects would be copied into every worker.
         return [
-            SourceClip(name, len(keys) or 1, "\n".join(sorted(keys, key=by_number)), mark)
+            SourceClip(name, len(keys) or 1, "\n".join(sorted(keys, key=by_number)))
             for name, keys in sorted(frames.items(), key=lambda item: by_number(item[0]))
         ]
 
@@ -54,6 +53,9 @@ class LMDBClips(ClipDataset):
                 images.append(decode_image(bytes(data), f"{self.root}: {key}"))
                 check_same_size(images, f"{self.root}: {key}", keys[0])
         return np.stack(images)
+
+    def files(self, clip: SourceClip) -> list[Path]:
+        return [self.root / "data.mdb", self.root / "meta_info.txt"]
 
     def _open(self) -> Any:
         """Opened for each clip, which is fast: an open LMDB must not be shared across a fork."""

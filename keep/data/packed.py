@@ -46,14 +46,13 @@ class PackedClips(ClipDataset):
             raise UserError(f"{self.root}: not a file of packed clips, or a truncated one: {error}") from None
         if index.get("format") != FORMAT:
             raise UserError(f"{self.root}: packed by another version (format {index.get('format')}); pack it again")
-        stat = self.root.stat()
         clips = []
         for entry in index["clips"]:
             if sizes.get(entry["file"]) != entry["size"]:
                 self.reject(f"{self.root}: {entry['file']}: missing or cut short")
                 continue
             source = (entry["file"], Timeline.load(entry["timeline"]))
-            clips.append(SourceClip(entry["name"], source[1].info.frames, source, (entry["size"], stat.st_mtime_ns)))
+            clips.append(SourceClip(entry["name"], source[1].info.frames, source))
         return clips
 
     def read(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
@@ -63,6 +62,9 @@ class PackedClips(ClipDataset):
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.root}: {file}: {error}") from None
         return read_video(f"{self.root}: {file}", start, count, step, timeline, data)
+
+    def files(self, clip: SourceClip) -> list[Path]:
+        return [self.root]
 
     def _archive(self) -> zipfile.ZipFile:
         """Opened once per process: processes that share a file handle would share its position."""

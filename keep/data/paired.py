@@ -41,6 +41,7 @@ class PairedClips(Dataset[dict[str, Any]]):
             raise UserError(f"{self.lq}: no low-quality twin of {len(missing)} clips: {', '.join(missing[:10])}")
         most = gt.max_frames or max(clip.frames for clip in gt.clips)
         self.clips = [SourceClip(clip.name, min(clip.frames, most), sources[clip.name]) for clip in gt.clips]
+        self._truth = {clip.name: clip for clip in gt.clips}
         manifest = self.lq / "manifest.json"
         self._manifest = json.loads(manifest.read_text(encoding="utf-8"))["clips"] if manifest.is_file() else {}
 
@@ -54,6 +55,12 @@ class PairedClips(Dataset[dict[str, Any]]):
             return ()
         names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
         return tuple(folder / n for n in sorted(names, key=by_number))
+
+    def files(self, clip: SourceClip) -> list[Path] | None:
+        """As :meth:`keep.data.base.ClipDataset.files`: of the truth, of its twin, and the manifest of the twins."""
+        truth = self.gt.files(self._truth[clip.name])
+        manifest = [path] if (path := self.lq / "manifest.json").is_file() else []
+        return None if truth is None else [*truth, *clip.source, *manifest]
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -63,16 +63,18 @@ class VFHQ(FrameFolders):
         clips = super().find() if self.meta_info is None else self._listed(self.meta_info)
         if self.landmarks is None:
             return clips
-        files = {p.name: p.stat() for p in self.landmarks.iterdir() if p.suffix == ".txt" and p.name[0] != "."}
+        names = {p.name for p in self.landmarks.iterdir() if p.suffix == ".txt" and p.name[0] != "."}
         kept = []
         for clip in clips:
-            file = files.get(f"{_last(clip.name)}.txt")
-            if file is None:
+            if f"{_last(clip.name)}.txt" in names:
+                kept.append(clip)
+            else:
                 self.reject(f"{self.landmarks / _last(clip.name)}.txt: no landmarks of clip {clip.name}")
-                continue
-            mark = (clip.fingerprint[0] + file.st_size, max(clip.fingerprint[1], file.st_mtime_ns))
-            kept.append(SourceClip(clip.name, clip.frames, clip.source, mark))
         return kept
+
+    def files(self, clip: SourceClip) -> list[Path]:
+        own = [] if self.landmarks is None else [self.landmarks / f"{_last(clip.name)}.txt"]
+        return super().files(clip) + own
 
     def _listed(self, path: Path) -> list[SourceClip]:
         clips = []
@@ -81,8 +83,7 @@ class VFHQ(FrameFolders):
             if not folder.is_dir():
                 self.reject(f"{folder}: {path} names this clip, but there is no such folder")
                 continue
-            stat = folder.stat()
-            clips.append(SourceClip(name, frames, None, (stat.st_size, stat.st_mtime_ns)))
+            clips.append(SourceClip(name, frames, None))
         return clips
 
     def about(self) -> dict[str, Any]:

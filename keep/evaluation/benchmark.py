@@ -19,7 +19,8 @@ from keep.data.base import ClipDataset
 from keep.evaluation.evaluate import check_names
 from keep.evaluation.report.costs import write_costs
 from keep.evaluation.report.origin import code, file_hashes, files_of, versions
-from keep.evaluation.report.records import Unit, clips_of, key_of, pending_restorers, settled
+from keep.evaluation.report.records import Unit, key_of, pending_restorers, settled
+from keep.evaluation.report.sources import clips_of
 from keep.evaluation.report.write import describe, write_report
 from keep.evaluation.score import score_unit, wanted_media
 from keep.metrics.base import build_metrics
@@ -91,7 +92,7 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
     if missing:
         log.info(f"rank {rank} is done; other ranks still score {missing} clips, and the last one writes the report")
         return 0
-    return _report(config, folder, about, parts, [(u, r) for u, r in records if r])
+    return _report(config, folder, about, parts, [(u, r) for u, r in records if r], len(units) - len(pending))
 
 
 def _pending(unit: Unit, config: TestConfig, parts: Parts) -> list[str]:
@@ -104,12 +105,13 @@ def _report(
     about: Mapping[str, Any],
     parts: Parts,
     records: Sequence[tuple[Unit, Mapping[str, Any]]],
+    reused: int,
 ) -> int:
     """Write options, tables, page and costs; return the exit status."""
     about = {**about, "files": dict(sorted(parts.hashes.items()))}
     write_file(folder / "options.yml", to_yaml(config))
     content = write_report(folder, config, about, parts.restorers, parts.metrics, records, parts.problems)
-    write_costs(folder, [unit for unit, _ in records])
+    write_costs(folder, [unit for unit, _ in records], reused)
     for line in content["problems"]:
         log.warning(f"warning: {line}")
     log.info(f"written to {folder}: report.html, table.md, table.tex, frames.csv, clips.csv, results.json")
@@ -190,7 +192,8 @@ def plan(
     """
     units = []
     for split, dataset in datasets.items():
-        for number, (clip, source) in list(enumerate(clips_of(dataset)))[:num]:
-            key = key_of(about, config.seed, dump(config.data[split]), split, clip, number, source)
+        clips = clips_of(dataset, config.seed, config.by_content, num)
+        for number, (clip, state) in enumerate(clips):
+            key = key_of(about, config.seed, dump(config.data[split]), split, clip, number, state)
             units.append(Unit(split, number, clip, key, folder, keys))
     return units

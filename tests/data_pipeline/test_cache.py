@@ -2,12 +2,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from keep.data.cache import LQCache, describe, difference
-from keep.data.clips import VideoClips
+from keep.data.clips import FrameFolders, VideoClips
 from keep.data.sampler import make_loader
 from keep.degradation.blur import GaussianBlur
 from keep.degradation.codec import VideoCodec
@@ -86,6 +87,20 @@ def test_other_clips_are_refused(clip_folder: Path, tmp_path: Path) -> None:
         VideoClips(str(clip_folder / "b.mkv"), **OPTIONS, lq_cache=str(tmp_path / "lq"))[4, 0]
 
 
+def test_a_replaced_clip_is_degraded_anew(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "frames/a"
+    folder.mkdir(parents=True)
+    samples = []
+    for _ in range(2):  # the second time the same names, sizes and lengths: other pixels
+        for i in range(3):
+            cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        cached = FrameFolders(str(tmp_path / "frames"), **OPTIONS, lq_cache=str(tmp_path / "lq"))
+        samples.append(cached[4, 0])
+        assert same(samples[-1], FrameFolders(str(tmp_path / "frames"), **OPTIONS)[4, 0])
+    assert not torch.equal(samples[0]["lq"], samples[1]["lq"])
+
+
 def test_keeping_damaged_clips_makes_no_other_cache(clip_folder: Path, tmp_path: Path) -> None:
     for on_bad in ("stop", "keep"):
         options: dict[str, Any] = {"lq_cache": str(tmp_path / "lq"), "degradation": STEPS, "on_bad": on_bad}
@@ -112,11 +127,11 @@ def test_it_needs_something_to_keep_and_a_place(clip_folder: Path, tmp_path: Pat
 def test_a_clip_survives_the_disk(tmp_path: Path) -> None:
     clip = np.random.default_rng(0).integers(0, 256, (5, 7, 9, 3), dtype=np.uint8)
     cache = LQCache(tmp_path, {})
-    path = cache.path(3, "drawn")
+    path = cache.path(3, "drawn", clip)
     assert cache.get(path, 5) is None
     cache.put(path, clip)
     assert np.array_equal(cache.get(path, 5), clip)  # pyright: ignore[reportArgumentType]
-    assert cache.path(3, "otherwise drawn") != path
+    assert cache.path(3, "otherwise drawn", clip) != path
 
 
 def test_built_objects_are_described_by_their_options() -> None:

@@ -132,5 +132,5 @@ def test_kinds_share_a_file_and_not_their_values(tmp_path: Path) -> None:
 def test_a_link_in_a_circle_ends(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "back").symlink_to(tmp_path)
-    folders = [f for f, _, _ in FolderIndex(tmp_path, "frames").walk(frozenset({".png"}), names=True)]
+    folders = [f for f, _ in FolderIndex(tmp_path, "frames").walk(frozenset({".png"}), names=True)]
     assert folders == [tmp_path, tmp_path / "c"]

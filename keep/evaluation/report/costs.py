@@ -14,12 +14,22 @@ KINDS = {"decode": "data", "degrade": "data", "restore": "restorer", "metric": "
 COLUMNS = {"part": None, "kind": None, "seconds": None, "share %": None, "ms/frame": None, "peak GiB": None}
 
 
-def write_costs(folder: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
-    """Write ``seconds/times.json``, ``.md`` and ``.js`` (which the page reads), summed over the clips; log them."""
+def write_costs(folder: Path, units: Sequence[Unit], reused: int = 0) -> list[dict[str, Any]]:
+    """Write ``seconds/times.json``, ``.md`` and ``.js`` (which the page reads), summed over the clips; log them.
+
+    Args:
+        folder: of the results.
+        units: all clips.
+        reused: how many of them this process did not score: their scores are of an earlier run or another rank.
+    """
     rows = time_table([u.path("seconds", ".json") for u in units])
+    origin = (
+        f"{len(units) - reused} of {len(units)} clips were scored by the last run, {reused} before or by other ranks."
+    )
     write_json(folder / "seconds/times.json", rows)
-    write_file(folder / "seconds/times.md", markdown_table(rows, COLUMNS, digits=2))
-    write_file(folder / "seconds/times.js", f"window.keepTimes = {json.dumps(rows)};\n")
+    write_file(folder / "seconds/times.md", f"{origin}\n\n{markdown_table(rows, COLUMNS, digits=2)}")
+    page = {"keepTimes": rows, "keepOrigin": origin}
+    write_file(folder / "seconds/times.js", "".join(f"window.{k} = {json.dumps(v)};\n" for k, v in page.items()))
     log.info("\ntime by part\n" + console_table(rows, COLUMNS, digits=2))
     return rows
 

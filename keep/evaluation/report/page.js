@@ -458,7 +458,7 @@
     const most = Math.max(...rows.slice(0, -1).map((r) => r.seconds));
     const head = ["part", "", "seconds", "share", "ms per frame", "peak memory", ""].map((h) => el("th", {}, h));
     fill($("times"),
-      el("p", { class: "lead" }, "Seconds of each part over all clips. Faces and flow that several metrics share count for the first that needs them. Peak memory: of PyTorch on a GPU, of the whole process on a CPU."),
+      el("p", { class: "lead" }, "Seconds of each part over all clips. Faces and flow that several metrics share count for the first that needs them. Peak memory: of PyTorch on a GPU, of the whole process on a CPU. " + (window.keepOrigin ?? "")),
       el("div", { class: "scroll" }, el("table", { class: "times" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows.map((r, i) => el("tr", {},
         el("td", {}, r.part), el("td", { class: "soft" }, r.kind), el("td", {}, r.seconds.toFixed(2)), el("td", {}, `${r["share %"].toFixed(1)} %`),
         el("td", {}, r["ms/frame"] === null ? "" : r["ms/frame"].toFixed(1)), el("td", {}, r["peak GiB"] === null ? "" : `${r["peak GiB"].toFixed(2)} GiB`),

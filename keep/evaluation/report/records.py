@@ -206,18 +206,6 @@ def key_of(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def clips_of(dataset: Any) -> list[tuple[str, Any]]:
-    """(name, source: number of frames, size and time of its files) of each clip of a dataset, without decoding."""
-    clips = getattr(dataset, "clips", None)
-    if clips is None:  # a user's dataset without this attribute
-        return [(f"{i:05d}", None) for i in range(len(dataset))]
-    own = [(clip.name, [clip.frames, list(clip.fingerprint)]) for clip in clips]
-    truth = getattr(dataset, "gt", None)  # pairs: the clips above are the low-quality twins
-    if truth is None:
-        return own
-    return [(name, [source, other]) for (name, source), (_, other) in zip(own, clips_of(truth), strict=True)]
-
-
 # --- numbers in JSON, which has neither NaN nor infinity --------------------------------------------------------
 
 
