@@ -30,6 +30,7 @@ from keep.utils.devices import prepare
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.launch import launched_ranks
+from keep.utils.lock import lock
 from keep.utils.logging import log
 
 T = TypeVar("T")
@@ -70,6 +71,13 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
     if unknown := config.paper.keys() - config.data.keys():
         raise UserError(f"paper: {', '.join(unknown)}: no such split in data; its splits are {', '.join(config.data)}")
     folder = config.root / (config.name if num is None else f"{config.name}_{num}")
+    group = key_of(to_yaml(config), world) if world > 1 else ""
+    with lock(folder, f"rank{rank}" if world > 1 else "", group):
+        return _run(config, folder, num, rank, world, device)
+
+
+def _run(config: TestConfig, folder: Path, num: int | None, rank: int, world: int, device: torch.device) -> int:
+    """Score this rank's clips in ``folder``, which it holds."""
     datasets = {split: keep_damaged(spec).build() for split, spec in config.data.items()}
     parts = build_parts(config, device)
     about = {"versions": versions(), "code": code(), "device": device.type}

@@ -5,6 +5,7 @@ resume needs) and the resolved options. :mod:`keep.training.checkpoint` writes a
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from keep.training.run import Run
 from keep.utils import weight_files
 from keep.utils.errors import UserError
 from keep.utils.io import link_or_copy, remove_hidden_files, write_file
+from keep.utils.lock import lock
 from keep.utils.logging import log
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -85,6 +87,11 @@ def prune(run: Run, higher_is_better: bool | None) -> None:
 
 
 # --- opening ----------------------------------------------------------------------------------------------------
+
+
+def only_run(config: TrainConfig, ranks: Ranks) -> AbstractContextManager[None]:
+    """Refuse a second live run of the same name: it would rename the first one's folder or move its checkpoints."""
+    return lock(config.root / config.name) if ranks.first else nullcontext()
 
 
 def find_state(config: TrainConfig, resume: str | None, ranks: Ranks) -> Path | None:

@@ -15,7 +15,7 @@ from keep.config.schema import TrainConfig
 from keep.models.base import Batch, Terms
 from keep.training import checkpoint
 from keep.training.distributed import no_sync, processes, wrap
-from keep.training.folder import find_state, open_folder
+from keep.training.folder import find_state, only_run, open_folder
 from keep.training.guards import (
     StepCheck,
     clip_gradients,
@@ -52,7 +52,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         Stopped: a signal requested it; the state is saved, and ``resume`` continues from there.
         UserError: the run cannot start or continue; the message says why.
     """
-    with StopRequest() as request, processes(config.device) as ranks:
+    with StopRequest() as request, processes(config.device) as ranks, only_run(config, ranks):
         if not ranks.first:
             log.setLevel(logging.ERROR)  # what concerns all processes is logged by the first
         state = find_state(config, resume, ranks)

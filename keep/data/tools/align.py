@@ -28,6 +28,7 @@ from keep.faces.shots import shot_cuts
 from keep.faces.smooth import fill_gaps, smooth
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
+from keep.utils.lock import lock
 from keep.utils.pictures import encode_image
 
 GAP = 10
@@ -36,6 +37,11 @@ GAP = 10
 
 def align(argv: Sequence[str] | None) -> int:
     args = parse(argv)
+    with lock(args.out):
+        return align_folder(args)
+
+
+def align_folder(args: argparse.Namespace) -> int:
     detector = network(DETECTORS, args.detector) if args.detector else default_detector()
     paths = [p for p in sorted(args.root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not paths:

@@ -40,11 +40,17 @@ from keep.data.video_io import VIDEO_SUFFIXES
 from keep.faces.cuts import shot_finder
 from keep.faces.detect import default_detector
 from keep.utils.errors import UserError
+from keep.utils.lock import lock
 
 
 def collect(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     import_registered()
+    with lock(args.out):
+        return collect_videos(args)
+
+
+def collect_videos(args: argparse.Namespace) -> int:
     paths = find_videos(args.raw)
     setup = set_up(args)
     sources: list[Source] = []

@@ -22,6 +22,7 @@ from keep.config.registry import DATASETS
 from keep.data.packed import PackedClips, pack_clips
 from keep.data.tools.layout import dataset_for
 from keep.utils.errors import UserError
+from keep.utils.lock import lock
 
 
 def pack(argv: Sequence[str] | None) -> None:
@@ -33,8 +34,11 @@ def pack(argv: Sequence[str] | None) -> None:
     if codec == "copy" and (args.size or args.max_frames):
         raise UserError("--size and --max-frames need new encoding: add --codec libx264 or ffv1")
     options: dict[str, Any] = {"size": args.size or 512, "max_frames": args.max_frames}
-    datasets = [DATASETS[kind](str(root), **options) for root, kind in kinds.items()]
-    pack_clips(datasets, args.out, codec=codec, crf=args.crf, keyint=args.keyint, piece=args.piece)
+    if not args.out.parent.is_dir():
+        raise UserError(f"{args.out}: cannot write: there is no folder {args.out.parent}")
+    with lock(args.out):
+        datasets = [DATASETS[kind](str(root), **options) for root, kind in kinds.items()]
+        pack_clips(datasets, args.out, codec=codec, crf=args.crf, keyint=args.keyint, piece=args.piece)
     clips = PackedClips(str(args.out)).clips
     frames, size = sum(clip.frames for clip in clips), args.out.stat().st_size
     print(f"{args.out}: {len(clips)} clips, {frames} frames, {size / 1e6:.1f} MB ({codec})")

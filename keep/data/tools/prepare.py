@@ -32,6 +32,7 @@ from keep.data.tools.prepare_copy import copy_clip
 from keep.data.vfhq import read_meta_info
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
+from keep.utils.lock import lock
 
 T = TypeVar("T")
 
@@ -52,10 +53,11 @@ def prepare(argv: Sequence[str] | None) -> int:
     missing = missing_clips(names, expected)
     good = [clip for clip in clips if not clip.problems]
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        copy = partial(copy_clip, args.root, args.landmarks, args.out, args.size)
-        list(map_clips(copy, [clip.name for clip in good], "resizing", args.workers))
-        write_index(args.out / "meta_info.txt", good)
+        with lock(args.out):
+            args.out.mkdir(parents=True, exist_ok=True)
+            copy = partial(copy_clip, args.root, args.landmarks, args.out, args.size)
+            list(map_clips(copy, [clip.name for clip in good], "resizing", args.workers))
+            write_index(args.out / "meta_info.txt", good)
     if args.index:
         write_index(args.index, good)
 

@@ -29,6 +29,7 @@ from keep.data.tools.layout import dataset_for
 from keep.data.tools.splits_folder import Split
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
+from keep.utils.lock import lock
 from keep.utils.tables import console_table
 
 BASE_SIZE = 512
@@ -38,6 +39,11 @@ BASE_SIZE = 512
 def make_splits(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     import_registered()
+    with lock(args.out):
+        return write_splits(args)
+
+
+def write_splits(args: argparse.Namespace) -> int:
     kind = args.type or dataset_for(args.gt)
     dataset, bad = open_clips(kind, args)
     splits = [Split(level, args, [clip.name for clip in dataset.clips]) for level in args.levels]
