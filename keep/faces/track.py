@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keep.faces.detect import Face
+from keep.faces.geometry import iou
 from keep.utils.errors import UserError
 
 REFRESH = 25  # frames between updates of a track's identity
@@ -127,7 +128,7 @@ class Tracker:
                 found[column] = identities.most_similar(free, column) or self._begin()
         for column, track in enumerate(found):
             assert track is not None
-            alone = all(j == column or _iou(faces[column].box, other.box) < 0.1 for j, other in enumerate(faces))
+            alone = all(j == column or iou(faces[column].box, other.box) < 0.1 for j, other in enumerate(faces))
             if t - track.refreshed >= REFRESH and alone:
                 identities.remember(track, column, t)
             track.add(t, faces[column])
@@ -149,7 +150,7 @@ class Tracker:
         """Pairs (open track, face) of the best assignment."""
         if not faces or not self._open:
             return []
-        overlap = np.array([[_iou(track.expected(t), face.box) for face in faces] for track in self._open])
+        overlap = np.array([[iou(track.expected(t), face.box) for face in faces] for track in self._open])
         possible = overlap >= self.min_iou
         value = overlap.copy()
         unclear = (possible.sum(0, keepdims=True) > 1) | (possible.sum(1, keepdims=True) > 1)
@@ -272,11 +273,3 @@ def _interpolate(track: Track, interval: int) -> Track:
 
 def _centre(box: np.ndarray) -> np.ndarray:
     return (box[:2] + box[2:]) / 2
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(sides.clip(0).prod())
-    union = float((a[2:] - a[:2]).clip(0).prod() + (b[2:] - b[:2]).clip(0).prod()) - shared
-    return shared / union if union > 0 else 0.0

@@ -21,7 +21,7 @@ from keep.inference.fast import accelerate
 from keep.inference.streaming import CONTEXT, WINDOW, stream
 from keep.inference.weights import DEFAULT, Params, load_keep
 from keep.utils.devices import pick_device
-from keep.utils.dtypes import parse_dtype
+from keep.utils.dtypes import pick_dtype
 from keep.utils.errors import UserError
 
 
@@ -48,7 +48,8 @@ def load_restorer(
         weights: a weight file (``docs/weights.md``); ``nano``, the small network in this package; or ``KEEP``,
             ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once.
         device: ``auto`` (CUDA if available, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
-        dtype: ``float32``, ``bfloat16`` (``bf16``) or ``float16`` (``fp16``). The flow is always estimated in float32.
+        dtype: ``float32``, ``bfloat16`` (``bf16``), ``float16`` (``fp16``), or ``auto``: bfloat16 where the device has
+            instructions for it, else float32. The flow is always estimated in float32.
         params: averaged (``ema``) or ``online`` weights, if the file has both.
         net: the network, if the file does not store its options: a module, or ``{"type": "KEEP", …}``.
         flow: a flow estimator that replaces the file's: a module, or a name such as ``"dis"``.
@@ -66,8 +67,8 @@ def load_restorer(
     Raises:
         UserError: no such file, device or dtype, or the weights of another network.
     """
-    dtype = parse_dtype(dtype)
     device = pick_device(str(device))
+    dtype = pick_dtype(dtype, device)
     network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache))
     options = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
     if fast:

@@ -115,6 +115,8 @@ def show(summary: Any) -> None:
         print(f"{part:<12}{1000 * seconds / summary.frames:>12.1f}{100 * seconds / total:>8.1f}%")
     spent = summary.seconds.get("network", 0.0)
     print(f"all but the network / the network: {(total - spent) / max(spent, 1e-9):.3f}")
+    slowest = max(summary.seconds.values())
+    print(f"{summary.elapsed:.2f} s in all; parts run at the same time, the slowest takes {slowest:.2f} s")
     print(f"peak memory: {summary.memory:.0f} MiB ({summary.frames} frames)")
 
 

@@ -98,6 +98,13 @@ def test_bfloat16_keeps_the_flow_in_float32(weights, frames):
     assert np.stack(list(restorer.restore(frames))).std() > 0
 
 
+@pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_bfloat16_where_the_hardware_has_it(weights, monkeypatch, has, expected):
+    monkeypatch.setattr("keep.utils.dtypes.has_bfloat16", lambda device: has)
+    restorer = keep.load_restorer(weights, "cpu", "auto")
+    assert restorer.net.get_parameter("lq_encoder.blocks.0.weight").dtype == expected
+
+
 def test_wrong_options(weights):
     with pytest.raises(UserError, match="dtype: 'int8'"):
         keep.load_restorer(weights, dtype="int8")

@@ -73,7 +73,7 @@ def test_where_nothing_can_be_served():
 
 def test_what_was_done_comes_before_what_it_cost():
     summary = Summary(Path("out.mp4"), 3, 1, notes=["no face was found: the content is unchanged"])
-    summary.seconds, summary.memory = {"detect": 2.0, "mask": 0.01}, 100
+    summary.seconds, summary.elapsed, summary.memory = {"detect": 2.0, "mask": 0.01}, 2.0, 100
     assert web.describe(summary).split("\n\n") == [
         "3 frames, 1 shot, 0 tracks, 0 faces in 2.0 s (1.5 frames/s)", "no face was found: the content is unchanged",
         "time: detect 2.0 s", "peak memory: 100 MiB",

@@ -10,7 +10,7 @@ from scripts.bench.restore import bench
 def test_every_part_is_shown(capsys):
     bench(["--frames", "3", "--size", "none", "--detector", "none"])
     printed = capsys.readouterr().out
-    shown = {line.split()[0] for line in printed.splitlines()[1:-2]}
+    shown = {line.split()[0] for line in printed.splitlines()[1:-3]}
     assert {"decode", "shots", "detect", "track", "crop", "network", "mask", "paste", "encode"} <= shown
     assert "peak memory" in printed
 

@@ -8,8 +8,8 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = (
-    "bench.data", "bench.inference", "bench.restore", "bench.streaming", "bench.train", "soak.data", "soak.kills",
-    "demo", "demo_train", "memory", "train_stages",
+    "bench.data", "bench.detect", "bench.inference", "bench.restore", "bench.streaming", "bench.train", "soak.data",
+    "soak.kills", "demo", "demo_train", "memory", "train_stages",
 )  # fmt: skip
 
 

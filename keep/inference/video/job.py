@@ -1,19 +1,21 @@
 """One video from file to file: pass 1, pass 2, summary."""
 
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from keep.data.mux import FrameFolder, FrameWriter, Source, TimedFrame, VideoSource, VideoWriter, remux
+from keep.data.mux import FrameFolder, FrameWriter, Source, VideoSource, VideoWriter, remux
 from keep.data.video_io import VIDEO_SUFFIXES
+from keep.faces.detect import Detector
 from keep.inference.video.outputs import comparison_of, plots_of, refuse_overwriting
-from keep.inference.video.pipeline import Painter, restore_faces
+from keep.inference.video.pipeline import Painter, decoded_ahead, painted
 from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import preflight
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
@@ -54,6 +56,7 @@ def restore_video(
     lines = preflight(job.video, job.output, job.settings)
     for line in lines:
         announce(line)
+    start = time.perf_counter()
     found = find_faces(job)
     video, settings = job.video, job.settings
     summary = Summary(
@@ -70,7 +73,7 @@ def restore_video(
     if summary.broken:
         readable = "can be decoded" if isinstance(video, VideoSource) else "can be read"
         summary.notes.append(damage_note(summary, readable))
-    summary.seconds = job.clock.seconds
+    summary.seconds, summary.elapsed = job.clock.seconds, time.perf_counter() - start
     summary.memory, summary.gpu_memory = peak_memory()
     return summary
 
@@ -136,16 +139,19 @@ def check(job: Job) -> None:
 def find_faces(job: Job) -> Scan:
     """Pass 1."""
     video, tools, settings, clock = job.video, job.tools, job.settings, job.clock
-    frames = _report_frames(job, "finding faces", video.expected)
-    if settings.aligned:
-        return scan_aligned(frames, clock)
-    assert tools.detector is not None
+    if isinstance(tools.detector, Detector):  # the first call is slow: it would spoil the estimate of the time left
+        tools.detector(np.zeros((video.height, video.width, 3), np.uint8))
+    report = _reporter(job, "finding faces", video.expected)
     aspect = integer_aspect(video.width, video.display_aspect)
-    shown = (replace(frame, image=as_shown(frame.image, aspect)) for frame in frames)
-    found = scan(
-        shown, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
-        settings.min_face, settings.min_frames,
-    )  # fmt: skip
+    with closing(decoded_ahead(clock.each("decode", video), video.height, video.width)) as frames:
+        if settings.aligned:
+            return scan_aligned(frames, clock, report)
+        assert tools.detector is not None
+        shown = (replace(frame, image=as_shown(frame.image, aspect)) for frame in frames)
+        found = scan(
+            shown, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
+            settings.min_face, settings.min_frames, settings.detect_every, report,
+        )  # fmt: skip
     found.tracks = [replace(track, aspect=aspect) for track in found.tracks]
     return found
 
@@ -165,19 +171,22 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool)
     """Pass 2: restore the faces found, and write the frames, the comparison, or both."""
     if not (main or comparison):
         return
-    frames = _report_frames(job, "restoring", found.frames, found.tracks)
+    report = _reporter(job, "restoring", found.frames, found.tracks)
+    frames, size = job.clock.each("decode", job.video), (job.video.height, job.video.width)
     summary.frames = summary.faces = 0
     pair_path = comparison_of(job.output)
     with ExitStack() as stack:
         writers = [stack.enter_context(writer) for writer in open_writers(job, main, comparison)]
-        for waiting in restore_faces(frames, found.tracks, job.tools.network, job.clock, job.settings.batch):
-            image = job.painter.paint(waiting, job.clock)
+        pictures = painted(frames, size, found.tracks, job.tools.network, job.painter, job.clock, job.settings.batch)
+        stack.enter_context(closing(pictures))
+        for waiting, image in pictures:
             with job.clock("encode"):
                 for writer in writers:
                     shown = beside(waiting.frame.image, image) if writer.path == pair_path else image
                     writer.write(shown, waiting.frame)
             summary.frames += 1
             summary.faces += len(waiting.faces)
+            report(waiting.frame.index)
 
 
 def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
@@ -234,13 +243,16 @@ def beside(given: np.ndarray, restored: np.ndarray) -> np.ndarray:
     return np.concatenate([given, np.full((height, DIVIDER, 3), 255, np.uint8), restored], axis=1)
 
 
-def _report_frames(job: Job, what: str, total: int | None, tracks: Sequence[AlignedTrack] = ()) -> Iterator[TimedFrame]:
-    """The decoded frames of the video; each is reported to ``job.progress``."""
+def _reporter(job: Job, what: str, total: int | None, tracks: Sequence[AlignedTrack] = ()) -> Callable[[int], None]:
+    """A function that reports to ``job.progress`` that the frame of a number, ascending, is done."""
     upcoming = deque(sorted(tracks, key=lambda track: int(track.frames[0])))
     active: list[AlignedTrack] = []
-    for frame in job.clock.each("decode", job.video):
-        while upcoming and upcoming[0].frames[0] <= frame.index:
+
+    def report(index: int) -> None:
+        nonlocal active
+        while upcoming and upcoming[0].frames[0] <= index:
             active.append(upcoming.popleft())
-        active = [track for track in active if frame.index <= track.frames[-1]]
-        job.progress(what, frame.index + 1, total, [track.id for track in active])
-        yield frame
+        active = [track for track in active if index <= track.frames[-1]]
+        job.progress(what, index + 1, total, [track.id for track in active])
+
+    return report

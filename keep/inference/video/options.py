@@ -65,7 +65,9 @@ def _add_network_options(g: argparse._ArgumentGroup) -> None:
         help="weights file; nano: shipped, for small faces (default); KEEP, KEEP_Asian: by the authors, downloaded",
     )  # fmt: skip
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
-    g.add_argument("--dtype", default="float32", help="float32, bf16 or fp16 (default float32)")
+    g.add_argument(
+        "--dtype", default="auto", help="auto: bf16 where the hardware has it; float32, bf16 or fp16 (default auto)"
+    )
     g.add_argument(
         "--fidelity", type=float, default=1.0, metavar="W",
         help="0: most detail, from the codebook alone; 1: closest to the input (default 1)",
@@ -79,6 +81,10 @@ def _add_network_options(g: argparse._ArgumentGroup) -> None:
 def _add_face_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--detector", metavar="NAME[=FILE]", help="RetinaFace, YuNet or CenterFace (default: any available)")
     g.add_argument("--identity", metavar="NAME[=FILE]", help="distinguish people: ArcFace, ONNXIdentity=FILE or Dlib")
+    g.add_argument(
+        "--detect-every", type=_positive, default=8, metavar="N",
+        help="search the whole frame every N frames, and follow known faces in between; 1: search every frame (8)",
+    )  # fmt: skip
     g.add_argument("--max-gap", type=_natural, default=10, metavar="N", help="bridge N frames without a detection (10)")
     g.add_argument("--sigma", type=float, default=5, help="smoothing of landmarks, eq. (10), in frames; 0: none (5)")
     g.add_argument("--radius", type=_natural, default=20, help="radius of the smoothing window, in frames (20)")

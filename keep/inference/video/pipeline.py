@@ -1,11 +1,12 @@
 """Pass 2: streams the frames; cuts faces out, restores them, and pastes them back.
 
-The network works in windows, so a frame waits until all its faces are restored. At most one window of frames is in
-memory, for any length of the video and any number of faces.
+The network works in windows, so a frame waits until all its faces are restored. Decoding, restoring and pasting run at
+the same time (:func:`painted`). So at most two windows of frames are in memory, and fewer of large ones, for any length
+of the video and any number of faces.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -19,6 +20,9 @@ from keep.inference.video.enhance import Enhancer
 from keep.inference.video.network import Network
 from keep.inference.video.scan import AlignedTrack
 from keep.utils.clock import Clock
+from keep.utils.overlap import ahead, frames_ahead
+
+DECODED, RESTORED = 24 << 20, 64 << 20  # bytes of frames that wait for the next step; a frame of 1080p has 6 MB
 
 
 @dataclass
@@ -137,6 +141,32 @@ def restore_faces(
     for group in active:  # pass 2 decoded fewer frames than pass 1
         group.flush(clock)
     yield from waiting
+
+
+def decoded_ahead(frames: Iterable[TimedFrame], height: int, width: int) -> Generator[TimedFrame, None, None]:
+    """``frames`` of this size, decoded in a thread."""
+    return ahead(frames, frames_ahead(3 * height * width, DECODED, 4))
+
+
+def painted(
+    frames: Iterable[TimedFrame],
+    size: tuple[int, int],
+    tracks: Sequence[AlignedTrack],
+    network: Network,
+    painter: "Painter",
+    clock: Clock,
+    batch: int = 4,
+) -> Generator[tuple[WaitingFrame, np.ndarray], None, None]:
+    """Every frame, in order, and its restored picture. Decoding, restoring and pasting have a thread each.
+
+    Args:
+        frames: as in :func:`restore_faces`.
+        size: (height, width) of the frames.
+    """
+    restored = restore_faces(decoded_ahead(frames, *size), tracks, network, clock, batch)
+    # A window is complete at once: while it is pasted and written, the next one is restored.
+    waiting = ahead(restored, frames_ahead(3 * size[0] * size[1], RESTORED, network.window))
+    return ahead(((frame, painter.paint(frame, clock)) for frame in waiting), 1)
 
 
 class Painter:

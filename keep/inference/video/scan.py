@@ -1,6 +1,6 @@
 """Pass 1: finds shots, faces and landmarks of a video. Only a few numbers a frame are kept."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from keep.data.mux import TimedFrame
 from keep.faces.align import similarity
+from keep.faces.follow import follow
 from keep.faces.shots import ShotDetector
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track, Tracker
@@ -76,6 +77,8 @@ def scan(
     radius: int = 20,
     min_face: float = 24,
     min_frames: int = 5,
+    every: int = 8,
+    report: Callable[[int], object] = lambda index: None,
 ) -> Scan:
     """Find, track and smooth the faces of a video in one pass. No frame is kept.
 
@@ -89,20 +92,28 @@ def scan(
         radius: radius of eq. (10), in frames.
         min_face: smallest face that is restored: median of the box's shorter side, in pixels.
         min_frames: shortest track that is restored, unless the shot itself is shorter.
+        every: frames from one search of the whole frame to the next; faces are followed in between.
+        report: called with the number of each finished frame.
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]
-    for frame in frames:
-        with clock("shots"):
-            cut = cuts.update(frame.image)
-        if cut:
-            starts.append(frame.index)
+
+    def with_cuts() -> Iterator[tuple[TimedFrame, np.ndarray, bool]]:
+        for frame in frames:
+            with clock("shots"):
+                cut = cuts.update(frame.image)
+            if cut:
+                starts.append(frame.index)
+            yield frame, frame.image, cut
+
+    for seen in follow(with_cuts(), detector, every, clock):
+        frame = seen.item
+        if seen.cut:
             tracker.cut()
-        with clock("detect"):
-            faces = detector(frame.image)
         with clock("track"):
-            tracker.update(frame.index, faces, frame.image)
+            tracker.update(frame.index, seen.faces, frame.image)
         count += 1
+        report(frame.index)
     result = Scan(count, len(starts), [])
     lengths = np.diff([*starts, count])
     for track in tracker.finish():
@@ -139,7 +150,9 @@ def align(track: Track, max_gap: int, sigma: float, radius: int) -> AlignedTrack
     return AlignedTrack(track.id, track.shot, frames[known], smoothed[known], found[known], side)
 
 
-def scan_aligned(frames: Iterable[TimedFrame], clock: Clock) -> Scan:
+def scan_aligned(
+    frames: Iterable[TimedFrame], clock: Clock, report: Callable[[int], object] = lambda index: None
+) -> Scan:
     """:func:`scan` for a video whose frames are aligned faces: one track a shot."""
     cuts, starts, count = ShotDetector(), [0], 0
     for frame in frames:
@@ -147,6 +160,7 @@ def scan_aligned(frames: Iterable[TimedFrame], clock: Clock) -> Scan:
             if cuts.update(frame.image):
                 starts.append(frame.index)
         count += 1
+        report(frame.index)
     ends = [*starts[1:], count]
     tracks = [
         AlignedTrack(i, i, np.arange(start, end)) for i, (start, end) in enumerate(zip(starts, ends, strict=True))

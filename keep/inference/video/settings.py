@@ -18,6 +18,7 @@ class Settings:
 
     Attributes:
         aligned: the frames are aligned faces: no detection, no pasting.
+        detect_every: frames from one search of the whole frame to the next; known faces are followed in between.
         max_gap: longest run of frames without a detection that is bridged.
         sigma: σ of eq. (10), in frames; 0 keeps the landmarks as detected.
         radius: radius of eq. (10), in frames.
@@ -37,6 +38,7 @@ class Settings:
     """
 
     aligned: bool = False
+    detect_every: int = 8
     max_gap: int = 10
     sigma: float = 5
     radius: int = 20

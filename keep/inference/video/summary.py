@@ -20,7 +20,8 @@ class Summary:
         faces: restored faces, over all frames.
         lost: frames that could not be decoded.
         damaged: frames decoded from damaged data.
-        seconds: part → seconds.
+        seconds: part → seconds; parts run at the same time.
+        elapsed: seconds of the whole run.
         memory: peak memory of the process, in MiB.
         gpu_memory: peak memory of tensors on the GPU, in MiB.
         preflight: what was said before pass 1: what does not come through unchanged.
@@ -35,6 +36,7 @@ class Summary:
     lost: int = 0
     damaged: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    elapsed: float = 0.0
     memory: float = 0.0
     gpu_memory: float = 0.0
     preflight: list[str] = field(default_factory=list)
@@ -47,13 +49,12 @@ class Summary:
 
     def lines(self, notes: bool = True) -> list[str]:
         """The summary as text: counts, costs (parts of 0.05 s and more), and the notes."""
-        total = sum(self.seconds.values())
         parts = sorted((part for part in self.seconds.items() if part[1] >= 0.05), key=lambda part: -part[1])
         memory = f"{self.memory:.0f} MiB" + (f", GPU {self.gpu_memory:.0f} MiB" if self.gpu_memory else "")
         return [
             f"{self.output}: {count(self.frames, 'frame')}, {count(self.shots, 'shot')}, "
-            f"{count(self.tracks, 'track')}, {count(self.faces, 'face')} in {total:.1f} s "
-            f"({self.frames / max(total, 1e-9):.1f} frames/s)",
+            f"{count(self.tracks, 'track')}, {count(self.faces, 'face')} in {self.elapsed:.1f} s "
+            f"({self.frames / max(self.elapsed, 1e-9):.1f} frames/s)",
             *(["  time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts)] if parts else []),
             f"  peak memory: {memory}",
             *(f"  {note}" for note in self.notes if notes),

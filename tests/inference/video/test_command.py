@@ -328,7 +328,8 @@ def test_aligned_faces(tmp_path, weights, capsys):
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     clip = np.stack([np.roll(picture, t, axis=1) for t in range(6)]) // 16 + 100
     write_video(tmp_path / "in.mkv", clip, 25, codec="ffv1")
-    assert run(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "-w", weights, "--aligned", "--codec", "ffv1") == 0
+    options = ("--aligned", "--codec", "ffv1", "--dtype", "float32")
+    assert run(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "-w", weights, *options) == 0
     expected = np.stack(list(keep.load_restorer(weights, "cpu").restore(clip)))
     restored = read_video(tmp_path / "out.mkv")
     assert restored.shape == (6, 32, 32, 3)
