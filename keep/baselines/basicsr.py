@@ -24,6 +24,7 @@ from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
 from keep.utils import weight_files
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 State = Mapping[str, Tensor]
 SCALE = 4
@@ -41,7 +42,7 @@ class EDVR:
 
     def __init__(self, weights: Path) -> None:
         state = _state(weights, "EDVR", "pcd_align.")
-        self.weights, self.files = weights, (Path(weights).expanduser(),)
+        self.weights, self.files = weights, (expand(weights),)
         self.enlarges = "predeblur.stride_conv_hr1.weight" in state
         width = _shape(state, "feature_extraction.0.conv1.weight", weights)[0]
         with_tsa = "fusion.feat_fusion.weight" in state
@@ -85,7 +86,7 @@ class BasicVSR:
 
     def __init__(self, weights: Path) -> None:
         state = _state(weights, "BasicVSR", "backward_trunk.")
-        self.weights, self.files = weights, (Path(weights).expanduser(),)
+        self.weights, self.files = weights, (expand(weights),)
         self.net = _load("basicvsr_arch", "BasicVSR", state, weights, {
             "num_feat": _shape(state, "backward_trunk.main.0.weight", weights)[0],
             "num_block": _blocks(state, "backward_trunk.main.2."),
@@ -118,7 +119,7 @@ class BasicVSRPlusPlus:
 
     def __init__(self, weights: Path) -> None:
         state = _state(weights, "BasicVSR++", "deform_align.")
-        self.weights, self.files = weights, (Path(weights).expanduser(),)
+        self.weights, self.files = weights, (expand(weights),)
         self.enlarges = "feat_extract.main.0.weight" not in state
         with mock.patch("torch.cuda.is_available", return_value=True):  # basicsr builds the alignment only then
             self.net = _load("basicvsrpp_arch", "BasicVSRPlusPlus", state, weights, {
@@ -174,7 +175,7 @@ def _whole_clip(net: Any, frames: Tensor) -> Tensor:
 
 def _state(weights: Path, name: str, marker: str) -> State:
     """The tensors under ``params_ema``, ``params``, or at the top of the file."""
-    path = Path(weights).expanduser()
+    path = expand(weights)
     if not path.is_file():
         raise UserError(f"{name}: there is no file {path}")
     state = {k.removeprefix("module."): v for k, v in weight_files.load_network(path).items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 from keep.utils.torchscript import load_torchscript
 
 
@@ -34,7 +35,7 @@ class Spandrel:
     def __init__(
         self, weights: Path, fidelity: Annotated[float, Field(ge=0, le=1)] = 0.5, scale: PositiveInt = 4
     ) -> None:
-        path = Path(weights).expanduser()
+        path = expand(weights)
         if not path.is_file():
             raise UserError(f"weights: there is no file {path}")
         model = _load_with_spandrel(path)
@@ -84,7 +85,7 @@ class TorchScript:
 
     def __init__(self, weights: Path, name: str = "TorchScript", scale: PositiveInt = 4) -> None:
         self.net = load_torchscript(weights)
-        self.weights, self.name, self.scale, self.files = weights, name, scale, (Path(weights).expanduser(),)
+        self.weights, self.name, self.scale, self.files = weights, name, scale, (expand(weights),)
 
     def to(self, device: torch.device) -> "TorchScript":
         self.net.to(device)

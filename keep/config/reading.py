@@ -5,44 +5,29 @@
 file and line and the nearest known name.
 """
 
+import itertools
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
 
-from keep.config.plugins import import_registered, load_plugin
+from keep.config.checking import check
+from keep.config.merging import Source, at, merge, override
+from keep.config.plugins import load_plugin
 from keep.config.registry import Options, dump
 from keep.config.schema import RunOptions
-from keep.utils.errors import UserError
+from keep.config.yaml_text import MAX_BYTES, Location, YamlError, parse_yaml, plain_value
+from keep.utils.errors import UserError, shortened
+from keep.utils.paths import expand
 
 Config = TypeVar("Config", bound=RunOptions)
-Location = tuple[str | int, ...]
-"""The keys and list indices that lead to an option."""
 
-
-@dataclass(frozen=True)
-class Source:
-    """Option data as read from files and the command line, before any check.
-
-    Attributes:
-        data: the options.
-        lines: location → the file and line, or the argument, that gives its value.
-        inherited: options that come from a base, in a mapping whose ``type`` the file has changed. Those that the new
-            class does not have are dropped. An option in the file itself that the class does not have is an error.
-    """
-
-    data: dict[str, Any]
-    lines: dict[Location, str]
-    inherited: frozenset[Location] = frozenset()
-
-    def where(self, loc: Location) -> str:
-        """The file and line of the deepest known part of ``loc``."""
-        while loc and loc not in self.lines:
-            loc = loc[:-1]
-        return self.lines.get(loc, "")
+MAX_CHAIN = 16
+"""The most files of which each is the ``_base_`` of the one before."""
+MAX_FILES = 100
+"""The most files that an options file reads in all."""
 
 
 def load(path: Path | str, overrides: Iterable[str], schema: type[Config]) -> Config:
@@ -55,15 +40,12 @@ def load(path: Path | str, overrides: Iterable[str], schema: type[Config]) -> Co
     for assignment in overrides:
         source = override(source, assignment)
     plugins = source.data.get("plugins")
-    for plugin in plugins if isinstance(plugins, list) else ():
-        load_plugin(Path(str(plugin)))
+    for i, plugin in enumerate(plugins if isinstance(plugins, list) else ()):
+        load_plugin(expand(str(plugin)), source.where(("plugins", i)))
     return check(source, schema, str(path))
 
 
-# --- read --------------------------------------------------------------------------------------------------------
-
-
-def read_yaml(path: Path, including: tuple[Path, ...] = ()) -> Source:
+def read_yaml(path: Path, including: tuple[Path, ...] = (), counter: "itertools.count[int] | None" = None) -> Source:
     """A YAML file, merged over the files that its ``_base_`` names (relative to the file).
 
     A mapping is merged key by key. Where its ``type`` changes, the base's other options stay as far as the new class
@@ -73,58 +55,54 @@ def read_yaml(path: Path, including: tuple[Path, ...] = ()) -> Source:
     Args:
         path: the file.
         including: the files that include this one, directly or not.
+        counter: counts the files that the first of these reads.
 
     Raises:
-        UserError: no such file, not valid YAML, or a file that includes itself.
+        UserError: no such file, not valid YAML, a file that includes itself, or too many files.
     """
-    path = Path(path).expanduser()
-    if path.resolve() in including:
-        raise UserError(f"{path}: includes itself through _base_")
+    path = expand(path)
+    counter = counter or itertools.count(1)
+    including = (*including, Path(os.path.realpath(path)))  # Path.resolve raises for links in a circle
     own = _parse(path)
-    source = Source({}, {})
+    source = Source({})
     for loc, given in _bases(own.data, ()):
-        for base in _file_names(given, "_base_", path):
-            source = merge(source, _included(base, loc, (*including, path.resolve())))
-    plugins = _file_names(own.data.get("plugins"), "plugins", path)
-    plugins = [*source.data.get("plugins", []), *(str(p.resolve()) for p in plugins)]
-    source = merge(source, Source(_without_bases(own.data), own.lines))
-    if plugins:
-        source.data["plugins"] = plugins
-    return source
+        where = own.where((*loc, "_base_"))
+        for base in _file_names(given, "_base_", path, where):
+            file, _, part = str(base).partition("#")
+            _check_base(Path(file), including, next(counter), f"{where}: _base_: {shortened(file, 400)[1:-1]}")
+            included = read_yaml(Path(file), including, counter)
+            source = merge(source, _part(included, part, f"{where}: _base_: {file}").below(loc))
+    plugins = _file_names(own.data.get("plugins"), "plugins", path, own.where(("plugins",)))
+    return _with_plugins(source, Source(_without_bases(own.data), own.lines, own.texts), plugins)
+
+
+def _check_base(file: Path, including: tuple[Path, ...], number: int, title: str) -> None:
+    """Raise UserError if a file cannot be included."""
+    if not os.path.exists(file):  # noqa: PTH110, Path.exists raises for a name that is too long
+        raise UserError(f"{title}: there is no such file")
+    if Path(os.path.realpath(file)) in including:
+        raise UserError(f"{title} includes itself")
+    if len(including) >= MAX_CHAIN or number > MAX_FILES:
+        raise UserError(f"{title}: too many files: at most {MAX_CHAIN} in a chain and {MAX_FILES} in all")
 
 
 def _parse(path: Path) -> Source:
     """One file, without what it includes."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: an options file has at most {MAX_BYTES // 1024} KiB")
+        parsed = parse_yaml(content.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise UserError(f"cannot read the options file {path}: {reason}") from None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        data = loader.construct_document(node) if node else {}
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = str(getattr(error, "problem", None) or error).partition("\n")[0]
-        raise UserError(f"{path}{line}: not valid YAML: {reason}") from None
+    except YamlError as error:
+        raise UserError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from None
+    data = {} if parsed.data is None else parsed.data
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of options at the top")
-    lines: dict[Location, str] = {(): f"{path}:{node.start_mark.line + 1}" if node else str(path)}
-    return Source(data, lines | {loc: f"{path}:{line}" for loc, line in _line_numbers(node, ())})
-
-
-def _line_numbers(node: Any, loc: Location) -> Iterator[tuple[Location, int]]:
-    """The location of every key and list entry of a YAML node, and its line."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*loc, key.value), key.start_mark.line + 1
-            yield from _line_numbers(value, (*loc, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield (*loc, i), value.start_mark.line + 1
-            yield from _line_numbers(value, (*loc, i))
+    return Source(data, {loc: f"{path}:{line}" for loc, line in parsed.lines.items()}, parsed.texts)
 
 
 def _bases(data: dict[str, Any], loc: Location) -> Iterator[tuple[Location, Any]]:
@@ -141,180 +119,53 @@ def _without_bases(data: dict[str, Any]) -> dict[str, Any]:
     return {k: _without_bases(v) if isinstance(v, dict) else v for k, v in data.items() if k != "_base_"}
 
 
-def _included(base: Path, loc: Location, including: tuple[Path, ...]) -> Source:
-    """The options of a ``_base_``, ``FILE`` or ``FILE#a.b``, at ``loc``."""
-    file, _, part = str(base).partition("#")
-    source = read_yaml(Path(file), including)
-    inside: Location = tuple(part.split(".")) if part else ()
-    data: Any = _at(source.data, inside)
-    if not isinstance(data, dict):
-        raise UserError(f"{including[-1]}: _base_: {file} has no mapping {part}")
-    for key in reversed(loc):
-        data = {key: data}
-    lines = {(*loc, *k[len(inside) :]): v for k, v in source.lines.items() if k[: len(inside)] == inside}
-    return Source(
-        data, lines, frozenset((*loc, *k[len(inside) :]) for k in source.inherited if k[: len(inside)] == inside)
-    )
+def _part(source: Source, part: str, title: str) -> Source:
+    """What ``source`` has at ``part``, ``a.b``; all of it where ``part`` is empty."""
+    loc: Location = tuple(part.split(".")) if part else ()
+    if not isinstance(at(source.data, loc), dict):
+        raise UserError(f"{title} has no mapping {shortened(part)[1:-1]}")
+    return source.part(loc)
 
 
-def _file_names(given: Any, key: str, path: Path) -> list[Path]:
+def _with_plugins(base: Source, own: Source, plugins: list[Path]) -> Source:
+    """``own`` laid upon ``base``, with the plugins of both; those of ``own`` are ``plugins``."""
+    merged = merge(base, own)
+    if not plugins:
+        return merged
+    before = [str(p) for p in at(base.data, ("plugins",)) or ()]
+    lines = {("plugins", i): base.where(("plugins", i)) for i in range(len(before))}
+    for i in range(len(plugins)):
+        lines["plugins", len(before) + i] = own.where(("plugins", i))
+    data = {**merged.data, "plugins": [*before, *(str(p.resolve()) for p in plugins)]}
+    return Source(data, {**merged.lines, **lines}, merged.texts, merged.inherited)
+
+
+def _file_names(given: Any, key: str, path: Path, where: str) -> list[Path]:
     """The files that the value of ``key`` names, one or a list, relative to the YAML file at ``path``."""
     given = given or []
     given = [given] if isinstance(given, str) else given
-    if not isinstance(given, list) or not all(isinstance(p, str) for p in given):
-        raise UserError(f"{path}: {key}: expected a file name or a list of them")
-    return [path.parent / Path(p).expanduser() for p in given]
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``3e-4`` as a number (YAML 1.1 wants ``3.0e-4``) and refuses a repeated key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key.start_mark)
-            if key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    yaml.resolver.re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),  # pyright: ignore[reportAttributeAccessIssue]
-    list("-+0123456789"),
-)
-
-
-# --- merge and override --------------------------------------------------------------------------------------------
-
-
-def merge(base: Source, over: Source) -> Source:
-    """``over`` laid upon ``base``."""
-    return Source(
-        _merge(base.data, over.data),
-        {**base.lines, **over.lines},
-        (base.inherited - over.lines.keys()) | over.inherited | {*_newly_inherited(base.data, over.data, ())},
-    )
-
-
-def _merge(base: Any, over: Any) -> Any:
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return over
-    return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
-
-
-def _newly_inherited(base: Any, over: Any, loc: Location) -> Iterator[Location]:
-    """The options of ``base`` that stay where ``over`` changes the ``type``."""
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return
-    if "type" in base and "type" in over and base["type"] != over["type"]:
-        yield from ((*loc, k) for k in base if k not in over)
-    for k in base.keys() & over.keys():
-        yield from _newly_inherited(base[k], over[k], (*loc, k))
-
-
-def override(source: Source, assignment: str) -> Source:
-    """Apply one ``a.b.c=value`` of the command line. The value is read as YAML; the schema gives it its type."""
-    key, equals, text = assignment.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise UserError(f"--set {assignment}: expected key=value, e.g. train.optim.lr=3e-4")
+    if not isinstance(given, list) or not all(isinstance(p, str) and p.isprintable() for p in given):
+        raise UserError(f"{where}: {key}: expected a file name or a list of them")
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise UserError(f"--set {assignment}: the value is not valid YAML") from None
-    parts = key.split(".")
-    loc: Location = tuple(int(p) if p.isdigit() else p for p in parts)
-    parents = [loc[:i] for i in range(1, len(loc))]
-    inherited = {i for i in source.inherited if i[: len(loc)] != loc}
-    if parts[-1] == "type":
-        inherited |= {*_newly_inherited(_at(source.data, loc[:-1]), {"type": value}, loc[:-1])}
-    return Source(
-        _assign(source.data, parts, value, f"--set {key}"),
-        {**{p: f"--set {key}" for p in parents}, **source.lines, loc: f"--set {key}"},
-        frozenset(inherited),
-    )
+        return [path.parent / expand(p) for p in given]
+    except UserError as error:
+        raise UserError(f"{where}: {key}: {error}") from None
 
 
-def _assign(data: Any, parts: list[str], value: Any, argument: str) -> Any:
-    """A copy of ``data`` in which the value at the path ``parts`` is ``value``."""
-    head, rest = parts[0], parts[1:]
-    if isinstance(data, list):
-        if not head.isdigit() or int(head) >= len(data):
-            raise UserError(f"{argument}: {head!r} is not an index of that list; it has {len(data)} entries, from 0")
-        i = int(head)
-        return [*data[:i], _assign(data[i], rest, value, argument) if rest else value, *data[i + 1 :]]
-    if isinstance(data, str):  # "flow: dis" is short for "flow: {type: dis}"
-        data = {"type": data}
-    old = data if isinstance(data, dict) else {}
-    return {**old, head: _assign(old.get(head), rest, value, argument) if rest else value}
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes where this package's reader would take it for something else, too."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
-def _at(data: Any, loc: Location) -> Any:
-    """What is at ``loc``; None where there is nothing."""
-    for key in loc:
-        if isinstance(data, list) and isinstance(key, int) and key < len(data):
-            data = data[key]
-        else:
-            data = data.get(key) if isinstance(data, dict) else None
-    return data
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if isinstance(plain_value(text), str) else "'")
 
 
-# --- check and write -----------------------------------------------------------------------------------------------
-
-
-def check(source: Source, schema: type[Config], title: str) -> Config:
-    """The typed options.
-
-    Raises:
-        UserError: lists all mistakes.
-    """
-    import_registered()
-    data, inherited = source.data, set(source.inherited)
-    while True:
-        try:
-            return schema.model_validate(data)
-        except ValidationError as error:
-            errors = error.errors(include_url=False)
-        foreign = inherited & {e["loc"] for e in errors if e["type"] == "unknown_option"}
-        if not foreign:
-            raise UserError(_mistakes(errors, source, title))
-        for loc in foreign:
-            data = _without(data, loc)
-        inherited -= foreign
-
-
-def _without(data: Any, loc: Location) -> Any:
-    """A copy of ``data`` without the option at ``loc``."""
-    head, rest = loc[0], loc[1:]
-    if isinstance(data, list):
-        return [_without(v, rest) if i == head else v for i, v in enumerate(data)]
-    return {k: _without(v, rest) if k == head else v for k, v in data.items() if k != head or rest}
-
-
-def _mistakes(errors: Iterable[Any], source: Source, title: str) -> str:
-    rows = [_mistake(e, source) for e in errors]
-    count = f"{len(rows)} mistakes" if len(rows) > 1 else "a mistake"
-    return "\n  ".join([f"{title} has {count}:", *rows])
-
-
-def _mistake(error: Any, source: Source) -> str:
-    loc: Location = error["loc"]
-    path = ".".join(str(p) for p in loc) or "the file"
-    value = error["input"]
-    shown = isinstance(value, str | int | float) and error["type"] not in _WITHOUT_VALUE
-    got = f" (got {value!r})" if shown else ""
-    return f"{source.where(loc)}  {path}: {error['msg']}{got}".strip()
-
-
-_WITHOUT_VALUE = {"unknown_option", "unknown_type", "missing", "no_type"}
-"""Errors whose message is complete without the value."""
+_Dumper.add_representer(str, _represent_text)
 
 
 def to_yaml(config: Options) -> str:
     """The resolved options as YAML that loads to an equal object."""
-    return yaml.safe_dump(dump(config), sort_keys=False, width=110)
+    return yaml.dump(dump(config), Dumper=_Dumper, sort_keys=False, width=110)

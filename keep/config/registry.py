@@ -7,7 +7,7 @@ later.
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from keep.utils.errors import UserError, nearest
+from keep.utils.errors import UserError, nearest, shortened
 
 C = TypeVar("C", bound=type)
 
@@ -29,7 +29,6 @@ class Options(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
-        coerce_numbers_to_str=True,
         validate_default=True,
         allow_inf_nan=False,
     )
@@ -44,12 +43,25 @@ class Options(BaseModel):
                 cls.__name__, [_restate(e, cls.model_fields) for e in error.errors(include_url=False)]
             ) from None
         given = data if isinstance(data, Mapping) else {}
-        if wrong := [k for k, v in given.items() if isinstance(v, bool) and not isinstance(getattr(options, k), bool)]:
-            kind = _error("bool_for_number", "expected a number, not true or false")  # pydantic takes true as 1
+        if wrong := [loc for k, v in given.items() for loc in _booleans(v, getattr(options, k), (k,))]:
+            kind = _error("bool_for_number", "expected a number, not true or false")
             raise ValidationError.from_exception_data(
-                cls.__name__, [InitErrorDetails(type=kind, loc=(k,), input=given[k]) for k in wrong]
+                cls.__name__, [InitErrorDetails(type=kind, loc=loc, input=None) for loc in wrong]
             )
         return options
+
+
+def _booleans(given: Any, made: Any, loc: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """The places below ``loc`` where a boolean was given and became a number: pydantic takes true as 1."""
+    if isinstance(given, bool):
+        if not isinstance(made, bool):
+            yield loc
+    elif isinstance(given, Mapping) and isinstance(made, Mapping):
+        for key in given.keys() & made.keys():
+            yield from _booleans(given[key], made[key], (*loc, key))
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        for i, (a, b) in enumerate(zip(given, made, strict=False)):
+            yield from _booleans(a, b, (*loc, i))
 
 
 def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
@@ -64,15 +76,17 @@ def _restate(error: Any, fields: Mapping[str, FieldInfo]) -> InitErrorDetails:
         message = "expected a mapping of options"
     elif kind == "tuple_type":
         message = "expected a list, e.g. [1, 2]"
+    elif kind == "path_type":
+        message = "expected a path"
     elif kind == "string_pattern_mismatch":
         message = "expected letters, digits and . _ + -, a letter or digit first"
     message = message.removeprefix("Value error, ")
     return InitErrorDetails(type=_error(kind, message), loc=loc, input=error["input"])
 
 
-def mistake(message: str, location: tuple[str, ...], value: Any) -> ValidationError:
-    """The error of a check that concerns several options, reported at the one at ``location``."""
-    details = InitErrorDetails(type=_error("value_error", message), loc=location, input=value)
+def mistake(message: str, location: tuple[str, ...], value: Any, kind: str = "value_error") -> ValidationError:
+    """The error of a check of our own, reported at the option at ``location``."""
+    details = InitErrorDetails(type=_error(kind, message), loc=location, input=value)
     return ValidationError.from_exception_data("options", [details])
 
 
@@ -142,7 +156,15 @@ class Registry:
         self._classes: dict[str, type] = {}
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
-        """Class decorator; the registered name is ``name`` or the class's own."""
+        """Class decorator; the registered name is ``name`` or the class's own.
+
+        Raises:
+            UserError: the name is taken, or the decorator is written without its parentheses.
+        """
+        if name is not None and not isinstance(name, str):
+            raise UserError(
+                f"the {self.kind} {getattr(name, '__name__', name)}: write the decorator with parentheses: .register()"
+            )
 
         def add(cls: C) -> C:
             key = name or cls.__name__
@@ -169,7 +191,7 @@ class Registry:
 
     def _unknown(self, name: object) -> str:
         hint = nearest(name, self._classes) or f"; known: {', '.join(self.names()) or 'none'}"
-        return f"no {self.kind} is named {name!r}{hint}"
+        return f"no {self.kind} is named {shortened(name)}{hint}"
 
     def spec(self, value: Any) -> Spec:
         """``{type: NAME, **options}``, ``NAME`` or a :class:`Spec`, checked.
@@ -187,11 +209,10 @@ class Registry:
             names = ", ".join(self.names())
             raise _error("no_type", f"expected a {self.kind}, as a mapping with 'type: NAME'; known names: {names}")
         name = value["type"]
+        if not isinstance(name, str):
+            raise mistake(f"expected one name; known: {', '.join(self.names())}", ("type",), name, "string_type")
         if name not in self._classes:
-            raise ValidationError.from_exception_data(
-                self.kind,
-                [InitErrorDetails(type=_error("unknown_type", self._unknown(name)), loc=("type",), input=name)],
-            )
+            raise mistake(self._unknown(name), ("type",), name, "unknown_type")
         cls = self._classes[name]
         options = schema(cls).model_validate({k: v for k, v in value.items() if k != "type"})
         return Spec(name, cls, {k: getattr(options, k) for k in type(options).model_fields})

@@ -122,7 +122,7 @@ class LogOptions(Options):
 
 
 class RunOptions(Options):
-    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
     """Name of the run and of its folder: letters, digits, and . _ + - after the first."""
     plugins: tuple[Path, ...] = ()
     """Python files that register your own archs, losses, …. Paths are relative to the YAML file; the files add to those

@@ -22,6 +22,7 @@ from keep.degradation.codec import encoder_version
 from keep.degradation.pipeline import Pipeline
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 MOST_SKIPPED = 100  # bad clips in a row: then something else is wrong
 
@@ -138,7 +139,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             raise UserError("dataset: on_bad: skip needs a clip_length; a test without some clips is another test")
         if clip_length is not None and on_bad == "keep":
             raise UserError("dataset: on_bad: keep is for whole clips (no clip_length); use skip")
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.clip_length, self.size, self.max_frames = clip_length, size, max_frames
         self.interval, self.tone_jitter = tuple(interval), tuple(tone_jitter)
         self.reverse, self.flip, self.move_stills = reverse, flip, move_stills

@@ -11,6 +11,7 @@ import numpy as np
 
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
+from keep.utils.paths import expand
 
 FORMAT = 2
 
@@ -27,7 +28,7 @@ class LQCache:
     """
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any]) -> None:
-        self.folder, self.about = Path(folder).expanduser(), {"format": FORMAT, **about}
+        self.folder, self.about = expand(folder), {"format": FORMAT, **about}
         self._seed: int | None = None
 
     def open(self, seed: int) -> None:

@@ -11,6 +11,7 @@ from keep.data.base import SourceClip, to_tensor
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.video_io import VIDEO_SUFFIXES, read_video
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 
 @DATASETS.register()
@@ -32,7 +33,7 @@ class PairedClips(Dataset[dict[str, Any]]):
     def __init__(self, gt: Annotated[Any, DATASETS], lq: str) -> None:
         if gt.clip_length is not None or gt.pipeline is not None:
             raise UserError("PairedClips: gt must be a dataset of whole clips: no clip_length, no degradation")
-        self.gt, self.lq = gt, Path(lq).expanduser()
+        self.gt, self.lq = gt, expand(lq)
         if not self.lq.is_dir():
             raise UserError(f"{self.lq}: no such folder of low-quality clips")
         sources = {clip.name: self._files(clip.name) for clip in gt.clips}

@@ -17,6 +17,7 @@ from keep.degradation.resize import Downsample
 from keep.faces.align import crop, similarity
 from keep.faces.smooth import smooth
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 
 @DATASETS.register()
@@ -52,8 +53,8 @@ class VFHQ(FrameFolders):
         smooth: Annotated[float, Field(ge=0)] = 5.0,
         **options: Any,
     ) -> None:
-        self.landmarks = None if landmarks is None else Path(landmarks).expanduser()
-        self.meta_info = None if meta_info is None else Path(meta_info).expanduser()
+        self.landmarks = None if landmarks is None else expand(landmarks)
+        self.meta_info = None if meta_info is None else expand(meta_info)
         self.align, self.smooth = align, smooth
         if self.landmarks is not None and not self.landmarks.is_dir():
             raise UserError(f"landmarks: there is no folder {self.landmarks}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from keep.utils.downloads import cache_folder, fetch
 from keep.utils.errors import UserError
 from keep.utils.opencv import quiet_opencv
+from keep.utils.paths import expand
 from keep.utils.weight_files import load_network
 
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
@@ -55,7 +56,7 @@ def weights_file(file_name: str, weights: Path | None = None, cache: Path | None
         keep.utils.downloads.Unavailable: the file is not on this machine and cannot be downloaded.
     """
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = expand(weights)
         if not path.is_file():
             raise UserError(f"weights: there is no file {path} (expected: {file_name})")
         return path

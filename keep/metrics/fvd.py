@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from keep.config.registry import METRICS
 from keep.metrics.base import Clip, SetMetric
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 from keep.utils.torchscript import load_torchscript
 
 
@@ -34,7 +35,7 @@ class FVD(SetMetric):
         self.name, self.higher_is_better = f"FVD (I3D, {frames} frames)", False
         self.frames, self.at_least = frames, at_least
         self.network = load_torchscript(weights)
-        self.files = (Path(weights).expanduser(),)
+        self.files = (expand(weights),)
 
     @torch.no_grad()
     def samples(self, clip: Clip) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from keep.config.registry import METRICS
 from keep.metrics.base import Clip, Metric
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 PATCH = 96
 WINDOW, SIGMA = 7, 7 / 6
@@ -34,7 +35,7 @@ class NIQE(Metric):
 
     def __init__(self, weights: Path | None = None) -> None:
         self.name, self.higher_is_better = "NIQE", False
-        file = Path(weights).expanduser() if weights is not None else _basicsr_file()
+        file = expand(weights) if weights is not None else _basicsr_file()
         self.mean, self.covariance = _load_natural(file)
         self.files = (file,)
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from keep.training.trainer import train_step
 from keep.training.validation import Validation
 from keep.utils.errors import UserError
 from keep.utils.logging import log
+from keep.utils.paths import expand
 from keep.utils.signals import StopRequest
 
 CPU_FRAMES = 2
@@ -78,7 +78,7 @@ def build_or_warn(spec: Any, where: str) -> Any:
     parts |= {f"{where}.datasets.{i}": s for i, s in enumerate(mixed_parts(spec))}
     for name, part in parts.items():
         root = part.options.get("root")
-        if root is not None and not Path(root).expanduser().exists():
+        if root is not None and not expand(root).exists():
             log.warning(f"warning: {name}.root: {root} does not exist; a real run will not start")
             return None
     return build(spec)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import torch
 
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
@@ -26,7 +27,7 @@ class Unavailable(UserError):  # noqa: N818, named as it reads in an except clau
 
 def cache_folder() -> Path:
     """``$KEEP_HOME``, or ``~/.cache/keep`` if that is not set."""
-    return Path(os.environ.get("KEEP_HOME") or Path.home() / ".cache" / "keep").expanduser()
+    return expand(os.environ.get("KEEP_HOME") or "~/.cache/keep")
 
 
 def fetch(url: str, sha256_prefix: str, file_name: str, cache: Path | None = None, option: str = "weights") -> Path:
@@ -148,7 +149,7 @@ def torchvision_weights(file_name: str, weights: Path | None = None, option: str
         file_name: as published by torchvision, with the first digits of its sha256: ``vgg16-397923af.pth``.
     """
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = expand(weights)
         if not path.is_file():
             raise UserError(f"{option}: there is no file {path} (expected: {file_name})")
         return path

@@ -13,5 +13,13 @@ class UserError(Exception):
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to ``name``, or ``""`` when none is close."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:100], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shortened(value: object, length: int = 80) -> str:
+    """``repr(value)`` in one line of at most ``length`` characters."""
+    if isinstance(value, int) and value.bit_length() > 4 * length:  # Python refuses to print numbers of 4300 digits
+        return f"a number of more than {length} digits"
+    text = repr(value[: length + 1] if isinstance(value, str) else value)
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 
 def load_torchscript(path: Path) -> Any:
@@ -15,7 +16,7 @@ def load_torchscript(path: Path) -> Any:
     Raises:
         UserError: no such file, or not a TorchScript file.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.is_file():
         raise UserError(f"weights: there is no file {path}")
     try:

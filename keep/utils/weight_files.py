@@ -12,6 +12,7 @@ import torch.nn as nn
 
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
+from keep.utils.paths import expand
 
 State = Mapping[str, torch.Tensor]
 
@@ -56,7 +57,7 @@ def load(path: Path | str) -> Any:
     Raises:
         UserError: the file is missing, not a checkpoint, truncated, or holds code.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":

@@ -202,7 +202,7 @@ def test_a_mapping_includes_a_part_of_a_file(tmp_path: Path) -> None:
     assert source.where(("c", "d", "x")).endswith("base.yml:2")
     assert source.where(("c", "d", "y")).endswith("top.yml:2")
     (tmp_path / "top.yml").write_text("c: {_base_: base.yml#a.z}\n")
-    with pytest.raises(UserError, match=r"top\.yml: _base_: .*base\.yml has no mapping a\.z"):
+    with pytest.raises(UserError, match=r"top\.yml:1: _base_: .*base\.yml has no mapping a\.z"):
         read_yaml(tmp_path / "top.yml")
 
 
@@ -275,7 +275,6 @@ def test_a_wrong_override_is_named(wrong: str) -> None:
         ("a: 1\na: 2\n", "given twice"),
         ("name: {{ foo }}\n", "plain word"),
         ("_base_: [5]\n", "_base_: expected a file name"),
-        ("a: 2024-99-99\n", "not valid YAML"),
         ("a: \x00\n", "not valid YAML"),
     ],
 )

@@ -17,6 +17,7 @@ import keep
 from keep.config.registry import Spec
 from keep.inference.weights import PUBLISHED, SHIPPED
 from keep.utils.downloads import sha256
+from keep.utils.paths import expand
 from keep.utils.version import __version__
 
 PACKAGES = (
@@ -113,7 +114,7 @@ def file_hashes(value: Any, more: Iterable[Path] = ()) -> dict[str, str]:
 
 def _located(path: Path) -> Path:
     """The file of a path in the options, which may be the name of shipped weights."""
-    return SHIPPED.get(str(path), path.expanduser())
+    return SHIPPED.get(str(path), expand(path))
 
 
 @lru_cache(maxsize=256)

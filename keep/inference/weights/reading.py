@@ -14,6 +14,7 @@ from keep.inference.weights.recognition import describe_mismatch
 from keep.utils import weight_files
 from keep.utils.downloads import fetch
 from keep.utils.errors import UserError, nearest
+from keep.utils.paths import expand
 
 Params = Literal["ema", "online"]
 
@@ -88,7 +89,7 @@ def find(path_or_name: str | Path, cache: Path | None = None) -> Path:
     Raises:
         UserError: no such file or name.
     """
-    path, name = Path(path_or_name).expanduser(), str(path_or_name)
+    path, name = expand(path_or_name), str(path_or_name)
     if path.is_file():
         return path
     if name in SHIPPED:
