@@ -23,19 +23,22 @@ def make(
     colours: tuple[int, int, int, int] | None = None,
     start: int = 0,
     pix_fmt: str = "yuv420p",
+    codec: str = "libx264",
+    mirrored: bool = False,
     **options: str,
 ) -> Path:
     """A video of ``frames`` at ``times`` (ms; every 40 by default) from ``start``, with the given streams and tags."""
     movflags = options.pop("movflags", "")
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as output:
-        video: Any = output.add_stream("libx264", rate=25, options={"crf": "12", **options})
+        given = {"crf": "12", **options} if codec == "libx264" else options
+        video: Any = output.add_stream(codec, rate=25, options=given)
         video.height, video.width, video.pix_fmt = *frames.shape[1:3], pix_fmt
         video.codec_context.time_base = Fraction(1, 1000)
         if colours:
             context = video.codec_context
             context.colorspace, context.color_primaries, context.color_trc, context.color_range = colours
-        if rotation:
-            video.set_display_rotation(rotation)
+        if rotation or mirrored:
+            video.set_display_rotation(rotation, hflip=mirrored)
         sound: Any = output.add_stream("aac", rate=16000, layout="mono") if audio else None
         text = None
         if subtitles:
@@ -50,7 +53,7 @@ def make(
             output.mux(video.encode(frame))
         output.mux(video.encode())
         if sound is not None:
-            for i in range(14):
+            for i in range(max(14, times[-1] // 64 + 2 if times else 40 * len(frames) // 64)):
                 wave = np.sin(np.arange(1024 * i, 1024 * (i + 1)) / 8)[None].astype(np.float32)
                 frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
                 frame.rate, frame.pts = 16000, start * 16 + 1024 * i

@@ -4,6 +4,7 @@ Decoding uses one thread: the parallelism is in the loader's workers.
 """
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,33 @@ def video_stream(container: Any, path: str | Path) -> Any:
 
 
 def to_rgb(frame: Any) -> np.ndarray:
-    """A decoded PyAV frame as uint8 (H, W, 3) RGB, rotated as its rotation tag says."""
-    image = frame.to_ndarray(format="rgb24", threads=1)
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+    """A decoded PyAV frame as uint8 (H, W, 3) RGB, turned and mirrored as its display matrix says."""
+    return upright(frame.to_ndarray(format="rgb24", threads=1), *orientation(frame))
+
+
+def orientation(frame: Any) -> tuple[int, bool]:
+    """How a PyAV frame is shown: (degrees to turn it counter-clockwise, whether it is then mirrored left to right)."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            matrix = np.frombuffer(bytes(data), np.int32, 9).astype(float)
+            mirrored = bool(matrix[0] * matrix[4] < matrix[1] * matrix[3])
+            x = -matrix[0] if mirrored else matrix[0]
+            return round(math.degrees(math.atan2(-matrix[1], x))), mirrored
+    return 0, False
+
+
+def upright(image: np.ndarray, rotation: int, mirrored: bool) -> np.ndarray:
+    """A stored (H, W, …) picture as it is shown, see :func:`orientation`. Turns to the closest quarter."""
+    turns = round(rotation / 90) % 4
+    image = np.rot90(image, turns) if turns else image
+    return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+
+
+def as_stored(image: np.ndarray, rotation: int, mirrored: bool) -> np.ndarray:
+    """The inverse of :func:`upright`."""
+    image = image[:, ::-1] if mirrored else image
+    turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, -turns) if turns else image)
 
 
 def ffmpeg_path(path: str | Path) -> str:

@@ -7,6 +7,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from keep.data.decode import orientation, upright
+
 # FFmpeg's numbers for colour tags (ITU-T H.273), and the YUV matrices that its converter supports.
 UNSPECIFIED, BT709, SMPTE170M, RGB = 2, 1, 6, 0
 FULL = 2  # full range
@@ -29,9 +31,7 @@ class Colours:
 
 def to_rgb(frame: Any) -> np.ndarray:
     """Exact but slower than :func:`keep.data.decode.to_rgb`: pixels that are not restored must not change."""
-    image = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+    return upright(frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray(), *orientation(frame))
 
 
 def to_yuv(picture: Any, matrix: int, full: bool) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 import av
 import av.error
 
+from keep.data.mux.reading import Packets
 from keep.data.mux.sound import Transcoder
 from keep.data.mux.source import VideoSource, open_video, video_stream
 from keep.data.mux.streams import Plan, plan_streams
 from keep.data.mux.tags import add_tags, describe
-from keep.data.mux.times import Continuity, shift
+from keep.data.mux.times import shift
 
-TIMED = ("video", "audio", "subtitle")  # types of streams whose packets are read, in the order of the file
 _TIMECODE_RATES = frozenset({24, 25, 30, 48, 50, 60, 100, 120, 150})  # those FFmpeg writes time codes for
 
 
@@ -45,9 +45,7 @@ class Copies:
         except BaseException:
             inputs.close()
             raise
-        self._continuity = Continuity(inputs)
-        read = [s for s in inputs.streams if s.type in TIMED and (s.index == video.index or s.index in self._targets)]
-        self._packets: Iterator[Any] = inputs.demux(timed_streams(inputs)) if len(read) > 1 else iter(())
+        self._packets: Iterator[Any] = iter(Packets(inputs)) if self._targets else iter(())
 
     def until(self, seconds: float) -> None:
         """Copy the packets up to this time of the output."""
@@ -73,22 +71,13 @@ class Copies:
         self._inputs.close()
 
     def _next(self) -> tuple[Any, float] | None:
-        while True:
-            try:
-                packet = next(self._packets, None)
-            except av.error.FFmpegError:  # truncated: everything before is copied
-                self._packets = iter(())
-                return None
-            if packet is None:
-                return None
-            if not packet.size:
-                continue
-            offset = self._continuity.offset(packet)
+        for packet in self._packets:
             if packet.stream_index in self._targets and (packet.dts is not None or packet.pts is not None):
                 packet.dts = packet.pts if packet.dts is None else packet.dts
                 packet.pts = packet.dts if packet.pts is None else packet.pts
-                shift(packet, offset - self._start)
+                shift(packet, -self._start)
                 return packet, float(packet.dts * packet.time_base)
+        return None
 
     def _add(self, plan: Plan, stream: Any, picture: Any, source: VideoSource) -> None:
         """Do what ``plan`` says to one stream of the input."""
@@ -129,11 +118,6 @@ class Track:
 
     def finish(self) -> None:
         """Nothing waits."""
-
-
-def timed_streams(inputs: Any) -> list[Any]:
-    """The streams that all readers of a file read: they must see the same packets to find the same jumps."""
-    return [s for s in inputs.streams if s.type in TIMED]
 
 
 def attachment(stream: Any) -> tuple[str, str, bytes]:

@@ -1,6 +1,7 @@
 """Reads a folder of images as a video, and writes one."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,7 @@ class FrameFolder:
         UserError: no such folder, no readable image in it, or a frame rate out of range.
     """
 
-    rotation, colours, pixel_aspect, display_aspect, start = 0, Colours(), None, 1.0, Fraction(0)
+    rotation, mirrored, colours, pixel_aspect, display_aspect, start = 0, False, Colours(), None, 1.0, Fraction(0)
     tags: Mapping[str, str] = {}
 
     def __init__(self, path: str | Path, fps: Fraction | float = 25) -> None:
@@ -41,7 +42,8 @@ class FrameFolder:
             raise UserError(f"{path}: the frame rate must be from {RATES[0]:g} to {RATES[1]:g}, not {fps:g}")
         self.fps = Fraction(fps).limit_denominator(100_000)
         self.time_base = 1 / self.fps
-        self.expected, self.lost, self.damaged = len(self.files), 0, 0
+        self.expected, self.lost, self.damaged, self.jumps = len(self.files), 0, 0, 0
+        self.resized: Counter[tuple[int, int]] = Counter()
         first = next((image for image in map(_read_image, self.files) if image is not None), None)
         if first is None:
             raise UserError(f"{path}: none of its images can be read")

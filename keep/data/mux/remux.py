@@ -8,10 +8,11 @@ import av
 import av.error
 
 from keep.data.decode import ffmpeg_path
-from keep.data.mux.copies import Copies, timed_streams
+from keep.data.mux.copies import Copies
+from keep.data.mux.reading import Packets
 from keep.data.mux.source import VideoSource, open_video, video_stream
 from keep.data.mux.tags import MP4, container_options
-from keep.data.mux.times import Continuity, shift
+from keep.data.mux.times import shift
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
 
@@ -39,13 +40,13 @@ def remux(source: VideoSource, path: str | Path) -> None:
                 raise ValueError(f"players cannot read {codec} in MP4")
             # Opaque: no encoder of the same name is needed.
             picture = output.add_stream_from_template(video, opaque=True)
-            if source.rotation:
-                picture.set_display_rotation(source.rotation)
+            if source.rotation or source.mirrored:
+                picture.set_display_rotation(source.rotation, hflip=source.mirrored)
             if codec == "hevc" and path.suffix.lower() in MP4:
                 picture.codec_context.codec_tag = "hvc1"
             copies = Copies(source, output, picture, path.suffix)
             try:
-                for packet in _with_times(_carried_on(inputs, video), video):
+                for packet in _with_times(inputs, video):
                     shift(packet, -source.start)
                     copies.until(float(packet.dts * packet.time_base))
                     packet.stream = picture
@@ -54,8 +55,7 @@ def remux(source: VideoSource, path: str | Path) -> None:
             finally:
                 copies.close()
         copy = VideoSource(unfinished.temporary)
-        kept = (copy.height, copy.width, copy.rotation, copy.pixel_aspect or 1)
-        if kept != (source.height, source.width, source.rotation, source.pixel_aspect or 1):
+        if shape_of(copy) != shape_of(source):
             raise ValueError("the pictures' shape or rotation would be lost")
         unfinished.commit()
     except (UserError, ValueError, av.error.FFmpegError) as error:
@@ -64,21 +64,18 @@ def remux(source: VideoSource, path: str | Path) -> None:
         unfinished.discard()
 
 
-def _carried_on(inputs: Any, video: Any) -> Iterator[Any]:
-    """The packets of the pictures, with time stamps that jump carried on."""
-    continuity = Continuity(inputs)
-    for packet in inputs.demux(timed_streams(inputs)):
-        if packet.size:
-            offset = continuity.offset(packet)
-            if packet.stream_index == video.index:
-                yield shift(packet, offset)
+def shape_of(video: VideoSource) -> tuple[Any, ...]:
+    """Size, orientation and pixel shape: what a copy must have kept."""
+    return video.height, video.width, video.rotation % 360, video.mirrored, video.pixel_aspect or 1
 
 
-def _with_times(packets: Iterator[Any], video: Any) -> Iterator[Any]:
-    """``packets`` with missing decoding times filled in: some files omit them at the start, before B-frames."""
+def _with_times(inputs: Any, video: Any) -> Iterator[Any]:
+    """The pictures' packets. Decoding times that are missing at the start, before B-frames, are filled in."""
     waiting: list[Any] = []
     last = None
-    for packet in packets:
+    for packet in Packets(inputs):
+        if packet.stream_index != video.index:
+            continue
         if packet.pts is None:
             raise ValueError("its pictures have no time stamps")
         waiting.append(packet)

@@ -1,9 +1,11 @@
 """Reads a video file as a stream of timed frames."""
 
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import av.error
 import cv2
 import numpy as np
 
-from keep.data.decode import ffmpeg_path
+from keep.data.decode import ffmpeg_path, orientation
 from keep.data.mux.aspect import aspect_of
 from keep.data.mux.colours import Colours, to_rgb
+from keep.data.mux.reading import Damaged, Pictures
 from keep.utils.errors import UserError
 
 
@@ -47,13 +50,16 @@ class VideoSource:
         fps: average frame rate.
         time_base: unit of frame times, in seconds.
         start: time of the first packet of any stream, in seconds; frame times are relative to it.
-        rotation: rotation tag, in degrees counter-clockwise.
+        rotation: turn of the display matrix, in degrees counter-clockwise.
+        mirrored: whether the display matrix then mirrors left and right.
         colours: colour tags.
         pixel_aspect: width of a stored pixel over its height; None if the file does not specify it.
         display_aspect: width over height of a pixel of the upright frames; 1 if the file does not specify it.
         tags: tags of the file.
         streams: number of streams in the file.
         expected: number of frames according to the header; None if it is missing.
+        jumps: after an iteration: number of times at which the time stamps jump, and are carried on.
+        resized: after an iteration: (width, height) → frames scaled from it to the first size.
         lost: after an iteration: number of frames that could not be decoded.
         damaged: after an iteration: number of frames decoded from damaged data.
 
@@ -68,7 +74,9 @@ class VideoSource:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(f"{path}: " + ("is a folder, not a video" if self.path.is_dir() else "no such file"))
-        self.lost = self.damaged = 0
+        self.lost = self.damaged = self.jumps = 0
+        self.resized: Counter[tuple[int, int]] = Counter()
+        self._careful = False  # damaged data was met
         with open_video(self.path) as container:
             stream: Any = video_stream(container, self.path)
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -76,20 +84,18 @@ class VideoSource:
             self.start = Fraction(container.start_time or 0, av.time_base)
             self.tags: dict[str, str] = dict(container.metadata)
             self.streams = len(container.streams)
-            # AVI has no time stamps, and FFmpeg's guesses are wrong with B-frames. So frames are counted.
-            self._counted = container.format.name == "avi" or stream.time_base is None
-            self.time_base = 1 / self.fps if self._counted else Fraction(stream.time_base or 1)
+            self.time_base = Fraction(stream.time_base or 1 / self.fps)
             seconds = _duration(container, stream)
             self.expected = stream.frames or (None if seconds is None else round(seconds * self.fps))
             aspect = stream.sample_aspect_ratio
             codec = stream.codec_context.name
             frames = self._decode(container, stream)
-            first = next(frames, None)
+            first, _ = next(frames, (None, None))
             frames.close()
         if first is None:
             raise UserError(f"{path}: truncated or damaged: no frame can be decoded")
         self.height, self.width = to_rgb(first).shape[:2]
-        self.rotation = first.rotation
+        self.rotation, self.mirrored = orientation(first)
         if not aspect and codec == "ffv1":
             aspect = aspect_of(first)
         self.pixel_aspect = aspect
@@ -100,64 +106,37 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[TimedFrame]:
         last, index = None, 0
+        self.resized.clear()
         shift = round(self.start / self.time_base)
         usual = max(1, round(1 / self.fps / self.time_base))
         with open_video(self.path) as container:
-            for frame in self._decode(container, video_stream(container, self.path)):
-                if self._counted:
-                    pts = index
-                else:
-                    pts = frame.pts - shift if frame.pts is not None else 0 if last is None else last + usual
+            for frame, time in self._decode(container, video_stream(container, self.path)):
+                pts = time - shift if time is not None else 0 if last is None else last + usual
                 if last is not None and pts <= last:
                     pts = last + 1
                 image = to_rgb(frame)
-                if image.shape[:2] != (self.height, self.width):  # the frame size changes within the stream
+                if image.shape[:2] != (self.height, self.width):
+                    self.resized[image.shape[1::-1]] += 1
                     image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
-                yield TimedFrame(index, image, pts, frame.duration if frame.duration and not self._counted else usual)
+                yield TimedFrame(index, image, pts, frame.duration or usual)
                 last, index = pts, index + 1
 
-    def _decode(self, container: Any, stream: Any) -> Generator[Any, None, None]:
-        """PyAV frames in display order. Frames that cannot be decoded are skipped and counted."""
-        promised, packets, discarded, given, bad = stream.frames, 0, 0, 0, 0
-        if container.format.name == "avi":  # its header also counts repeated frames
-            promised = 0
-        seconds = None if promised else _duration(container, stream)
-        self.lost = self.damaged = 0
-        stream.thread_type = "AUTO"
-        demuxed = container.demux(stream)
-        broken, begin, end = False, None, 0
-        while True:
-            try:
-                packet = next(demuxed, None)
-            except av.error.FFmpegError:
-                broken, packet = True, None
-            if packet is not None and packet.size:
-                packets += 1
-                discarded += packet.is_discard
-                broken |= packet.is_corrupt
-            try:
-                frames = (packet.decode() if packet.size else []) if packet is not None else stream.decode(None)
-            except av.error.EOFError:
-                frames = []
-            except av.error.FFmpegError:
-                broken, frames = True, []
-            for frame in frames:
-                given += 1
-                bad += frame.is_corrupt
-                end = frame.pts if frame.pts is not None else end
-                begin = end if begin is None else begin
-                yield frame
-            if packet is None:
-                break
-        missing = max(promised - packets, 0)
-        if seconds is not None and begin is not None:
-            # Estimate: missing frames had the frame rate of the decoded ones. The tolerance is for inexact durations.
-            pace = (given - 1) / ((end - begin) * stream.time_base) if end > begin else self.fps
-            tail = round((seconds - (end * stream.time_base - self.start)) * pace) - 1
-            if tail > max(2, 0.5 * pace):
-                missing, broken = tail, True
-        self.lost = missing + (max(packets - discarded - given, 0) if broken or missing else 0)
-        self.damaged = bad
+    def _decode(self, container: Any, stream: Any) -> Generator[tuple[Any, int | None], None, None]:
+        """(PyAV frame, time) in display order. Frames that cannot be decoded are skipped and counted."""
+        self.lost = self.damaged = self.jumps = 0
+        pictures = Pictures(self.path, container, stream, 1 / self.fps, threads=not self._careful)
+        try:
+            yield from pictures
+        except Damaged:
+            self._careful = True
+            with open_video(self.path) as again:
+                yield from islice(self._decode(again, video_stream(again, self.path)), pictures.given, None)
+            return
+        seconds, tail = _duration(container, stream), 0.0
+        if seconds is not None and pictures.end is not None and not pictures.jumps:
+            tail = float(seconds - (pictures.end * self.time_base - self.start))
+        self.lost, self.jumps = pictures.lost(stream.frames, tail), pictures.jumps
+        self.damaged = pictures.damaged or int(pictures.cut_short and not self.lost)
 
 
 def open_video(path: Path) -> Any:

@@ -121,4 +121,4 @@ def _lossless(context: Any, suffix: str) -> str:
 
 
 def _name_without_decoder(stream: Any) -> str:
-    return stream.metadata.get("filename") or stream.metadata.get("handler_name") or stream.name or "unknown"
+    return stream.metadata.get("filename") or stream.metadata.get("handler_name") or "unknown codec"

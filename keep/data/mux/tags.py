@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MP4 = frozenset({".mp4", ".mov", ".m4v"})
-_OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "DURATION"})
+_OF_THE_FILE = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 _PLAIN = frozenset(
     {
         "title", "artist", "album", "album_artist", "composer", "comment", "genre", "date", "copyright", "description",
@@ -28,13 +28,14 @@ def named_tags(suffix: str, tags: Mapping[str, str]) -> set[str]:
     """The tags that are written by name, as the container has no field for them."""
     if suffix.lower() not in MP4:
         return set()
-    return {key for key in tags if key not in _PLAIN | _OF_THE_FILE and not key.startswith("location-")}
+    known = _PLAIN | _OF_THE_FILE
+    return {key for key in tags if key.lower() not in known and not key.startswith("location-")}
 
 
 def add_tags(output: Any, picture: Any, inputs: Any, video: Any) -> None:
     """Copy the tags of the file and of its pictures, and the chapters."""
     picture.metadata.update({k: v for k, v in video.metadata.items() if k in ("language", "title")})
-    output.metadata.update({k: v for k, v in inputs.metadata.items() if k not in _OF_THE_FILE})
+    output.metadata.update({k: v for k, v in inputs.metadata.items() if k.lower() not in _OF_THE_FILE})
     if chapters := inputs.chapters():
         output.set_chapters(chapters)
 

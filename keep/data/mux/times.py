@@ -28,6 +28,7 @@ class Continuity:
         self._ahead = AHEAD.get(container.format.name, AHEAD_ELSEWHERE)
         self._now, self._before = Fraction(0), Fraction(0)  # offsets after and before the last jump
         self._ends: dict[int, float] = {}  # stream → end of its last packet, carried on
+        self._last: dict[int, tuple[float, float]] = {}  # stream → time of its last packet, length of a packet
 
     def offset(self, packet: Any) -> Fraction:
         """Seconds to add to the time stamps of ``packet``."""
@@ -39,13 +40,23 @@ class Continuity:
         end = self._ends.get(packet.stream_index) if kind != "subtitle" else max(self._ends.values(), default=None)
         offset = self._now if end is None else self._nearest(time, end, kind == "subtitle")
         if offset is None:
-            assert end is not None
             self.jumps += 1
-            self._before, self._now = self._now, Fraction(round((end - time) * 1_000_000), 1_000_000)
+            after = max(self._ends.values()) - time  # behind the longest stream: none overlaps
+            self._before, self._now = self._now, Fraction(round(after * 1_000_000), 1_000_000)
             offset = self._now
-        length = float((packet.duration or 0) * packet.time_base) if kind != "subtitle" else 0.0
-        self._ends[packet.stream_index] = time + float(offset) + length
+        if kind != "subtitle":
+            self._ends[packet.stream_index] = time + float(offset) + self._length(packet, time)
         return offset
+
+    def _length(self, packet: Any, time: float) -> float:
+        """Seconds of a packet; where it does not say, the shortest time between two."""
+        before, length = self._last.get(packet.stream_index, (time, 0.0))
+        if packet.duration:
+            length = float(packet.duration * packet.time_base)
+        elif time > before:
+            length = min(length or time - before, time - before, 1.0)
+        self._last[packet.stream_index] = time, length
+        return length
 
     def _nearest(self, time: float, end: float, any_time: bool) -> Fraction | None:
         """Of the last two offsets, the one that puts ``time`` closest to ``end``; None where both are a jump."""

@@ -7,7 +7,7 @@ import av
 import av.error
 import numpy as np
 
-from keep.data.decode import ffmpeg_path
+from keep.data.decode import as_stored, ffmpeg_path
 from keep.data.mux.aspect import with_aspect
 from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
 from keep.data.mux.copies import Copies
@@ -102,8 +102,7 @@ class VideoWriter:
 
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
         """Append ``image``, uint8 (H, W, 3) RGB, upright, with the time and duration of ``frame``."""
-        if self._turns:
-            image = np.rot90(image, -self._turns)
+        image = as_stored(image, self.source.rotation, self.source.mirrored)
         if "420" in self._pix_fmt:
             image = pad_to_even(image)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -185,8 +184,8 @@ class VideoWriter:
             context.colorspace = BT709 if tags.colorspace == RGB else tags.colorspace
             context.color_range = tags.color_range
         context.color_primaries, context.color_trc = tags.color_primaries, tags.color_trc
-        if self._turns:
-            stream.set_display_rotation(source.rotation)
+        if self._turns or source.mirrored:
+            stream.set_display_rotation(source.rotation, hflip=source.mirrored)
         return stream
 
     def _discard(self) -> None:

@@ -20,7 +20,7 @@ from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import preflight
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
-from keep.inference.video.summary import Summary, damage_note, scan_notes
+from keep.inference.video.summary import Summary, damage_note, scan_notes, source_notes
 from keep.utils.clock import Clock, peak_memory
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
@@ -187,6 +187,8 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool)
             summary.frames += 1
             summary.faces += len(waiting.faces)
             report(waiting.frame.index)
+    if main:
+        summary.notes += source_notes(job.video)
 
 
 def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
@@ -209,7 +211,9 @@ def can_copy(job: Job, summary: Summary) -> bool:
     """Whether the output has exactly the input's pictures when no face is restored."""
     painter = job.painter
     changed = painter.scale != 1 or painter.enhancer is not None or job.settings.frames
-    return isinstance(job.video, VideoSource) and not changed and not summary.broken
+    other_container = job.output.suffix.lower() != job.video.path.suffix.lower()
+    one_size = not (job.video.resized and other_container)  # containers store one size
+    return isinstance(job.video, VideoSource) and not changed and not summary.broken and one_size
 
 
 def copy_streams(job: Job) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from keep.data.mux import Source
 from keep.faces.align import scale_of
 from keep.inference.video.scan import Scan
 from keep.inference.video.settings import Settings
@@ -88,6 +89,17 @@ def scan_notes(found: Scan, settings: Settings, size: int) -> list[str]:
             f"{count(len(large), 'track')} of faces larger than the network's {size} px: restored at {size} px and "
             f"enlarged up to ×{max(large):.1f}"
         )
+    return notes
+
+
+def source_notes(video: Source) -> list[str]:
+    """What was done about time stamps that jump and sizes that change within the input."""
+    notes = []
+    if video.jumps:
+        notes.append(f"the time stamps jump {count(video.jumps, 'time')} (joined recordings): carried on without a gap")
+    if video.resized:
+        sizes = ", ".join(f"{count(n, 'frame')} of {width}×{height}" for (width, height), n in video.resized.items())
+        notes.append(f"the size changes: {sizes} scaled to {video.width}×{video.height}, the size of the first frame")
     return notes
 
 

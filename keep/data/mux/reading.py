@@ -1,0 +1,164 @@
+"""Reads the packets of a file, and its pictures in display order, past any damage."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av.error
+
+from keep.data.mux.loss import Loss, is_cut_short
+from keep.data.mux.times import Continuity, shift
+
+TIMED = ("video", "audio", "subtitle")  # types of the streams that are read, in the order of the file
+TRIES = 50  # read errors in a row after which a file is given up
+FEWER_FRAMES = frozenset({"vp8", "vp9", "av1", "mpeg4", "msmpeg4v3"})  # codecs in which a packet may have no picture
+
+
+class Packets:
+    """The packets of all pictures, sound and subtitles, in the order of the file. Read errors are passed over.
+
+    All readers of a file use this class, so they see the same packets and find the same offsets where times jump.
+
+    Attributes:
+        continuity: counts the jumps.
+        errors: number of read errors so far.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+        self.continuity = Continuity(container)
+        self.errors = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Packets that are not empty, their times carried on where they jump."""
+        streams = [s for s in self._container.streams if s.type in TIMED]
+        demuxed, in_a_row = self._container.demux(streams), 0
+        while in_a_row < TRIES:
+            try:
+                packet = next(demuxed, None)
+            except av.error.FFmpegError:
+                self.errors += 1
+                in_a_row += 1
+                demuxed = self._container.demux(streams)
+                continue
+            if packet is None:
+                return
+            in_a_row = 0
+            if packet.size:
+                yield shift(packet, self.continuity.offset(packet))
+
+
+class Damaged(Exception):  # noqa: N818, not an error
+    """Several threads met damaged data. They lose intact pictures beside it, so one thread must read the file."""
+
+
+class Pictures:
+    """The decoded pictures of an open file, once.
+
+    Args:
+        path: the file.
+        container: the open file.
+        stream: its video stream.
+        step: usual seconds between two pictures.
+        threads: decode with several threads, and raise :class:`Damaged` at the first picture that cannot be decoded.
+
+    Attributes:
+        jumps: number of jumps of the time stamps.
+        given: number of pictures so far.
+        damaged: number of pictures decoded from damaged data.
+        cut_short: whether the end of the file is missing.
+    """
+
+    def __init__(self, path: Path, container: Any, stream: Any, step: Fraction, threads: bool) -> None:
+        self._container, self._stream = container, stream
+        self._packets = Packets(container)
+        self._loss = Loss(container, stream, float(step), path.stat().st_size)
+        self._slotted = container.format.name == "avi"
+        self._first_slot = self._delay = None
+        self.given = self.damaged = 0
+        self.begin = self.end = None  # time stamps of the first and the last picture
+        self.last_slot = -1
+        self.cut_short = is_cut_short(path, container.format.name)
+        self._threads = threads
+        stream.thread_type = "AUTO" if threads else "SLICE"
+
+    @property
+    def jumps(self) -> int:
+        return self._packets.continuity.jumps
+
+    def __iter__(self) -> Iterator[tuple[Any, int | None]]:
+        """(PyAV frame, its time in units of the stream's time base or None), in display order."""
+        early: list[int] = []  # times of the first packets
+        errors = jumps = 0
+        for packet in self._packets:
+            if self._packets.errors > errors:
+                errors = self._packets.errors
+                self._loss.wound()
+            if self.jumps > jumps:
+                jumps = self.jumps
+                self._loss.join(float((packet.dts or 0) * packet.time_base))
+            self._loss.see(packet)
+            if packet.stream_index != self._stream.index:
+                continue
+            if self._slotted and packet.dts is not None:
+                self.last_slot = packet.dts
+                self._first_slot = packet.dts if self._first_slot is None else self._first_slot
+            if packet.pts is not None and len(early) < 64:
+                early.append(packet.pts)
+            yield from self._take(packet.decode)
+        if self._packets.errors > errors:
+            self._loss.wound()
+        yield from self._take(lambda: self._stream.decode(None))
+        if self.begin is not None:
+            self._loss.early = sum(time < self.begin for time in early)
+
+    def _take(self, decode: Any) -> Iterator[tuple[Any, int | None]]:
+        try:
+            frames = decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            if self._threads:
+                raise Damaged from error
+            self._loss.wound()
+            return
+        for frame in frames:
+            self.given += 1
+            self.damaged += frame.is_corrupt
+            time = self._slot(frame) if self._slotted else frame.pts
+            if time is not None:
+                self.begin = time if self.begin is None else self.begin
+                self.end = time
+            yield frame, time
+
+    def _slot(self, frame: Any) -> int | None:
+        """Time of a frame in AVI, which has no display times: of the packet that brought it out of the decoder.
+
+        With B-frames that is some packets after its own, the same number for all frames.
+        """
+        if frame.dts is None or self._first_slot is None:
+            return None if self.end is None else self.end + 1
+        if self._delay is None:
+            self._delay = frame.dts - self._first_slot
+        return frame.dts - self._delay
+
+    def lost(self, promised: int, tail: float) -> int:
+        """Number of pictures that are missing or could not be decoded, once all were given.
+
+        Args:
+            promised: number of pictures according to the header; 0 if it does not say.
+            tail: seconds between the last picture and the end that the header names; 0 if it does not say.
+        """
+        loss = self._loss
+        if self._slotted:
+            missing = max(promised - (self.last_slot + 1), 0) if promised else 0
+        elif promised:
+            missing = max(promised - loss.packets, 0)
+        else:
+            missing = loss.missing() + loss.missing_at_the_end(tail, self.cut_short)
+        undecoded = max(loss.packets - loss.discarded - self.given - loss.early, 0)
+        silent = undecoded if self._stream.codec_context.name not in FEWER_FRAMES else 0
+        if silent > 0.3 * loss.packets:  # two packets a frame: one for each field
+            silent = 0
+        return missing + (undecoded if loss.broken or missing or self.damaged else silent)
