@@ -66,6 +66,11 @@ class Copies:
         for target in self._targets.values():
             target.finish()
 
+    @property
+    def refused(self) -> int:
+        """Packets that the container refused: they were damaged in the input."""
+        return sum(target.refused for target in self._targets.values() if isinstance(target, Track))
+
     def close(self) -> None:
         """Close the source file."""
         self._inputs.close()
@@ -101,11 +106,16 @@ class Copies:
 
 
 class Track:
-    """Writes the packets of one copied stream, in ascending order of time: containers refuse others."""
+    """Writes the packets of one copied stream, in ascending order of time: containers refuse others.
+
+    Attributes:
+        refused: number of packets that the container refused.
+    """
 
     def __init__(self, output: Any, stream: Any) -> None:
         self.stream, self._output = stream, output
         self._last: int | None = None
+        self.refused = 0
 
     def write(self, packet: Any) -> None:
         """Write a packet of the input."""
@@ -114,7 +124,10 @@ class Track:
             packet.pts = max(packet.pts, packet.dts)
         self._last = packet.dts
         packet.stream = self.stream
-        self._output.mux(packet)
+        try:
+            self._output.mux(packet)
+        except (av.error.InvalidDataError, av.error.ArgumentError):  # it was damaged in the input
+            self.refused += 1
 
     def finish(self) -> None:
         """Nothing waits."""

@@ -72,6 +72,8 @@ class FrameWriter:
         UserError: the folder is not empty, or cannot be created.
     """
 
+    refused = 0  # packets of other streams; there are none
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):

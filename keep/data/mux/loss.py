@@ -132,7 +132,12 @@ def is_cut_short(path: Path, name: str) -> bool:
     """
     size = path.stat().st_size
     if name == "mpegts":
-        return all(size % packet for packet in (188, 192, 204))
+        with path.open("rb") as file:
+            file.seek(max(0, size - 5 * 204))
+            end = file.read()
+        return not any(
+            end[-packet - extra :: -packet][:4] == 4 * b"\x47" for packet, extra in ((188, 0), (192, -4), (204, 0))
+        )
     if name != "matroska,webm":
         return False
     with path.open("rb") as file:

@@ -12,7 +12,8 @@ from keep.data.mux.times import Continuity, shift
 
 TIMED = ("video", "audio", "subtitle")  # types of the streams that are read, in the order of the file
 TRIES = 50  # read errors in a row after which a file is given up
-FEWER_FRAMES = frozenset({"vp8", "vp9", "av1", "mpeg4", "msmpeg4v3"})  # codecs in which a packet may have no picture
+FEWER_FRAMES = frozenset({"vp8", "vp9", "av1", "msmpeg4v3"})  # codecs in which a packet may have no picture
+WARM = 24  # packets after which a decoder is as many behind as it will be
 
 
 class Packets:
@@ -61,7 +62,7 @@ class Pictures:
         container: the open file.
         stream: its video stream.
         step: usual seconds between two pictures.
-        threads: decode with several threads, and raise :class:`Damaged` at the first picture that cannot be decoded.
+        threads: decode with several threads, and raise :class:`Damaged` where one of them fails.
 
     Attributes:
         jumps: number of jumps of the time stamps.
@@ -80,7 +81,7 @@ class Pictures:
         self.begin = self.end = None  # time stamps of the first and the last picture
         self.last_slot = -1
         self.cut_short = is_cut_short(path, container.format.name)
-        self._threads = threads
+        self._threads, self._behind = threads, 0
         stream.thread_type = "AUTO" if threads else "SLICE"
 
     @property
@@ -109,11 +110,13 @@ class Pictures:
             yield from self._take(packet.decode)
         if self._packets.errors > errors:
             self._loss.wound()
-        yield from self._take(lambda: self._stream.decode(None))
+        if self.begin is not None:
+            self._loss.early = sum(time < self.begin for time in early)
+        yield from self._take(lambda: self._stream.decode(None), last=True)
         if self.begin is not None:
             self._loss.early = sum(time < self.begin for time in early)
 
-    def _take(self, decode: Any) -> Iterator[tuple[Any, int | None]]:
+    def _take(self, decode: Any, last: bool = False) -> Iterator[tuple[Any, int | None]]:
         try:
             frames = decode()
         except av.error.EOFError:
@@ -123,6 +126,8 @@ class Pictures:
                 raise Damaged from error
             self._loss.wound()
             return
+        if self._threads:
+            self._watch(len(frames), last)
         for frame in frames:
             self.given += 1
             self.damaged += frame.is_corrupt
@@ -131,6 +136,19 @@ class Pictures:
                 self.begin = time if self.begin is None else self.begin
                 self.end = time
             yield frame, time
+
+    def _watch(self, new: int, last: bool) -> None:
+        """Threads fail without an error: then a picture is missing, and the decoder falls behind once more.
+
+        Raises:
+            Damaged: that happened.
+        """
+        loss = self._loss
+        behind = loss.packets - loss.discarded - self.given - new
+        fewer = self._stream.codec_context.name in FEWER_FRAMES
+        if not fewer and (behind > loss.early if last else loss.packets > WARM and behind > self._behind):
+            raise Damaged
+        self._behind = max(self._behind, behind)
 
     def _slot(self, frame: Any) -> int | None:
         """Time of a frame in AVI, which has no display times: of the packet that brought it out of the decoder.

@@ -84,6 +84,11 @@ class VideoWriter:
             self._discard()
             raise
 
+    @property
+    def refused(self) -> int:
+        """Packets of sound and subtitles that were damaged in the input, and left out."""
+        return self._copies.refused if self._copies else 0
+
     def check(self) -> None:
         """Check that the file can be written, by writing its header and removing it again.
 

@@ -20,7 +20,7 @@ from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import preflight
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
-from keep.inference.video.summary import Summary, damage_note, scan_notes, source_notes
+from keep.inference.video.summary import Summary, count, damage_note, scan_notes, source_notes
 from keep.utils.clock import Clock, peak_memory
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
@@ -189,6 +189,8 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool)
             report(waiting.frame.index)
     if main:
         summary.notes += source_notes(job.video)
+        if refused := writers[0].refused:
+            summary.notes.append(f"{count(refused, 'packet')} of sound or subtitles damaged in the input, and left out")
 
 
 def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
