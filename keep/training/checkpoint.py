@@ -51,8 +51,14 @@ def save(run: Run, higher_is_better: bool | None = None) -> None:
         run: the run.
         higher_is_better: whether a higher validation score is better; None: scores choose nothing.
     """
-    save_weights(run)
-    save_state(run)
+    try:
+        save_weights(run)
+        save_state(run)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or run.folder}: cannot write: {error.strerror or error}; the checkpoints before step "
+            f"{run.step} are complete: make room, then resume with --auto-resume"
+        ) from None
     if run.ranks.first:
         prune(run, higher_is_better)
     run.ranks.barrier()

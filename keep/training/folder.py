@@ -115,9 +115,8 @@ def find_state(config: TrainConfig, resume: str | None, ranks: Ranks) -> Path | 
 def state_damage(path: Path) -> str:
     """What is wrong with a state file; ``""`` when a run can resume from it."""
     try:
-        if not (damage := weight_files.find_damage(path)):
-            weight_files.load(path)
-        return damage
+        weight_files.load(path)
+        return ""
     except UserError as error:
         return str(error)
 

@@ -1,5 +1,6 @@
 """Records of a run: log file, ``log.jsonl``, TensorBoard and Weights & Biases."""
 
+import contextlib
 import io
 import json
 import logging
@@ -62,8 +63,11 @@ class RunLog:
         if not self._enabled:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._jsonl.write(json.dumps({"step": step, **finite}) + "\n")
-        self._jsonl.flush()
+        try:
+            self._jsonl.write(json.dumps({"step": step, **finite}) + "\n")
+            self._jsonl.flush()
+        except OSError as error:
+            raise UserError(f"{self._jsonl.name}: cannot write: {error.strerror or error}") from None
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:
@@ -84,8 +88,9 @@ class RunLog:
             return
         log.removeHandler(self._file)
         self._file.close()
-        self._jsonl.close()
-        self._board.close()
+        for file in (self._jsonl, self._board):
+            with contextlib.suppress(OSError):  # a full disk: the error of the run is the one to report
+                file.close()
         if self._wandb is not None:
             self._wandb.close()
 

@@ -47,12 +47,14 @@ class AtomicWrite:
     def __enter__(self) -> Path:
         return self.temporary
 
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             if kind is None:
                 self.commit()
         finally:
             self.discard()
+        if isinstance(error, OSError) and error.filename is None:  # a full disk: the write itself has no name
+            error.filename = str(self.path)
 
 
 def write_file(path: str | Path, content: bytes | str) -> None:

@@ -1,11 +1,12 @@
-"""Checkpoint files: atomic to write, safe to read (no code runs), strict to load (every name and shape must fit)."""
+"""Checkpoint files: atomic to write, safe to read (no code runs, checksums compared), strict to load."""
 
+import hashlib
 import json
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import torch.nn as nn
@@ -15,17 +16,40 @@ from keep.utils.io import AtomicWrite
 from keep.utils.paths import expand
 
 State = Mapping[str, torch.Tensor]
+CHECKSUM = "tensors_sha256"
+"""Key of :func:`checksum` in the metadata of the safetensors files written here."""
 
 
 def save(path: Path, content: Any) -> None:
     """``torch.save`` as a durable atomic write: after a crash or a power cut the old or the new file is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
-        torch.save(content, file)
+        writer = _Writer(file)
+        try:
+            torch.save(content, writer)
+        except RuntimeError:  # after a failed write, torch reports an unexpected position
+            if writer.error is None:
+                raise
+            raise writer.error from None
+
+
+class _Writer:
+    """The file for ``torch.save``; keeps the error of a failed write."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.error = file, None
+        self.flush = file.flush
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> None:
-    """As :func:`save`, in the safetensors format: tensors, and metadata as text."""
+    """As :func:`save`, in the safetensors format: tensors, and metadata as text, with a checksum of the tensors."""
     import safetensors.torch
 
     tensors: dict[str, torch.Tensor] = {}
@@ -36,12 +60,26 @@ def save_safetensors(path: Path, state: State, metadata: Mapping[str, str]) -> N
         seen.add(v.data_ptr())
     path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
-        file.write(safetensors.torch.save(tensors, metadata=dict(metadata)))
+        file.write(safetensors.torch.save(tensors, metadata={**metadata, CHECKSUM: checksum(tensors)}))
+
+
+def checksum(state: State) -> str:
+    """The sha256 of names, types, shapes and bytes of tensors, as hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def find_damage(path: Path) -> str:
-    """What is wrong with a file that :func:`save` wrote, or ``""``. Checks every byte (CRC-32)."""
+    """What is wrong with a file in PyTorch's format, or ``""``. Checks every byte (CRC-32).
+
+    Files of PyTorch before 1.6 are no archives and have no checksum: they pass.
+    """
     try:
+        if not zipfile.is_zipfile(path):
+            return ""
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             return f"its part {broken} is damaged" if broken else ""
@@ -52,10 +90,11 @@ def find_damage(path: Path) -> str:
 def load(path: Path | str) -> Any:
     """The content of a checkpoint file, on the CPU. Reads tensors and plain data only (``weights_only``).
 
-    A ``.safetensors`` file gives ``{"params": tensors, **metadata}``; ``arch`` is parsed from JSON.
+    The checksums in the file are compared: a single wrong bit is an error. A ``.safetensors`` file gives
+    ``{"params": tensors, **metadata}``; ``arch`` is parsed from JSON.
 
     Raises:
-        UserError: the file is missing, not a checkpoint, truncated, or holds code.
+        UserError: the file is missing, not a checkpoint, truncated, damaged, or holds code.
     """
     path = expand(path)
     if not path.is_file():
@@ -63,6 +102,8 @@ def load(path: Path | str) -> Any:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     try:
+        if damage := find_damage(path):
+            raise UserError(f"{path} is damaged, copy or download it again: {damage}")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error) for sign in ("GLOBAL", "Unsupported global", "unrecognized function")):
@@ -70,6 +111,8 @@ def load(path: Path | str) -> Any:
                 f"{path} holds more than tensors and plain data; it is not loaded, because that could run code"
             ) from None
         raise UserError(f"{path} is not a checkpoint, or is truncated: {_reason(path, error)}") from None
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
@@ -97,10 +140,13 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
             about: dict[str, Any] = dict(file.metadata() or {})
             if "arch" in about:
                 about["arch"] = json.loads(about["arch"])
-            return {**about, "params": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118, no mapping
+            params = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise UserError(f"{path} is not a safetensors file, or is truncated ({first})") from None
+    if about.pop(CHECKSUM, None) not in (None, checksum(params)):
+        raise UserError(f"{path} is damaged, copy or download it again: its tensors do not have the checksum in it")
+    return {**about, "params": params}
 
 
 def network_state(content: Any, path: Path | str, prefer: str = "ema") -> tuple[State, str]:

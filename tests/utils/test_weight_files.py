@@ -1,5 +1,7 @@
 """Checkpoint files: loaded in full, or refused with the differences."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -42,3 +44,37 @@ def test_a_network_is_found_under_the_usual_keys(key, tmp_path):
     weight_files.save(tmp_path / "none.pth", {"step": 3})
     with pytest.raises(UserError, match="holds no network weights; its keys: step"):
         weight_files.load_network(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_flipped_bit_is_refused_or_harmless(suffix: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {"a": torch.randn(64, 16, generator=generator), "b": torch.ones(3, dtype=torch.bfloat16)}
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".pth":
+        weight_files.save(path, {"params": state})
+    else:
+        weight_files.save_safetensors(path, state, {"format": "pt"})
+    data = path.read_bytes()
+    assert {"params"} <= weight_files.load(path).keys() <= {"params", "format"}
+    refused = 0
+    for _ in range(60):
+        position = int(torch.randint(len(data), (), generator=generator))
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << int(torch.randint(8, (), generator=generator))
+        path.write_bytes(damaged)
+        try:
+            found = weight_files.load_network(path)
+        except UserError as error:
+            refused += str(path) in str(error) and "\n" not in str(error)
+            continue
+        assert all(torch.equal(found[k], v) for k, v in state.items())  # in padding, or in a name of the archive
+    assert refused > 40
+
+
+def test_safetensors_without_our_checksum_load(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(2)}, path)
+    assert torch.equal(weight_files.load_network(path)["a"], torch.ones(2))
