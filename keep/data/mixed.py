@@ -8,6 +8,7 @@ from pydantic import Field
 from torch.utils.data import Dataset
 
 from keep.config.registry import DATASETS, DEGRADATIONS, Spec
+from keep.data.cache import digest
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
 
@@ -64,6 +65,10 @@ class Mixed(Dataset[dict[str, Any]]):
         if not spec.options["degradation"]:
             shared["degradation"] = tuple(degradation)
         return spec.build(**shared)
+
+    def digest(self) -> str:
+        """As :meth:`keep.data.base.ClipDataset.digest`, of all datasets and their shares."""
+        return digest([[d.digest() for d in self.datasets], self.weights])
 
     def __len__(self) -> int:
         """Number of clips in all datasets together."""

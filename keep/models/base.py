@@ -100,6 +100,10 @@ class OneProcess:
         """The largest of the processes' tensors, element by element."""
         return x
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank: plain data and CPU tensors."""
+        return [value]
+
     def broadcast(self, value: Any) -> Any:
         """The first process's value: plain data, or a tensor of the same shape in all processes."""
         return value

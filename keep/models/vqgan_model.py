@@ -39,13 +39,14 @@ class VQGANModel(Recipe):
         adaptive: scale the adversarial term so that its gradient at the generator's last layer is as large as
             that of the reconstruction terms (VQGAN); its limits are options of ``gan``. Processes share one
             factor; each accumulated batch has its own.
-        revive: every so many steps, codes that no token chose since the last time move to random tokens of the
-            batch; 0: never. It prevents codebook collapse, which is likely with little data and in short runs. The
-            averaged weights follow a moved code over 1 / (1 - train.ema) steps: keep ``revive`` well above that.
+        revive: every so many steps, codes that no token chose since the last time move to random tokens of the step, of
+            all its batches and processes; 0: never. It prevents codebook collapse, which is likely with little data and
+            in short runs. The averaged weights follow a moved code over 1 / (1 - train.ema) steps: keep ``revive`` well
+            above that.
     """
 
     chosen: torch.Tensor
-    _tokens: torch.Tensor  # encoder outputs of the last batch: where revived codes move
+    _tokens: dict[int, list[torch.Tensor]]  # step → encoder outputs of its batches so far: where revived codes move
     gan: Any  # None exactly when the discriminator is
 
     def __init__(
@@ -69,6 +70,7 @@ class VQGANModel(Recipe):
         self.gan_start = gan_start
         self.adaptive = adaptive
         self.revive = revive
+        self._tokens = {}
         self.register_buffer("chosen", torch.zeros(net.codebook.embedding.num_embeddings, dtype=torch.bool))
         check_gan(self, gan)
 
@@ -103,7 +105,8 @@ class VQGANModel(Recipe):
             terms["gan"] = self.gan.weight * gan
         self.chosen[out.codes.flatten()] = True
         self.codes = {"codebook": out.codes}
-        self._tokens = out.z.detach()
+        if self.revive and (step + 1) % self.revive == 0:
+            self._tokens = {step: [*self._tokens.get(step, []), out.z.detach()]}
         yield "net", terms
         if critic is not None:
             real, fake = critic(y), critic(out.reconstruction.detach())
@@ -111,7 +114,9 @@ class VQGANModel(Recipe):
 
     def after_step(self, step: int) -> None:
         if self.revive and (step + 1) % self.revive == 0:
-            tokens = self._tokens.float().flatten(2).transpose(1, 2).flatten(0, 1)  # (N, C, h, w) → (N·h·w, C)
+            shares = self.ranks.gather(torch.stack(self._tokens.pop(step)).float().cpu())  # by process (batches, N, …)
+            tokens = torch.stack(shares, dim=1).flatten(0, 2)  # images in the order of the clips, (N, C, h, w)
+            tokens = tokens.flatten(2).transpose(1, 2).flatten(0, 1).to(self.chosen.device)  # (N·h·w, C)
             revive(self.net.codebook.embedding.weight, self.chosen, tokens, self.ranks)
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ run ends in the weights of the uninterrupted run, bit for bit on a CPU, whatever
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from keep.config.registry import dump
 from keep.config.schema import TrainConfig
 from keep.models.base import Recipe
+from keep.training.codebook import CodeUse
 from keep.training.ema import EMA
 from keep.training.folder import prune, state_path, weights_path
 from keep.training.run import Run
@@ -101,7 +102,9 @@ def save_weights(run: Run) -> None:
 
 def save_state(run: Run) -> None:
     """Write ``training_states/STEP.state``: everything that the next step depends on. All processes call it."""
-    processes = run.ranks.gather({"random": random_state(run.device), "own": recipe_buffers(run.recipe)})
+    codes = {name: meter.counts.cpu() for name, meter in run.meters.items()}
+    own = {"random": random_state(run.device), "own": recipe_buffers(run.recipe), "codes": codes}
+    processes = run.ranks.gather(own)
     if not run.ranks.first:
         return
     path = state_path(run.folder, run.step)
@@ -120,6 +123,7 @@ def save_state(run: Run) -> None:
             "processes": processes,
             "options": dump(run.config),
             "pretrained": dict(run.files),
+            "data": run.data,
             "version": __version__,
         },
     )
@@ -188,8 +192,19 @@ def resume(run: Run, path: Path, allow_changed: bool = False) -> None:
         own = state["processes"][run.ranks.rank]
         run.recipe.load_state_dict(own["own"], strict=False)
         set_random_state(own["random"], run.device)
+    run.meters = restore_meters(run, state["processes"])
     run.recipe.check_flows()
     log.info(f"resumed {path} at step {run.step}")
+
+
+def restore_meters(run: Run, processes: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
+    """The counted codes of this process; the first also gets those of processes that no longer exist."""
+    meters: dict[str, CodeUse] = {}
+    own = [n for n in range(len(processes)) if n == run.ranks.rank or (run.ranks.first and n >= run.ranks.world)]
+    for number in own:
+        for name, counts in processes[number].get("codes", {}).items():  # files of older versions have none
+            meters.setdefault(name, CodeUse(len(counts), run.device)).counts += counts.to(run.device)
+    return meters
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -228,6 +243,8 @@ def check_options(run: Run, state: Mapping[str, Any], path: Path, changed: list[
     shaping = [line for line in changed if not may_change(line.partition(":")[0])]
     if state["batch_size"] != run.clips_per_step:
         shaping.append(f"clips a step, over all processes: {state['batch_size']} → {run.clips_per_step}")
+    if state.get("data") and run.data and state["data"] != run.data:
+        shaping.append("the training clips (their names or lengths)")
     if shaping:
         raise UserError(
             f"--resume: options that shape the result differ from those in {path}: {'; '.join(shaping)}. "

@@ -39,6 +39,7 @@ class Run:
         schedule: learning rate as a function of the step.
         scaler: scales float16 losses.
         files: slot of ``pretrained`` → sha256 of its file.
+        data: a hash of names and lengths of the training clips; "" if the dataset has none.
         step: steps done.
         position: clips seen by all processes: the complete state of the data.
         skipped: steps skipped for values that were not finite: in a row, and in total.
@@ -57,6 +58,7 @@ class Run:
     schedule: Any
     scaler: torch.amp.GradScaler
     files: dict[str, str]
+    data: str = ""
     step: int = 0
     position: int = 0
     skipped: tuple[int, int] = (0, 0)

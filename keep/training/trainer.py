@@ -59,6 +59,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         run = build_run(config, ranks, start=state is None)
         data, val_data = build(config.data.train), build(config.data.val)
         check_data(run.recipe, data, val_data)
+        run.data = data.digest() if hasattr(data, "digest") else ""
         validation = Validation.build(config, val_data)
         if state is not None:
             checkpoint.resume(run, state, allow_changed)

@@ -26,7 +26,7 @@ def save(path: Path, content: Any) -> None:
     with AtomicWrite(path, durable=True) as temporary, temporary.open("xb") as file:
         writer = _Writer(file)
         try:
-            torch.save(content, writer)
+            torch.save(content, writer)  # pyright: ignore[reportArgumentType]  # it needs write and flush alone
         except RuntimeError:  # after a failed write, torch reports an unexpected position
             if writer.error is None:
                 raise

@@ -22,9 +22,9 @@ from keep.utils.errors import UserError
 from keep.utils.signals import StopRequest
 
 SGD = ["train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.warmup=0", "train.schedule={type: Constant}"]
-# On a CPU, batch norm uses each process's own statistics; dead codes move to the first process's tokens.
+# On a CPU, batch norm uses each process's own statistics.
 ALIKE = {
-    1: ["model.discriminator.norm=instance", "model.revive=0", "model.gan_start=1"],
+    1: ["model.discriminator.norm=instance", "model.revive=2", "model.gan_start=1"],
     2: ["model.filter_start=1", "model.checkpoint_encoder=true"],
     3: ["model.gan_start=1", "model.checkpoint_decoder=true"],
 }

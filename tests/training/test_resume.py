@@ -1,7 +1,9 @@
 """A run stopped at any step and resumed ends like the uninterrupted run; a checkpoint is complete or does not exist."""
 
 import io
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from keep import train as keep_train
 from keep.config.reading import load
 from keep.config.registry import dump
 from keep.config.schema import TrainConfig
+from keep.data.video_io import VIDEO_SUFFIXES
 from keep.training import checkpoint, trainer, validation
 from keep.training.distributed import Ranks
 from keep.training.folder import best_steps, find_state, list_states, list_weights, state_damage
@@ -297,3 +300,33 @@ def test_other_parts_in_lr_scale_are_refused(clips, tmp_path) -> None:
     again = config(2, clips, tmp_path, "train.iters=2", "train.lr_scale={lq_encoder: 0.5, kalman_filter: 0.1}")
     with pytest.raises(UserError, match=r"train.lr_scale must name the same parts"):
         trainer.train(again, str(folder / "training_states/1.state"), allow_changed=True)
+
+
+def test_the_use_of_codes_is_counted_on_from_where_the_run_stopped(clips, tmp_path) -> None:
+    options = ["log.interval=4", "train.iters=4"]
+    path, overrides = options_and_start(1, clips, tmp_path, *options)
+    folder = trainer.train(load(path, overrides, TrainConfig))
+
+    def last_record() -> dict[str, float]:
+        return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+
+    whole = last_record()
+    trainer.train(load(path, overrides, TrainConfig), str(folder / "training_states/2.state"))
+    for key in ("codebook/used", "codebook/perplexity"):
+        assert last_record()[key] == whole[key]
+
+
+def test_other_training_clips_are_refused_at_a_resume_and_a_copy_of_them_is_not(clips, tmp_path) -> None:
+    path, overrides = options_and_start(1, clips, tmp_path)
+    state = trainer.train(load(path, overrides, TrainConfig)) / "training_states/2.state"
+    copy = tmp_path / "copy"
+    shutil.copytree(clips, copy)  # new times of change
+    elsewhere = load(path, [*overrides, f"data.train.root={copy}"], TrainConfig)
+    trainer.train(elsewhere, str(state))
+    one = next(p for p in copy.iterdir() if p.suffix in VIDEO_SUFFIXES)
+    shutil.copy(one, one.with_name(f"more{one.suffix}"))
+    with pytest.raises(
+        UserError, match=r"differ from those in .*2\.state: the training clips \(their names or lengths\)"
+    ):
+        trainer.train(elsewhere, str(state))
+    trainer.train(elsewhere, str(state), allow_changed=True)
