@@ -3,7 +3,6 @@
 One scale, one global match, one propagation, no refinement. Features are at 1/8 of the image.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from keep.archs.blocks import to_map, to_tokens
 from keep.config.registry import FLOWS
+from keep.flow.windows import GridCache, Grids
 from keep.utils.errors import UserError
 from keep.utils.weight_files import fill, load_network
 
@@ -55,6 +55,7 @@ class GMFlow(nn.Module):
         self.upsampler = nn.Sequential(
             nn.Conv2d(2 + DIM, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 9 * STRIDE**2, 1)
         )
+        self.grids = GridCache()
         self.trained = random_weights
         self.files = () if weights is None else (weights,)
         self.register_load_state_dict_pre_hook(_note_weights)
@@ -76,29 +77,39 @@ class GMFlow(nn.Module):
         if h % 16 or w % 16:
             raise UserError(f"GMFlow: frames are {w}×{h}; both sides must be multiples of 16")
         with torch.autocast(current.device.type, enabled=False):  # a position is a weighted mean of coordinates
-            pair = torch.cat([current, previous]).to(self.backbone.conv1.weight.dtype)
-            return self._flow(self._features(pair))
+            return self._flow(self._features(torch.cat([current, previous])))
 
     @torch.no_grad()
-    def clip(self, frames: Tensor) -> Tensor:
+    def clip(self, frames: Tensor, at_once: int = 1) -> Tensor:
         """The flow of every frame but the first to the one before it. The features of each frame are computed once.
 
         Args:
             frames: (B, T, 3, H, W) in [-1, 1], T ≥ 2.
+            at_once: frames of every clip in one batch: more is faster on a GPU, but needs more memory.
 
         Returns:
             (B, T - 1, 2, H, W), in pixels.
         """
         self.require_weights()
         with torch.autocast(frames.device.type, enabled=False):
-            frames = frames.to(self.backbone.conv1.weight.dtype)
-            previous = self._features(frames[:, 0])
+            last = self._features(frames[:, 0])[:, None]
             flows = []
-            for frame in frames[:, 1:].unbind(1):
-                current = self._features(frame)
-                flows.append(self._flow(torch.cat([current, previous])))
-                previous = current
-            return torch.stack(flows, dim=1)
+            for piece in frames[:, 1:].split(at_once, dim=1):
+                split = piece.shape[:2]
+                seen = torch.cat([last, self._features(piece.flatten(0, 1)).unflatten(0, split)], dim=1)
+                pairs = torch.cat([seen[:, 1:].flatten(0, 1), seen[:, :-1].flatten(0, 1)])
+                flows.append(self._flow(pairs).unflatten(0, split))
+                last = seen[:, -1:]
+            return torch.cat(flows, dim=1)
+
+    def features_in(self, dtype: torch.dtype) -> None:
+        """Compute features in ``dtype``: all convolutions but the last, and the transformer's products and attention.
+
+        Sums, norms of the transformer, matching and positions stay as they are.
+        """
+        for module in [*self.backbone.modules(), *self.transformer.modules()]:
+            if isinstance(module, nn.Conv2d | nn.Linear) and module is not self.backbone.conv2:
+                module.to(dtype)
 
     def _features(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 128, H/8, W/8)."""
@@ -106,8 +117,9 @@ class GMFlow(nn.Module):
 
     def _flow(self, features: Tensor) -> Tensor:
         """Features of the current frames, then of the previous ones, (2N, 128, h, w) → flow (N, 2, 8h, 8w)."""
-        f1, f2 = self.transformer(features).chunk(2)
-        return self._upsample(self.feature_flow_attn(f1, match(f1, f2)), f1)
+        grids = self.grids.of(features, self.transformer.dtype)
+        f1, f2 = self.transformer(features, grids).chunk(2)
+        return self._upsample(self.feature_flow_attn(f1, match(f1, f2, grids.coordinates)), f1)
 
     def _upsample(self, flow: Tensor, f1: Tensor) -> Tensor:
         """Convex combination of the 3×3 coarse neighbours for every fine pixel (Teed & Deng 2020)."""
@@ -142,12 +154,24 @@ def gmflow_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]
     raise UserError(f"{path} contains no GMFlow: expected the official file or a KEEP checkpoint that contains GMFlow")
 
 
-def match(f1: Tensor, f2: Tensor) -> Tensor:
-    """Expected position in f2 of every position of f1, minus its own: (N, C, h, w) → (N, 2, h, w)."""
-    n, _, h, w = f1.shape
-    ys, xs = torch.meshgrid(torch.arange(h, device=f1.device), torch.arange(w, device=f1.device), indexing="ij")
-    grid = torch.stack([xs, ys]).to(f1.dtype).expand(n, 2, h, w)
-    return to_map(F.scaled_dot_product_attention(to_tokens(f1), to_tokens(f2), to_tokens(grid)), h, w) - grid
+def match(f1: Tensor, f2: Tensor, coordinates: Tensor) -> Tensor:
+    """Expected position in f2 of every position of f1, minus its own: (N, C, h, w) → (N, 2, h, w).
+
+    ``coordinates``: x and y of each position, (2, h, w).
+    """
+    grid = coordinates.expand(len(f1), *coordinates.shape)
+    return to_map(expectation(to_tokens(f1), to_tokens(f2), to_tokens(grid)), *f1.shape[-2:]) - grid
+
+
+def expectation(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
+    """softmax(q·k / √C) values: (N, L, C), (N, L, C), (N, L, 2) → (N, L, 2).
+
+    The fused kernels, which do not store the L × L scores, take no values of two columns, so zeros are added: up to C
+    columns on a CPU, up to 8 on a GPU.
+    """
+    width = q.shape[-1] if q.device.type == "cpu" else 8
+    padded = F.pad(values, (0, width - values.shape[-1]))
+    return F.scaled_dot_product_attention(q[:, None], k[:, None], padded[:, None])[:, 0, :, : values.shape[-1]]
 
 
 class Propagation(nn.Module):
@@ -161,7 +185,7 @@ class Propagation(nn.Module):
     def forward(self, f1: Tensor, flow: Tensor) -> Tensor:
         q = self.q_proj(to_tokens(f1))
         k = self.k_proj(q)  # from the query, not from f1: the public weights were trained like this
-        return to_map(F.scaled_dot_product_attention(q, k, to_tokens(flow)), *flow.shape[-2:])
+        return to_map(expectation(q, k, to_tokens(flow)), *flow.shape[-2:])
 
 
 class BackboneBlock(nn.Module):
@@ -192,8 +216,8 @@ class Backbone(nn.Module):
         self.conv2 = nn.Conv2d(DIM, DIM, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(F.instance_norm(self.conv1(x)))
-        return self.conv2(self.layer3(self.layer2(self.layer1(x))))
+        x = F.relu(F.instance_norm(self.conv1(x.to(self.conv1.weight.dtype))))
+        return self.conv2(self.layer3(self.layer2(self.layer1(x))).to(self.conv2.weight.dtype))
 
 
 class WindowAttention(nn.Module):
@@ -212,19 +236,21 @@ class WindowAttention(nn.Module):
             )
             self.norm2 = nn.LayerNorm(DIM)
 
-    def forward(self, source: Tensor, target: Tensor, shifted: bool) -> Tensor:
-        """Both (N, h, w, C); ``shifted`` windows are moved by half a window."""
-        _, h, w, _ = source.shape
-        shift = (h // 4, w // 4) if shifted else (0, 0)
-        mask = shift_mask(h, w, *shift, source.device)[None] if shifted else None
+    def forward(self, source: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """Both (N, 4·L, C), window by window; ``mask`` as in :class:`keep.flow.windows.Windows`.
+
+        Projections and attention run in the dtype of their weights; norms and sums in that of ``source``.
+        """
+        dtype = self.q_proj.weight.dtype
+        own, other = source.to(dtype), target.to(dtype)
         q, k, v = (
-            to_windows(proj(x).roll((-shift[0], -shift[1]), (1, 2)))
-            for proj, x in ((self.q_proj, source), (self.k_proj, target), (self.v_proj, target))
+            proj(x).unflatten(1, (4, -1))
+            for proj, x in ((self.q_proj, own), (self.k_proj, other), (self.v_proj, other))
         )
-        windows = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        message = self.norm1(self.merge(from_windows(windows, h, w).roll(shift, (1, 2))))
+        windows = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(1, 2)
+        message = self.norm1(self.merge(windows).to(source.dtype))
         if hasattr(self, "mlp"):
-            message = self.norm2(self.mlp(torch.cat([source, message], dim=-1)))
+            message = self.norm2(self.mlp(torch.cat([own, message.to(dtype)], dim=-1)).to(source.dtype))
         return source + message
 
 
@@ -234,58 +260,30 @@ class TransformerLayer(nn.Module):
         self.self_attn = WindowAttention(feed_forward=False)
         self.cross_attn_ffn = WindowAttention(feed_forward=True)
 
-    def forward(self, source: Tensor, target: Tensor, shifted: bool) -> Tensor:
-        return self.cross_attn_ffn(self.self_attn(source, source, shifted), target, shifted)
+    def forward(self, source: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        return self.cross_attn_ffn(self.self_attn(source, source, mask), target, mask)
 
 
 class FeatureTransformer(nn.Module):
-    """Features of both images, stacked (2N, C, h, w): self-attention, then attention to the other image; same shape."""
+    """Features of both images, stacked (2N, C, h, w): self-attention, then attention to the other image; same shape.
+
+    The windows of every second layer are shifted. Tokens stay in the order of the windows: all but attention acts on
+    single tokens, so one change of order a layer replaces the rolls of Swin (Liu et al. 2021).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer() for _ in range(LAYERS))
 
-    def forward(self, features: Tensor) -> Tensor:
-        h, w = features.shape[-2:]
-        position = sine_position(h // 2, w // 2, features.device).to(features.dtype).tile(2, 2, 1)
-        x = features.permute(0, 2, 3, 1) + position
+    @property
+    def dtype(self) -> torch.dtype:
+        """What attention computes in."""
+        return self.layers[0].self_attn.q_proj.weight.dtype  # type: ignore[union-attr, return-value]
+
+    def forward(self, features: Tensor, grids: Grids) -> Tensor:
+        x = to_tokens(features + grids.position)
         for i, layer in enumerate(self.layers):
+            x = x[:, grids.moves[i % 2] if i else grids.windows[0].order]
             other = torch.cat(x.chunk(2)[::-1])
-            x = layer(x, other, shifted=i % 2 == 1)
-        return x.permute(0, 3, 1, 2)
-
-
-def sine_position(h: int, w: int, device: torch.device) -> Tensor:
-    """(h, w, 128): half for y, half for x; sine and cosine interleaved (Carion et al. 2020, DETR)."""
-    half = DIM // 2
-    frequency = 10000 ** (-2 * (torch.arange(half, device=device) // 2) / half)
-
-    def encode(n: int) -> Tensor:
-        angle = torch.arange(1, n + 1, device=device)[:, None] / (n + 1e-6) * 2 * math.pi * frequency
-        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1)
-
-    y, x = encode(h)[:, None].expand(h, w, half), encode(w)[None].expand(h, w, half)
-    return torch.cat([y, x], dim=-1)
-
-
-def to_windows(x: Tensor) -> Tensor:
-    """(N, h, w, C) → (N, 4, h/2·w/2, C)."""
-    n, h, w, c = x.shape
-    return x.view(n, 2, h // 2, 2, w // 2, c).transpose(2, 3).reshape(n, 4, h * w // 4, c)
-
-
-def from_windows(x: Tensor, h: int, w: int) -> Tensor:
-    """(N, 4, h/2·w/2, C) → (N, h, w, C)."""
-    n, _, _, c = x.shape
-    return x.view(n, 2, 2, h // 2, w // 2, c).transpose(2, 3).reshape(n, h, w, c)
-
-
-def shift_mask(h: int, w: int, shift_y: int, shift_x: int, device: torch.device | str = "cpu") -> Tensor:
-    """(4, L, L): true if two positions of a window were in one region before rolling (Liu et al. 2021, Swin)."""
-
-    def wrapped(n: int, shift: int) -> Tensor:
-        return (torch.arange(n, device=device) >= n - shift).int()
-
-    region = 2 * wrapped(h, shift_y)[:, None] + wrapped(w, shift_x)[None]
-    region = to_windows(region[None, :, :, None])[0, :, :, 0]
-    return region[:, :, None] == region[:, None, :]
+            x = layer(x, other, grids.windows[i % 2].mask)
+        return to_map(x[:, grids.inverse], *features.shape[-2:])

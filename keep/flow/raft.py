@@ -52,11 +52,14 @@ class RAFT(nn.Module):
         super().__init__()
         try:
             from torchvision.models.optical_flow import raft_large, raft_small
+
+            from keep.flow.correlation import CORRELATIONS, Correlation
         except ImportError as error:
             raise UserError("flow estimator 'raft' needs torchvision: pip install torchvision") from error
         self.name = f"RAFT-{size}"
         with torch.random.fork_rng(devices=[]):  # the random weights are replaced: do not advance the run's generator
-            self.net = {"small": raft_small, "large": raft_large}[size](weights=None)
+            build = {"small": raft_small, "large": raft_large}[size]
+            self.net = build(weights=None, corr_block=Correlation(**CORRELATIONS[size]))
         fill(self.net, state, source)
         self.requires_grad_(False).eval()
 

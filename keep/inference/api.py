@@ -49,7 +49,7 @@ def load_restorer(
             ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once.
         device: ``auto`` (CUDA if available, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
         dtype: ``float32``, ``bfloat16`` (``bf16``), ``float16`` (``fp16``), or ``auto``: bfloat16 where the device has
-            instructions for it, else float32. The flow is always estimated in float32.
+            instructions for it, else float32. Positions of the flow are always float32.
         params: averaged (``ema``) or ``online`` weights, if the file has both.
         net: the network, if the file does not store its options: a module, or ``{"type": "KEEP", …}``.
         flow: a flow estimator that replaces the file's: a module, or a name such as ``"dis"``.

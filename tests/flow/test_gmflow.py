@@ -9,7 +9,8 @@ from networks import tiny
 from precision import autocast, close
 from rule import weight
 
-from keep.flow.gmflow import GMFlow, shift_mask
+from keep.flow.gmflow import GMFlow
+from keep.flow.windows import shift_mask
 from keep.utils.errors import UserError
 
 DATA = Path(__file__).parents[1] / "data"

@@ -12,11 +12,12 @@ from keep.archs.blocks import ResBlock, Upsample
 from keep.archs.keep import KEEP
 from keep.flow.gmflow import GMFlow
 from keep.inference.fast.modules import ChannelsLastGroupNorm, FusedUpsample, InPlaceResBlock, replace_modules
-from keep.inference.fast.precision import keep_float32_parts
+from keep.inference.fast.precision import keep_float32_parts, reduce_flow
 from keep.utils.dtypes import parse_dtype
 
 FRAMES_AT_ONCE = 8
-"""Frames in one batch of E_L on a GPU. On a CPU, a batch is no faster than single frames and needs more memory."""
+"""Frames of every clip in one batch of E_L and of the flow on a GPU. On a CPU, a batch is no faster than single
+frames and needs more memory."""
 
 
 def accelerate(
@@ -35,10 +36,10 @@ def accelerate(
     Args:
         net: the network, with its weights loaded.
         dtype: precision of weights and of most arithmetic. In bfloat16 and float16 these parts stay float32: the
-            flow estimator; the Kalman filter network, its update, and the last norm and convolution of the encoders,
-            which compute the codes it works on; the last layers of T_Q, so that rounding causes no ties in the argmax
-            over codes; the generator's last norm and convolution, so that the image is not rounded to 8 bits. Input
-            and output are float32.
+            flow estimator, except GMFlow's features in bfloat16; the Kalman filter network, its update, and the last
+            norm and convolution of the encoders, which compute the codes it works on; the last layers of T_Q, so that
+            rounding causes no ties in the argmax over codes; the generator's last norm and convolution, so that the
+            image is not rounded to 8 bits. Input and output are float32.
         channels_last: store images and convolution weights with the channels innermost. The flow estimator is
             excluded: it does not get faster.
         fuse_upsample: replace each nearest ×2 and 3×3 convolution by one transposed convolution
@@ -64,6 +65,7 @@ def accelerate(
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if dtype != torch.float32:
         keep_float32_parts(fast)
+        reduce_flow(fast, dtype)
     if compile:
         for part in (fast.lq_encoder, fast.hq_encoder, fast.kalman_filter, fast.code_transformer):
             part.compile(dynamic=False)
@@ -88,18 +90,21 @@ class FastKEEP(KEEP):
         self._compiled_decode = torch.compile(super().decode, dynamic=False) if compile else None
 
     def observe(self, lq: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        frames = 1 if lq.device.type == "cpu" else FRAMES_AT_ONCE
-        pieces = [super(FastKEEP, self).observe(piece) for piece in lq.split(frames, dim=1)]
+        pieces = [super(FastKEEP, self).observe(piece) for piece in lq.split(self._frames_at_once(lq), dim=1)]
         if len(pieces) == 1:
             return pieces[0]
         scales = pieces[0][1].keys()
         return torch.cat([z for z, _ in pieces], dim=1), {s: torch.cat([f[s] for _, f in pieces], 1) for s in scales}
 
+    @staticmethod
+    def _frames_at_once(lq: Tensor) -> int:
+        return 1 if lq.device.type == "cpu" else FRAMES_AT_ONCE
+
     @torch.no_grad()
     def estimate_flows(self, lq: Tensor) -> Tensor:
         # A single pair has nothing to share; for other sizes, GMFlow raises its own error.
         if isinstance(self.flownet, GMFlow) and lq.shape[1] > 2 and self.image_size % 16 == 0:
-            return self.flownet.clip(lq)
+            return self.flownet.clip(lq, self._frames_at_once(lq))
         return super().estimate_flows(lq)
 
     def decode(
