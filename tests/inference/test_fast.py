@@ -10,6 +10,7 @@ from rule import upsample
 
 from keep.archs.blocks import Upsample
 from keep.archs.keep import KEEP
+from keep.flow.gmflow import GMFlow
 from keep.inference.fast import accelerate, keep_freed_memory
 from keep.inference.fast.modules import ChannelsLastGroupNorm, FusedUpsample
 from keep.inference.streaming import stream
@@ -107,8 +108,11 @@ def test_reduced_precision(small, public, reduced):
     assert deviation.mean() < 0.015
     assert deviation.max() < 0.1
     assert (result.codes == public["codes"].long()).double().mean() > 0.5
-    assert fast.flownet is not None
-    float32 = [fast.flownet, fast.kalman_filter, fast.code_transformer.idx_pred_layer, fast.generator.blocks[-1]]
+    assert isinstance(fast.flownet, GMFlow)
+    positions = [fast.flownet.feature_flow_attn, fast.flownet.upsampler]
+    features = torch.bfloat16 if reduced == torch.bfloat16 else torch.float32
+    assert fast.get_parameter("flownet.backbone.conv1.weight").dtype == features
+    float32 = [*positions, fast.kalman_filter, fast.code_transformer.idx_pred_layer, fast.generator.blocks[-1]]
     assert all(p.dtype == torch.float32 for part in float32 for p in part.parameters())
     assert fast.get_parameter("lq_encoder.blocks.0.weight").dtype == reduced
 
