@@ -10,10 +10,13 @@ videos.
 import sys
 from collections.abc import Sequence
 
-from keep.config import cli
-from keep.inference import web
-from keep.inference.video import command
-from keep.utils.logging import to_console
+from keep.utils.starting import INTERRUPTED, starting
+
+with starting(terminated=INTERRUPTED):
+    from keep.config import cli
+    from keep.inference import web
+    from keep.inference.video import command
+    from keep.utils.logging import to_console
 
 
 def parser() -> cli.Parser:
@@ -30,12 +33,13 @@ def parser() -> cli.Parser:
 
 
 def serve(argv: Sequence[str] | None) -> None:
+    command.stop_on_sigterm()
     address, rest = parser().parse_known_args(argv)
-    web.import_gradio()
+    with starting(terminated=INTERRUPTED):
+        web.import_gradio()
     args = web.parse(rest)
     web.check_address(address.host, address.port)
     to_console()
-    command.stop_on_sigterm()
     web.run(args, server_name=address.host, server_port=address.port, share=address.share)
 
 

@@ -8,15 +8,18 @@
 import sys
 from collections.abc import Sequence
 
-from keep.config import cli
-from keep.inference.video import command, options
-from keep.utils.logging import to_console
+from keep.utils.starting import INTERRUPTED, starting
+
+with starting(terminated=INTERRUPTED):
+    from keep.config import cli
+    from keep.inference.video import command, options
+    from keep.utils.logging import to_console
 
 
 def restore(argv: Sequence[str] | None) -> int:
+    command.stop_on_sigterm()
     args = options.parse(argv)
     to_console()
-    command.stop_on_sigterm()
     return command.restore(args)
 
 

@@ -14,11 +14,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from keep.config import cli
-from keep.config.schema import TestConfig
-from keep.evaluation.benchmark import run_benchmark
-from keep.utils.errors import UserError
-from keep.utils.logging import to_console
+from keep.utils.starting import starting
+
+with starting():
+    from keep.config import cli
+    from keep.config.schema import TestConfig
+    from keep.evaluation.benchmark import run_benchmark
+    from keep.utils.errors import UserError
+    from keep.utils.logging import to_console
 
 
 def command(argv: Sequence[str] | None) -> int:

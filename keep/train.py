@@ -12,10 +12,13 @@ Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGUSR1 after saving: 
 import sys
 from collections.abc import Sequence
 
-from keep.config import cli
-from keep.config.schema import TrainConfig
-from keep.utils.errors import UserError
-from keep.utils.signals import REQUEUE, Stopped
+from keep.utils.starting import starting
+
+with starting():
+    from keep.config import cli
+    from keep.config.schema import TrainConfig
+    from keep.utils.errors import UserError
+    from keep.utils.signals import REQUEUE, Stopped
 
 
 def command(argv: Sequence[str] | None) -> int | None:
@@ -38,8 +41,9 @@ def command(argv: Sequence[str] | None) -> int | None:
     config = cli.read_options(args, TrainConfig)
     if config is None:
         return None
-    from keep.training import dry_run, trainer
-    from keep.utils.logging import to_console
+    with starting():
+        from keep.training import dry_run, trainer
+        from keep.utils.logging import to_console
 
     to_console()
     if args.dry_run:

@@ -69,7 +69,7 @@ def demo(argv: Sequence[str] | None = None) -> None:
     import_registered()
     shutil.rmtree(OUT, ignore_errors=True)
     truth = write_old_video()
-    command("keep.restore", f"{OUT}/old.mp4", "-o", f"{OUT}/restored.mp4")
+    command("keep.restore", f"{OUT}/old.mp4", "-o", f"{OUT}/restored.mp4", "--overwrite")
     old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
     clips = {"old": old, "restored": restored, "truth": truth}
     contact_sheet({name: enlarged(clip) for name, clip in clips.items()}, OUT / "before_after.png", columns=3)

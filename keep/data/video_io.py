@@ -16,7 +16,12 @@ from keep.degradation.codec import pad_to_even, repeatable, require_encoder
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov",
+        ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
 BT601 = 6  # FFmpeg's number for the SMPTE 170M matrix
 
 # --- reading ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from keep.utils.errors import nearest
+from keep.utils.starting import starting
 
 Tools = Mapping[str, tuple[str, str]]
 """Name of a tool → the module that holds its ``main(arguments)``, and one line about it."""
@@ -26,8 +27,9 @@ def run_tool(program: str, summary: str, tools: Tools, argv: Sequence[str] | Non
         hint = nearest(name, tools) or f"; choose from {', '.join(tools)}"
         print(f"error: {program} has no tool {name!r}{hint}", file=sys.stderr)
         return 2
-    module, _ = tools[name]
-    return importlib.import_module(module).main(arguments)
+    with starting():
+        module = importlib.import_module(tools[name][0])
+    return module.main(arguments)
 
 
 def _overview(program: str, summary: str, tools: Tools) -> str:

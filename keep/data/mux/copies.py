@@ -96,29 +96,39 @@ class Copies:
             describe(self._targets[plan.index].stream, stream)
         elif plan.how == "copy":
             copy = self._output.add_stream_from_template(stream, opaque=True)
+            adts = stream.codec_context.name == "aac" and not stream.codec_context.extradata
             describe(copy, stream)
             if plan.cover:
                 cover = av.Packet(attachment(stream)[2])
                 cover.stream, cover.pts, cover.dts, cover.is_keyframe = copy, 0, 0, True
                 self._covers.append(cover)
             else:
-                self._targets[plan.index] = Track(self._output, copy)
+                self._targets[plan.index] = Track(self._output, copy, adts)
 
 
 class Track:
     """Writes the packets of one copied stream, in ascending order of time: containers refuse others.
 
+    Args:
+        output: the container to write.
+        stream: its stream.
+        adts: AAC as in broadcasts: each packet must have its header.
+
     Attributes:
         refused: number of packets that the container refused.
     """
 
-    def __init__(self, output: Any, stream: Any) -> None:
+    def __init__(self, output: Any, stream: Any, adts: bool) -> None:
         self.stream, self._output = stream, output
         self._last: int | None = None
+        self._adts = adts
         self.refused = 0
 
     def write(self, packet: Any) -> None:
         """Write a packet of the input."""
+        if self._adts and not is_adts(bytes(packet)):
+            self.refused += 1
+            return
         if self._last is not None and packet.dts <= self._last:
             packet.dts = self._last + 1
             packet.pts = max(packet.pts, packet.dts)
@@ -131,6 +141,12 @@ class Track:
 
     def finish(self) -> None:
         """Nothing waits."""
+
+
+def is_adts(data: bytes) -> bool:
+    """Whether a packet of AAC starts with an intact ADTS header. FFmpeg's muxers fail at others, some packets later."""
+    synchronous = len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
+    return synchronous and (data[2] >> 2) & 15 < 13 and data[6] & 3 == 0  # a sampling rate; one block
 
 
 def attachment(stream: Any) -> tuple[str, str, bytes]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from keep.data.mux.matroska import read_clusters
+
 TILED = frozenset({"matroska,webm", "avi", "flv"})  # formats whose packets lie next to each other
 BROADCAST = frozenset({"mpegts", "mpeg"})  # formats whose pictures have a constant rate
 HOLE = 100  # bytes between two packets that are more than headers
@@ -24,15 +26,16 @@ class Loss:
         container: the open file.
         video: its video stream.
         step: usual seconds between two pictures.
-        size: size of the file, in bytes.
+        path: the file.
     """
 
-    def __init__(self, container: Any, video: Any, step: float, size: int) -> None:
-        self._size = size
+    def __init__(self, container: Any, video: Any, step: float, path: Path) -> None:
+        self._size = path.stat().st_size
         self._format, self._video, self._step = container.format.name, video.index, step
         self.packets = self.discarded = self.early = 0
         self.broken = False
-        self._place: int | None = None  # end of the last packet in the file
+        self._begin: int | None = None  # place of the first packet in the file
+        self._place: int | None = None  # end of the last one so far
         self._wounds: list[float] = []  # times of damage
         self._waiting: list[float] = []  # display times that are not in order yet
         self._steps: deque[float] = deque(maxlen=25)
@@ -41,7 +44,9 @@ class Loss:
         self._silences: list[tuple[float, float]] = []
         self._sound_ends: dict[int, float] = {}
         self._last: float | None = None
-        self._regular = self._irregular = 0
+        self._regular = self._total = 0  # steps of the usual length, all steps
+        self._clusters = read_clusters(path) if self._format == "matroska,webm" else None
+        self.unfinished = self._format == "mpegts" and ends_in_a_packet(path)
 
     def see(self, packet: Any) -> None:
         """Look at the next packet of any stream, in the order of the file."""
@@ -74,26 +79,26 @@ class Loss:
         """Pictures missing between the packets seen, once all were seen."""
         while self._waiting:
             self._follow(heappop(self._waiting))
-        steady = self._format in BROADCAST and self._regular >= 25 and self._irregular <= 0.05 * self._regular
+        steady = self._format in BROADCAST and self._regular >= max(25, 0.85 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
-    def missing_at_the_end(self, seconds: float, cut_short: bool) -> int:
-        """Pictures missing at the end, once all packets were seen.
+    def missing_at_the_ends(self, before: float, behind: float) -> int:
+        """Pictures missing before the first and behind the last one, once all packets were seen.
+
+        A video may start late, and its last picture may be shown for long. So here, too, the file must be damaged.
 
         Args:
-            seconds: between the last picture that was decoded and the end that the header names.
-            cut_short: the file itself says that its end is missing.
+            before: seconds before the first picture.
+            behind: seconds between the last picture and the end that the header names.
         """
         step = median(self._steps) if len(self._steps) > 5 else self._step
-        count = round(seconds / step) - 1
-        if cut_short or self.broken or self._wounds:
-            return max(count, 0)
-        if count <= max(2, 0.5 / step):  # durations are not exact, and the last picture may be shown for long
-            return 0
-        if self._format in TILED and self._place is not None:
-            behind = self._size - self._place  # bytes of missing packets, or of an index
-            return count if behind > 0.3 * count * self._place / max(self.packets, 1) else 0
-        return count
+        first, last = max(round(before / step), 0), max(round(behind / step) - 1, 0)
+        if (clusters := self._clusters) is None:
+            return last if self.broken or last > max(2, 0.5 / step) else 0  # durations are not exact
+        hurt = clusters.cut_short or not clusters.whole or bool(self._wounds)
+        hole_first = clusters.begin is not None and (self._begin or 0) - clusters.begin > HOLE
+        hole_last = self._place is not None and clusters.end - self._place > HOLE
+        return first * hole_first + last * (hurt or hole_last)
 
     def _is_loss(self, begin: float, end: float, steady: bool) -> bool:
         if any(begin - NEAR <= time <= end + NEAR for time in self._joins):
@@ -106,6 +111,7 @@ class Loss:
         if packet.is_corrupt:
             self.wound(time)
         if self._format in TILED and packet.pos is not None and packet.pos >= 0:
+            self._begin = packet.pos if self._begin is None else self._begin
             if self._place is not None and packet.pos - self._place > HOLE:
                 self._wounds.append(time if time is not None else self._last or 0.0)
             self._place = max(self._place or 0, packet.pos + packet.size)
@@ -114,38 +120,21 @@ class Loss:
         """Take the next display time in ascending order."""
         if self._last is not None and time > self._last:
             step, usual = time - self._last, median(self._steps) if len(self._steps) > 5 else self._step
+            self._total += 1
+            self._regular += abs(step - usual) < 0.1 * usual
             if step > 1.5 * usual:
-                self._irregular += 1
                 self._gaps.append((self._last, time, round(step / usual) - 1))
-            else:
-                self._regular += 1
             self._steps.append(step)
         self._last = time
 
 
-def is_cut_short(path: Path, name: str) -> bool:
-    """Whether the end of a file is missing, as the file itself says: Matroska by its size, MPEG-TS by half a packet.
-
-    Args:
-        path: the file.
-        name: FFmpeg's name of its format.
-    """
+def ends_in_a_packet(path: Path) -> bool:
+    """Whether an MPEG-TS file ends in the middle of one of its packets."""
     size = path.stat().st_size
-    if name == "mpegts":
-        with path.open("rb") as file:
-            file.seek(max(0, size - 5 * 204))
-            end = file.read()
-        return not any(
-            end[-packet - extra :: -packet][:4] == 4 * b"\x47" for packet, extra in ((188, 0), (192, -4), (204, 0))
-        )
-    if name != "matroska,webm":
+    if any(size % packet == 0 for packet in (188, 192, 204)):
         return False
     with path.open("rb") as file:
-        head = file.read(4096)
-    at = head.find(b"\x18\x53\x80\x67")  # the segment
-    if at < 0 or at + 12 > len(head):
-        return False
-    length = 9 - head[at + 4].bit_length()  # of the field that holds the segment's size
-    content = int.from_bytes(head[at + 4 : at + 4 + length]) & ((1 << 7 * length) - 1)
-    unknown = content == (1 << 7 * length) - 1
-    return not unknown and at + 4 + length + content > size
+        file.seek(max(0, size - 5 * 204))
+        end = file.read()
+    # Something may have been inserted before: are the last packets complete?
+    return not any(end[-first::-step][:4] == 4 * b"\x47" for step, first in ((188, 188), (192, 188), (204, 204)))

@@ -7,12 +7,13 @@ from typing import Any
 
 import av.error
 
-from keep.data.mux.loss import Loss, is_cut_short
+from keep.data.mux.loss import Loss
 from keep.data.mux.times import Continuity, shift
 
 TIMED = ("video", "audio", "subtitle")  # types of the streams that are read, in the order of the file
 TRIES = 50  # read errors in a row after which a file is given up
 FEWER_FRAMES = frozenset({"vp8", "vp9", "av1", "msmpeg4v3"})  # codecs in which a packet may have no picture
+THREADED = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1"})  # slow to decode, and several threads do it well
 WARM = 24  # packets after which a decoder is as many behind as it will be
 
 
@@ -68,21 +69,24 @@ class Pictures:
         jumps: number of jumps of the time stamps.
         given: number of pictures so far.
         damaged: number of pictures decoded from damaged data.
-        cut_short: whether the end of the file is missing.
+        unfinished: whether the file ends in the middle of a packet.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any, step: Fraction, threads: bool) -> None:
         self._container, self._stream = container, stream
         self._packets = Packets(container)
-        self._loss = Loss(container, stream, float(step), path.stat().st_size)
+        self._loss = Loss(container, stream, float(step), path)
         self._slotted = container.format.name == "avi"
         self._first_slot = self._delay = None
         self.given = self.damaged = 0
         self.begin = self.end = None  # time stamps of the first and the last picture
         self.last_slot = -1
-        self.cut_short = is_cut_short(path, container.format.name)
         self._threads, self._behind = threads, 0
-        stream.thread_type = "AUTO" if threads else "SLICE"
+        stream.thread_type = "AUTO" if threads and stream.codec_context.name in THREADED else "SLICE"
+
+    @property
+    def unfinished(self) -> bool:
+        return self._loss.unfinished
 
     @property
     def jumps(self) -> int:
@@ -127,7 +131,7 @@ class Pictures:
             self._loss.wound()
             return
         if self._threads:
-            self._watch(len(frames), last)
+            self._watch(frames, last)
         for frame in frames:
             self.given += 1
             self.damaged += frame.is_corrupt
@@ -137,15 +141,17 @@ class Pictures:
                 self.end = time
             yield frame, time
 
-    def _watch(self, new: int, last: bool) -> None:
+    def _watch(self, frames: list[Any], last: bool) -> None:
         """Threads fail without an error: then a picture is missing, and the decoder falls behind once more.
 
         Raises:
             Damaged: that happened.
         """
         loss = self._loss
-        behind = loss.packets - loss.discarded - self.given - new
+        behind = loss.packets - loss.discarded - self.given - len(frames)
         fewer = self._stream.codec_context.name in FEWER_FRAMES
+        if any(frame.is_corrupt for frame in frames):
+            raise Damaged
         if not fewer and (behind > loss.early if last else loss.packets > WARM and behind > self._behind):
             raise Damaged
         self._behind = max(self._behind, behind)
@@ -161,12 +167,13 @@ class Pictures:
             self._delay = frame.dts - self._first_slot
         return frame.dts - self._delay
 
-    def lost(self, promised: int, tail: float) -> int:
+    def lost(self, promised: int, before: float, behind: float) -> int:
         """Number of pictures that are missing or could not be decoded, once all were given.
 
         Args:
             promised: number of pictures according to the header; 0 if it does not say.
-            tail: seconds between the last picture and the end that the header names; 0 if it does not say.
+            before: seconds before the first picture.
+            behind: seconds between the last picture and the end that the header names; 0 if it does not say.
         """
         loss = self._loss
         if self._slotted:
@@ -174,7 +181,7 @@ class Pictures:
         elif promised:
             missing = max(promised - loss.packets, 0)
         else:
-            missing = loss.missing() + loss.missing_at_the_end(tail, self.cut_short)
+            missing = loss.missing() + loss.missing_at_the_ends(before, behind)
         undecoded = max(loss.packets - loss.discarded - self.given - loss.early, 0)
         silent = undecoded if self._stream.codec_context.name not in FEWER_FRAMES else 0
         if silent > 0.3 * loss.packets:  # two packets a frame: one for each field

@@ -132,11 +132,13 @@ class VideoSource:
             with open_video(self.path) as again:
                 yield from islice(self._decode(again, video_stream(again, self.path)), pictures.given, None)
             return
-        seconds, tail = _duration(container, stream), 0.0
+        seconds, before, behind = _duration(container, stream), 0.0, 0.0
+        if pictures.begin is not None:
+            before = float(pictures.begin * self.time_base - self.start)
         if seconds is not None and pictures.end is not None and not pictures.jumps:
-            tail = float(seconds - (pictures.end * self.time_base - self.start))
-        self.lost, self.jumps = pictures.lost(stream.frames, tail), pictures.jumps
-        self.damaged = pictures.damaged or int(pictures.cut_short and not self.lost)
+            behind = float(seconds - (pictures.end * self.time_base - self.start))
+        self.lost, self.jumps = pictures.lost(stream.frames, before, behind), pictures.jumps
+        self.damaged = pictures.damaged or int(pictures.unfinished and not self.lost)
 
 
 def open_video(path: Path) -> Any:
@@ -162,13 +164,15 @@ def video_stream(container: Any, path: Path) -> Any:
     """The video stream of a container, not its cover art.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or FFmpeg has no decoder for it.
     """
     from av.stream import Disposition
 
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise UserError(f"{path}: has no video stream")
+    if streams[0].codec_context is None:
+        raise UserError(f"{path}: the FFmpeg that PyAV uses has no decoder for its video codec")
     return streams[0]
 
 

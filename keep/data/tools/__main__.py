@@ -3,7 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from keep.utils.subcommands import run_tool
+from keep.utils.starting import starting
+
+with starting():
+    from keep.utils.subcommands import run_tool
 
 TOOLS = {
     "align": ("keep.data.tools.align", "cut out the largest face of photographs and videos, aligned"),

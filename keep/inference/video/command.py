@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from keep.inference.video.job import restore_video
 from keep.inference.video.options import build_tools, settings_of
-from keep.inference.video.outputs import list_jobs, refuse_overwriting, share
+from keep.inference.video.outputs import list_jobs, other_files, refuse_existing, refuse_overwriting, share
 from keep.inference.video.settings import Settings, Tools
 from keep.inference.video.summary import Summary
 from keep.utils.errors import UserError
@@ -32,7 +32,13 @@ def restore(args: argparse.Namespace) -> int:
     jobs = list_jobs(source, Path(args.output), args.frames, args.codec)
     settings = settings_of(args)
     refuse_overwriting(jobs, settings)
+    if rank == 0 and (others := other_files(source)):
+        names = ", ".join(str(file.relative_to(source)) for file in others[:10])
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        log.info(f"skipped, not videos: {names}{more}")
     if [video for video, _ in jobs] == [source]:
+        if not args.overwrite:
+            refuse_existing(jobs[0][1], settings)
         return restore_single(*jobs[0], args, settings) if rank == 0 else 0
     # Shared out before finished videos are skipped: ranks that start at different times must agree.
     mine = share(jobs, rank, world)

@@ -111,7 +111,7 @@ def _add_output_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--without-sound", action="store_true", help="go on without sound that OUT cannot store")
     g.add_argument("--compare", action="store_true", help="also write NAME.compare: input and output side by side")
     g.add_argument("--plots", action="store_true", help="also write NAME.plots: landmarks before and after smoothing")
-    g.add_argument("--overwrite", action="store_true", help="of a folder: restore finished videos again")
+    g.add_argument("--overwrite", action="store_true", help="replace an existing output; of a folder: all")
 
 
 def check(args: argparse.Namespace) -> None:

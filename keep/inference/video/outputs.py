@@ -24,6 +24,7 @@ def list_jobs(source: Path, output: Path, frames: bool, codec: str) -> list[tupl
         UserError: IN is missing or has nothing to restore; OUT is a file although IN has several videos; or OUT has a
             suffix that cannot be written.
     """
+    _refuse_pipes(source, output)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     _check_suffix(output, frames)
@@ -40,6 +41,24 @@ def list_jobs(source: Path, output: Path, frames: bool, codec: str) -> list[tupl
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output}: lies inside {source}; name a folder outside of it")
     return list(zip(videos, _unique_outputs(videos, source, output, frames, codec), strict=True))
+
+
+def other_files(source: Path) -> list[Path]:
+    """Files of a folder of videos that are none, hidden ones left out."""
+    if not source.is_dir():
+        return []
+    files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.startswith("."))
+    others = [f for f in files if f.suffix.lower() not in VIDEO_SUFFIXES]
+    return others if len(others) < len(files) else []
+
+
+def refuse_existing(output: Path, settings: Settings) -> None:
+    """Raise UserError if a file that a run writes exists already."""
+    frames = settings.frames or output.suffix.lower() not in VIDEO_SUFFIXES  # the writer of frames has its own check
+    extra = [comparison_of(output)] * settings.compare + [plots_of(output)] * settings.plots
+    for path in extra if frames else (output, *extra):
+        if path.exists():
+            raise UserError(f"{path}: exists already; name another output, or replace it with --overwrite")
 
 
 def share(jobs: list[tuple[Path, Path]], rank: int, world: int) -> list[tuple[Path, Path]]:
@@ -84,6 +103,13 @@ def refuse_overwriting(jobs: Iterable[tuple[Path, Path]], settings: Settings) ->
                     f"{path}: would be written for both {written[real]} and {source}; restore them separately"
                 )
             written[real] = source
+
+
+def _refuse_pipes(source: Path, output: Path) -> None:
+    if str(source) == "-" or source.is_fifo() or source.is_char_device():
+        raise UserError(f"{source}: a video is read twice, so it cannot come from a pipe; save it to a file first")
+    if str(output) == "-" or output.is_fifo() or output.is_char_device():
+        raise UserError(f"{output}: a video cannot go into a pipe: its beginning is written last; name a file")
 
 
 def _check_suffix(output: Path, frames: bool) -> None:
