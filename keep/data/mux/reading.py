@@ -78,7 +78,7 @@ class Pictures:
         self._loss = Loss(container, stream, float(step), path)
         self._slotted = container.format.name == "avi"
         self._first_slot = self._delay = None
-        self.given = self.damaged = 0
+        self.given = self.damaged = self._interlaced = 0
         self.begin = self.end = None  # time stamps of the first and the last picture
         self.last_slot = -1
         self._threads, self._behind = threads, 0
@@ -135,6 +135,7 @@ class Pictures:
         for frame in frames:
             self.given += 1
             self.damaged += frame.is_corrupt
+            self._interlaced += frame.interlaced_frame
             time = self._slot(frame) if self._slotted else frame.pts
             if time is not None:
                 self.begin = time if self.begin is None else self.begin
@@ -184,6 +185,6 @@ class Pictures:
             missing = loss.missing() + loss.missing_at_the_ends(before, behind)
         undecoded = max(loss.packets - loss.discarded - self.given - loss.early, 0)
         silent = undecoded if self._stream.codec_context.name not in FEWER_FRAMES else 0
-        if silent > 0.3 * loss.packets:  # two packets a frame: one for each field
+        if self._interlaced > 0.5 * self.given and silent > 0.3 * loss.packets:  # a packet for each field
             silent = 0
         return missing + (undecoded if loss.broken or missing or self.damaged else silent)
