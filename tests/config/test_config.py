@@ -76,7 +76,9 @@ def test_stages_of_a_small_network_fit_each_other(name: str) -> None:
         assert config.data.train.options["size"] == keep["image_size"]
     scaled = {"GaussianBlur": (2, 10), "GaussianNoise": (0, 10)}  # eq. (9) at 512×512
     for config in (stage2, stage3):
-        sigmas = {s.type: s.options.get("sigma") for s in config.data.train.options["degradation"]}
+        train = config.data.train.options
+        paper = train["datasets"][0].options if "datasets" in train else train  # lite: the first of several strengths
+        sigmas = {s.type: s.options.get("sigma") for s in paper["degradation"]}
         for step, (low, high) in scaled.items():
             assert sigmas[step] == (low * keep["image_size"] / 512, high * keep["image_size"] / 512)
 
@@ -217,7 +219,12 @@ def ranges(data: Any) -> tuple[tuple[float, ...], ...]:
 
 @pytest.mark.parametrize(
     ("path", "blur", "noise"),
-    [("test/vfhq.yml", 1, 1), ("tiny/test.yml", 96 / 512, 1), ("nano/test.yml", 128 / 512, 128 / 512)],
+    [
+        ("test/vfhq.yml", 1, 1),
+        ("tiny/test.yml", 96 / 512, 1),
+        ("nano/test.yml", 128 / 512, 128 / 512),
+        ("lite/test.yml", 0.5, 0.5),
+    ],
 )
 def test_the_splits_of_all_sizes_are_those_of_table_a1(path: str, blur: float, noise: float) -> None:
     found = {k: ranges(v) for k, v in load(ROOT / "options" / path, [], TestConfig).data.items()}
