@@ -1,6 +1,7 @@
 """Shared fixtures: device and dtype, small networks, a moving clip on disk, tiny options for it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,10 +39,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         name = metafunc.config.getoption("--device")
         every = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        metafunc.parametrize("device", every if name == "all" else [name], indirect=True, scope="session")
+        names = [mark_gpu(n) for n in (every if name == "all" else [name])]
+        metafunc.parametrize("device", names, indirect=True, scope="session")
     if "dtype" in metafunc.fixturenames:
         name = metafunc.config.getoption("--dtype")
         metafunc.parametrize("dtype", [*DTYPES] if name == "all" else [name], indirect=True, scope="session")
+
+
+def mark_gpu(name: str) -> Any:
+    """A device as a parameter; a CUDA device has the mark ``gpu``."""
+    return pytest.param(name, marks=pytest.mark.gpu) if name.startswith("cuda") else name
 
 
 @pytest.fixture(scope="session")

@@ -79,30 +79,45 @@ def bench(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     device = prepare(args.device, args.threads, 0)
     to_console(logging.WARNING)
-    tables: list[str] = []
-    results: list[dict[str, Any]] = []
+    results = Results(args, device)
     for stage in args.stages:
-        tables.append(f"### Stage {ROMAN[stage]}, {args.size}\n")
-        config = options(args, stage)
-        names = [n for n in choices(stage, device) if args.options is None or n in args.options]
-        rows = [compare(args, stage, name) for name in names]
-        if rows:
-            shape = batch_of(config, device)["gt"].shape
-            tables.append(f"{shape[0]} clips of {shape[1]} frames, {shape[3]}×{shape[4]}.\n")
-            shown = COLUMNS if device.type == "cuda" else COLUMNS[:-2]  # memory
-            tables.append(markdown_table(rows, shown, 3))
-        results += [{"stage": stage, "size": args.size, **row} for row in rows]
+        for name in (n for n in choices(stage, device) if args.options is None or n in args.options):
+            results.add(stage, compare(args, stage, name))
         if args.data_steps:
-            row = measure_data_wait(args, stage)
-            tables.append(markdown_table([row], list(row), 3))
-            results.append({"stage": stage, "size": args.size, **row})
-    head = f"{machine(device)}; PyTorch {torch.__version__}; {args.rounds} rounds.\n"
-    text = "\n".join([head, *tables])
-    print(text, end="")
-    if args.out:
-        write_file(args.out, text)
-        content = json.dumps({"machine": head.strip(), "rows": results}, indent=1) + "\n"
-        write_file(args.out.with_suffix(".json"), content)
+            results.add(stage, measure_data_wait(args, stage))
+    print(results.text(), end="")
+
+
+class Results:
+    """The rows so far; with ``--out`` each is written the moment it exists."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+        self.args, self.device = args, device
+        self.head = f"{machine(device)}; PyTorch {torch.__version__}; {args.rounds} rounds."
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def add(self, stage: int, row: dict[str, Any]) -> None:
+        self.rows.append((stage, row))
+        if self.args.out:
+            rows = [{"stage": stage, "size": self.args.size, **row} for stage, row in self.rows]
+            content = json.dumps({"machine": self.head, "rows": rows}, indent=1) + "\n"
+            write_file(self.args.out.with_suffix(".json"), content)
+            write_file(self.args.out, self.text())
+
+    def text(self) -> str:
+        """The tables of all stages."""
+        tables = [f"{self.head}\n"]
+        for stage in self.args.stages:
+            tables.append(f"### Stage {ROMAN[stage]}, {self.args.size}\n")
+            rows = [row for n, row in self.rows if n == stage]
+            if steps := [row for row in rows if "option" in row]:
+                data = options(self.args, stage)
+                clips, side = split_step(data, 1)[0], data.data.train.options["size"]
+                tables.append(f"{clips} clips of {data.data.train.options['clip_length']} frames, {side}×{side}.\n")
+                shown = COLUMNS if self.device.type == "cuda" else COLUMNS[:-2]  # memory
+                tables.append(markdown_table(steps, shown, 3))
+            tables += [markdown_table([row], list(row), 3) for row in rows if "option" not in row]
+        return "\n".join(tables)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
