@@ -16,6 +16,8 @@ ROWS = """
 import json, sys, pathlib
 rows = [{"path": "plain", "frames/s": 2.5}]
 pathlib.Path(sys.argv[1], "speed.json").write_text(json.dumps({"rows": rows}))
+if len(sys.argv) > 3:
+    pathlib.Path(sys.argv[3]).write_text(json.dumps({"more": rows}))
 """
 STUBBORN = """
 import pathlib, signal, subprocess, sys

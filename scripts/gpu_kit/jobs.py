@@ -87,8 +87,8 @@ def run_job(
         status and seconds, see :class:`Outcome`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"@FOLDER": str(folder), "@SECONDS": f"{limit:.1f}"}
-    command = [values.get(word, word) for word in job.command]
+    seconds = f"{limit:.1f}"
+    command = [word.replace("@FOLDER", str(folder)).replace("@SECONDS", seconds) for word in job.command]
     start = time.monotonic()
     with (folder / "log.txt").open("wb") as log:
         try:

@@ -39,12 +39,12 @@ def measurements(device: str, size: str) -> list[Job]:
     sizes = ["--size", "tiny", "--rounds", "1"] if small else ["--size", "released", "--rounds", "5"]
     train = [*on, *sizes, "--stages", *("3", "2", "1"), "--data-steps", "0", "--out", "@FOLDER/train.md"]
     return [
-        Job("versions", "software and hardware", python("scripts.gpu_kit.versions", "--out", "@FOLDER"), 15),
+        Job("versions", "software and hardware", python("scripts.gpu_kit.versions", "--out", "@FOLDER"), 25),
         Job("tests", "tests/gpu on the device", python("scripts.gpu_kit.tests", *on, "--out", "@FOLDER"), 75),
         Job("parity", "the shipped network on the CPU and on the device",
             python("scripts.gpu_kit.parity", *on, "--out", "@FOLDER"), 25),
         Job("inference", "speed of inference",
-            python("scripts.bench.inference", *inference, "--dtype", "bfloat16", "--out", "@FOLDER"), 60),
+            python("scripts.bench.inference", *inference, "--dtype", "bfloat16", "--out", "@FOLDER/inference"), 60),
         Job("norm", "GroupNorm", python("scripts.bench.norm", *norm, "--out", "@FOLDER"), 25),
         Job("train", "training with and without each speed option",
             python("scripts.bench.train", *train, "--options", *PLAIN), 80),

@@ -29,7 +29,7 @@ def run(tmp_path: Path, jobs: list[Job], budget: float = 60.0, **more: Any) -> t
 
 def test_a_job_that_fails_or_hangs_does_not_stop_the_others(tmp_path) -> None:
     missing = Job("missing", "", [str(tmp_path / "no_such_program")], 5.0)
-    jobs = [job("fails", FAILS), missing, job("hangs", HANGS, 1.0), job("rows", ROWS)]
+    jobs = [job("fails", FAILS), missing, job("hangs", HANGS, 1.0), job("rows", ROWS, 30.0, "@FOLDER/other.json")]
     passed, found = run(tmp_path, jobs)
     assert not passed
     assert {name: found[name]["status"] for name in ("fails", "missing", "hangs", "rows")} == {
@@ -37,12 +37,13 @@ def test_a_job_that_fails_or_hangs_does_not_stop_the_others(tmp_path) -> None:
     }  # fmt: skip
     assert found["fails"]["log"][-1] == "ValueError: no such card"
     assert "No such file" in found["missing"]["log"][-1]
-    assert found["rows"]["tables"] == {"speed": [{"path": "plain", "frames/s": 2.5}]}
+    rows = [{"path": "plain", "frames/s": 2.5}]
+    assert found["rows"]["tables"] == {"speed": rows, "other: more": rows}
     page = (tmp_path / "out/summary.md").read_text(encoding="utf-8")
     assert "| plain | 2.5000 |" in page
     assert "ValueError: no such card" in page
     with zipfile.ZipFile(tmp_path / "out/results.zip") as archive:
-        assert {"fails/log.txt", "rows/log.txt", "rows/speed.json"} <= set(archive.namelist())
+        assert {"fails/log.txt", "rows/log.txt", "rows/speed.json", "rows/other.json"} <= set(archive.namelist())
 
 
 def test_a_job_that_ignores_sigterm_is_killed_with_its_children(tmp_path) -> None:
