@@ -46,9 +46,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("dtype", [*DTYPES] if name == "all" else [name], indirect=True, scope="session")
 
 
-def mark_gpu(name: str) -> Any:
+def mark_gpu(name: Any) -> Any:
     """A device as a parameter; a CUDA device has the mark ``gpu``."""
-    return pytest.param(name, marks=pytest.mark.gpu) if name.startswith("cuda") else name
+    return pytest.param(name, marks=pytest.mark.gpu) if str(name).startswith("cuda") else name
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,9 @@ STUBBORN = """
 import pathlib, signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-pathlib.Path(sys.argv[1], "child").write_text(str(child.pid))
+path = pathlib.Path(sys.argv[1], "child")
+path.with_name("new").write_text(str(child.pid))
+path.with_name("new").rename(path)
 signal.pause()
 """
 TRAINS = """
@@ -39,7 +41,8 @@ def save(step):
     tensors = {"w": np.random.default_rng(len(step)).standard_normal(2000).astype(np.float32)}
     write_file(folder / "models/net_latest.safetensors", safetensors.numpy.save(tensors, {"step": step}))
 n = 0
-while not stop and time.monotonic() < end:
+most = int(sys.argv[4]) if len(sys.argv) > 4 else 10**9
+while not stop and time.monotonic() < end and n < most:
     n += 1
     save(str(n))
     time.sleep(0.02)

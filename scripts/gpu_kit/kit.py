@@ -59,7 +59,7 @@ class Kit:
         remove_hidden_files(out)
         self.results = Results(out, work, {"budget, s": budget, **(head or {})})
         self.results.outcomes = [Outcome(job.name, job.what) for job in self.jobs]
-        self.weights = Weights(out, most)
+        self.weights = Weights(out, most, since=time.time() - 1)  # file systems round times
         self._next = {"results": 0.0, "weights": 0.0}
 
     def run(self) -> bool:

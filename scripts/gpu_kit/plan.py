@@ -17,6 +17,8 @@ FULL = 480.0
 """The budget in seconds that the limits below are for; for another they change in proportion."""
 SLOW_TESTS = ("test_compile.py", "test_ranks.py")
 """Test files that run last."""
+RELEASED = ["--size", "released", "--batch", "1", "--frames", "4", "--rounds", "3", "--warmup", "1"]
+"""One clip of four frames: a float32 step of stage III at the options' own size takes seconds and 100 GiB."""
 PLAIN = ("bf16", "channels_last", "tf32", "fused", "fp16", "checkpointing")
 COMPILED = ("bf16+compile+channels_last", "compile")
 
@@ -36,7 +38,7 @@ def measurements(device: str, size: str) -> list[Job]:
     small = size == "small"
     inference = [*on, *(["--size", "small", "--rounds", "1"] if small else ["--batch", "4", "--rounds", "5"])]
     norm = [*on, *(["--size", "small"] if small else [])]
-    sizes = ["--size", "tiny", "--rounds", "1"] if small else ["--size", "released", "--rounds", "5"]
+    sizes = ["--size", "tiny", "--rounds", "1"] if small else RELEASED
     train = [*on, *sizes, "--stages", *("3", "2", "1"), "--data-steps", "0", "--out", "@FOLDER/train.md"]
     return [
         Job("versions", "software and hardware", python("scripts.gpu_kit.versions", "--out", "@FOLDER"), 25),
@@ -49,7 +51,7 @@ def measurements(device: str, size: str) -> list[Job]:
         Job("train", "training with and without each speed option",
             python("scripts.bench.train", *train, "--options", *PLAIN), 80),
         Job("train_compiled", "training with compiled networks",
-            python("scripts.bench.train", *train, "--options", *COMPILED), 40),
+            python("scripts.bench.train", *train, "--options", *COMPILED), 80),
     ]  # fmt: skip
 
 

@@ -43,11 +43,12 @@ class Weights:
     Args:
         out: the results folder.
         most: most bytes of all; the oldest runs are left out first.
+        since: seconds since 1970; older files are of another run of the same name.
         part: most bytes of a file.
     """
 
-    def __init__(self, out: Path, most: int, part: int = PART) -> None:
-        self.out, self.most, self.part = out, most, part
+    def __init__(self, out: Path, most: int, part: int = PART, since: float = 0.0) -> None:
+        self.out, self.most, self.part, self.since = out, most, part, since
         self._stamps: dict[str, Any] = {}
         self._files: dict[str, bytes] = {}
 
@@ -62,6 +63,8 @@ class Weights:
             path = folder / SOURCE
             try:
                 stat = path.stat()
+                if stat.st_mtime < self.since:
+                    continue
                 stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
                 if stamp != self._stamps.get(name):
                     self._files[name], self._stamps[name], changed = to_half(path), stamp, True

@@ -1,6 +1,7 @@
 """scripts/gpu_kit/weights.py and join.py: float16, parts, hashes."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scripts.gpu_kit.weights import LIST, PART, SOURCE, Weights, publish, to_hal
 def run_folder(folder: Path, scale: float, count: int = 500) -> Path:
     path = folder / SOURCE
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"a": np.full(count, scale, np.float32), "codes": np.arange(3), "large": np.float32([1e6])}
+    tensors = {"a": np.full(count, scale, np.float32), "codes": np.arange(3), "large": np.full(1, 1e6, np.float32)}
     path.write_bytes(safetensors.numpy.save(tensors, {"step": str(scale)}))
     return folder
 
@@ -96,4 +97,13 @@ def test_a_file_that_is_being_written_is_read_at_the_next_update(tmp_path) -> No
     weights = Weights(tmp_path, most=10**6)
     assert weights.update({"run": tmp_path}) == []
     path.write_bytes(intact)
+    assert len(weights.update({"run": tmp_path})) == 1
+
+
+def test_weights_of_an_earlier_run_of_that_name_are_not_published(tmp_path) -> None:
+    path = run_folder(tmp_path, 1.0) / SOURCE
+    os.utime(path, (1000, 1000))
+    weights = Weights(tmp_path, most=10**6, since=2000.0)
+    assert weights.update({"run": tmp_path}) == []
+    run_folder(tmp_path, 2.0)
     assert len(weights.update({"run": tmp_path})) == 1
