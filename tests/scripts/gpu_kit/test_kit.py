@@ -51,16 +51,20 @@ def test_a_job_that_ignores_sigterm_is_killed_with_its_children(tmp_path) -> Non
     status, seconds = run_job(job("stubborn", STUBBORN), tmp_path, 60.0, os.environ, child.exists, grace=0.3)
     assert status == "out of time"
     assert seconds < 60
-    assert not alive(int(child.read_text(encoding="utf-8")))
+    assert ends(child)
 
 
-def alive(process: int) -> bool:
-    """Whether a process runs; a killed one may be left as a zombie where nothing reaps it."""
-    path = Path(f"/proc/{process}/stat")
-    try:
-        return path.read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+def ends(note: Path) -> bool:
+    """Whether the process whose number is in a file ends; a killed one may stay a zombie where nothing reaps it."""
+    path, end = Path(f"/proc/{note.read_text(encoding='utf-8')}/stat"), time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            if path.read_text(encoding="utf-8").rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def test_training_gets_the_time_that_is_left_by_shares_and_its_weights_are_published(tmp_path) -> None:
@@ -120,10 +124,7 @@ def test_killed_at_any_moment_it_leaves_complete_files(seed, tmp_path) -> None:
         assert len(join(out)["one.safetensors"]) > 1000
     trainer = tmp_path / "experiments/one/pid"
     if trainer.exists():  # a job ends with its kit
-        end = time.monotonic() + 20
-        while alive(int(trainer.read_text(encoding="utf-8"))) and time.monotonic() < end:
-            time.sleep(0.02)
-        assert not alive(int(trainer.read_text(encoding="utf-8")))
+        assert ends(trainer)
 
 
 def test_on_sigterm_it_stops_the_job_and_publishes_its_last_weights(tmp_path) -> None:
