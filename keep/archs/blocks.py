@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +11,18 @@ from torch import Tensor
 def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
     """GroupNorm with gcd(groups, channels) groups."""
     return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
+
+
+class GroupNormSiLU(nn.GroupNorm):
+    """SiLU of GroupNorm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x), inplace=not torch.is_grad_enabled())
+
+
+def group_norm_silu(channels: int, groups: int = 32) -> GroupNormSiLU:
+    """GroupNorm with gcd(groups, channels) groups, then SiLU."""
+    return GroupNormSiLU(math.gcd(groups, channels), channels, eps=1e-6)
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -21,16 +34,16 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, groups: int = 32) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels, groups)
+        self.norm1 = group_norm_silu(in_channels, groups)
         self.conv1 = conv3x3(in_channels, out_channels)
-        self.norm2 = group_norm(out_channels, groups)
+        self.norm2 = group_norm_silu(out_channels, groups)
         self.conv2 = conv3x3(out_channels, out_channels)
         if in_channels != out_channels:
             self.conv_out = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(self.norm1(x))
+        h = self.conv2(self.norm2(h))
         return h + (self.conv_out(x) if hasattr(self, "conv_out") else x)
 
 

@@ -42,6 +42,9 @@ class TrainOptions(Options):
     """On CUDA, compute float32 matrix products and convolutions with 10 bits of mantissa: about as precise as bf16."""
     channels_last: bool = False
     """Keep images as (N, H, W, C) in memory: faster convolutions on GPUs in half precision, and on CPUs."""
+    fused_norms: bool = True
+    """On CUDA, compute GroupNorm and the SiLU behind it in one kernel, in the layout and precision of the convolutions
+    around it; statistics are float32. false: PyTorch's kernels, under amp in float32."""
     compile: tuple[str, ...] = ()
     """Networks of the model to compile with torch.compile, e.g. [net.generator, net.hq_encoder, discriminator]. The
     first steps then take minutes."""

@@ -69,7 +69,7 @@ def load_restorer(
     """
     device = pick_device(str(device))
     dtype = pick_dtype(dtype, device)
-    network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache))
+    network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache)).to(device)
     options = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
     if fast:
         network = accelerate(network, dtype, compile=compile)
@@ -77,7 +77,7 @@ def load_restorer(
         raise UserError("compile needs fast=True")
     else:
         cast(network, dtype)
-    return Restorer(network.to(device), **options)
+    return Restorer(network, **options)
 
 
 def cast(net: KEEP, dtype: torch.dtype) -> KEEP:

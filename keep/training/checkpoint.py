@@ -35,7 +35,8 @@ MAY_CHANGE = (
     "data.clips_at_once", "data.source_clips",
     "train.iters", "train.schedule", "train.warmup",                  # the schedule
     "train.on_nonfinite", "train.max_skipped",                        # guards
-    "train.tf32", "train.channels_last", "train.compile", "train.optim.fused", "train.optim_d.fused",  # rounding alone
+    "train.tf32", "train.channels_last", "train.fused_norms", "train.compile",  # rounding alone
+    "train.optim.fused", "train.optim_d.fused",
     "model.checkpoint_decoder", "model.checkpoint_encoder", "model.perceptual.checkpoint",  # time for memory
     "val", "log",
 )  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 
 from keep.config.schema import TrainOptions
+from keep.kernels.norm_layers import fuse_norms
 from keep.models.base import Recipe
 from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError, nearest
@@ -43,6 +44,8 @@ def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.dev
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = options.tf32
+        if options.fused_norms:
+            fuse_norms(recipe, device)
     elif options.amp == "bf16":
         instructions = torch.backends.cpu.get_cpu_capability()
         if instructions in ("AVX2", "NO AVX"):

@@ -26,7 +26,7 @@ FILES = {
 }
 PLAIN = [
     "train.amp=null", "train.tf32=false", "train.channels_last=false", "train.compile=[]",
-    "train.optim.fused=false", "train.optim_d.fused=false",
+    "train.fused_norms=false", "train.optim.fused=false", "train.optim_d.fused=false",
 ]  # fmt: skip
 COMPILED = {
     1: ["net.encoder", "net.generator", "discriminator"],
@@ -40,7 +40,7 @@ def choices(stage: int, device: torch.device | None) -> dict[str, list[str]]:
     """Name of a speed option → its overrides; those that the stage and the device have (None: any device)."""
     compiled = [f"train.compile=[{', '.join(COMPILED[stage])}]"]
     fused = ["train.optim.fused=true", "train.optim_d.fused=true"]
-    half, last = ["train.amp=bf16"], ["train.channels_last=true"]
+    half, last, norms = ["train.amp=bf16"], ["train.channels_last=true"], ["train.fused_norms=true"]
     found = {
         "frozen": [],  # frozen parts stay outside autograd; compared with the naive step
         "channels_last": last,
@@ -50,10 +50,12 @@ def choices(stage: int, device: torch.device | None) -> dict[str, list[str]]:
         "tf32": ["train.tf32=true"],
         "compile": compiled,
         "checkpointing": ["model.checkpoint_decoder=true"],
-        "bf16+compile+channels_last": [*half, *compiled, *last],
+        "bf16+channels_last": [*half, *last],
+        "bf16+channels_last+norms": [*half, *last, *norms],
+        "bf16+compile+channels_last": [*half, *compiled, *last, *norms],
     }
     if device is not None and device.type == "cpu":
-        for name in ("fp16", "tf32"):
+        for name in ("fp16", "tf32", "bf16+channels_last+norms"):
             del found[name]
     if stage != 3:
         for name in ("frozen", "checkpointing"):

@@ -6,6 +6,7 @@ import torch.nn as nn
 
 from keep.archs.discriminators import TemporalPatchGAN
 from keep.config.schema import TrainOptions
+from keep.training import optimizers  # noqa: F401  (registers the default)
 from keep.training.precision import prepare_networks
 from keep.training.schedules import Constant
 

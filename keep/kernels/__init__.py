@@ -1,0 +1,1 @@
+"""Triton kernels for CUDA, and the modules that use them in place of PyTorch's."""
