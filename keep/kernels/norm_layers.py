@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keep.archs.blocks import GroupNormSiLU
+from keep.utils.dtypes import autocast_dtype
 from keep.utils.logging import log
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -35,8 +36,8 @@ class FusedGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if autocast else self.weight.dtype
+        autocast = autocast_dtype(kind)
+        dtype = autocast or self.weight.dtype
         if kind == self.device and fits(x):
             y, _, _ = torch.ops.keep.group_norm(
                 x, self.weight, self.bias, self.num_groups, self.eps, self.silu, dtype

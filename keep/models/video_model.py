@@ -23,6 +23,17 @@ from keep.models.base import (
 )  # fmt: skip
 from keep.utils.errors import UserError
 
+Truth = tuple[torch.Tensor, torch.Tensor]
+PIXELS_AT_ONCE = 32 * 512**2
+"""Pixels of the frames that an estimator gets at once: more would need memory, and hardly be faster."""
+
+
+def estimate(flow: Any, current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+    """Flow of pairs (N, 3, H, W), in one call up to :data:`PIXELS_AT_ONCE`."""
+    pairs = max(1, PIXELS_AT_ONCE // current[0, 0].numel())
+    parts = zip(current.split(pairs), previous.split(pairs), strict=True)
+    return torch.cat([flow(*part) for part in parts])
+
 
 @MODELS.register()
 class VideoModel(Recipe):
@@ -98,16 +109,17 @@ class VideoModel(Recipe):
         return adversarial_phases(self, self.gan_start)
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
-        y = batch["gt"]
-        states = self.net(upsample(batch["lq"], self.scale), grad="decoder", return_states=True, **self.used)
+        y, lq = batch["gt"], upsample(batch["lq"], self.scale)
+        flows, truth = self._flows(lq, y)
+        states = self.net(lq, flows, grad="decoder", return_states=True, **self.used)
         out = states.output
         terms: Terms = {"pixel": self.pixel.weight * self.pixel(out, y)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.flatten(0, 1), y.flatten(0, 1))
         if self.regions is not None:
             terms["regions"] = self.regions.weight * self.regions(out, y)
-        if self.temporal is not None:
-            terms["temporal"] = self.temporal.weight * self.temporal(out, *self._flow_of_truth(y))
+        if self.temporal is not None and truth is not None:
+            terms["temporal"] = self.temporal.weight * self.temporal(out, *truth)
         critic = self.discriminator if step >= self.gan_start else None
         if critic is not None:
             with frozen(critic):
@@ -120,16 +132,34 @@ class VideoModel(Recipe):
             yield "discriminator", {"d": self.gan.discriminator(real, fake)}
 
     @torch.no_grad()
-    def _flow_of_truth(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flow t → t−1 of the ground truth (B, T−1, 2, H, W), and its mask of the forward–backward check."""
+    def _flows(self, lq: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor | None, Truth | None]:
+        """What the network and the temporal loss need of optical flow; each estimator is called once.
+
+        Args:
+            lq: the network's input (B, T, 3, H, W).
+            y: the ground truth, of the same shape.
+
+        Returns:
+            the flow of ``lq``, (B, T−1, 2, H, W); None: the network estimates it, if it needs it, by its own estimator.
+            For the temporal loss the flow of ``y``, and its mask of the forward–backward check (B, T−1, 1, H, W).
+        """
+        if self.temporal is None:
+            return None, None
         b, t, _, h, w = y.shape
         if t == 1:
-            return y.new_zeros(b, 0, 2, h, w), y.new_zeros(b, 0, 1, h, w)
-        current, previous = y[:, 1:].flatten(0, 1), y[:, :-1].flatten(0, 1)
-        flow = self.net.flownet if self.flow is None else self.flow
-        to_previous = flow(current, previous)
-        mask = consistency_mask(to_previous, flow(previous, current))
-        return to_previous.unflatten(0, (b, t - 1)), mask.unflatten(0, (b, t - 1))
+            return None, (y.new_zeros(b, 0, 2, h, w), y.new_zeros(b, 0, 1, h, w))
+        clips = [y] if self.flow is not None or not self.used["use_filter"] else [y, lq]
+        current = [clip[:, 1:].flatten(0, 1) for clip in clips]
+        previous = [clip[:, :-1].flatten(0, 1) for clip in clips]
+        flow = estimate(
+            self.net.flownet if self.flow is None else self.flow,
+            torch.cat([*current, previous[0]]),
+            torch.cat([*previous, current[0]]),
+        )
+        to_previous, *own, to_current = flow.chunk(len(clips) + 1)
+        mask = consistency_mask(to_previous, to_current)
+        truth = to_previous.unflatten(0, (b, t - 1)), mask.unflatten(0, (b, t - 1))
+        return own[0].unflatten(0, (b, t - 1)) if own else None, truth
 
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Restored frames."""

@@ -24,21 +24,25 @@ class Adam:
         lr: PositiveFloat = 2e-4,
         betas: tuple[Fraction, Fraction] = (0.9, 0.99),
         weight_decay: Annotated[float, Field(ge=0)] = 0.0,
-        fused: bool = False,
+        fused: bool | None = None,
     ) -> None:
         """
         Args:
             lr: learning rate before the schedule.
             betas: running-average coefficients.
             weight_decay: L2 penalty (Adam) or decoupled decay (AdamW).
-            fused: update all weights in one kernel: fewer launches on a GPU. Results differ by rounding only.
+            fused: update all weights in one kernel: fewer launches on a GPU. Results differ by rounding only. null: on
+                CUDA.
         """
-        self.lr = lr
-        self.options = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "fused": fused or None}
+        self.lr, self.fused = lr, fused
+        self.options = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
 
     def __call__(self, groups: Groups) -> torch.optim.Optimizer:
         """The optimizer of these parameters."""
-        return self.kind(groups, **self.options)
+        fused = self.fused
+        if fused is None:
+            fused = all(p.is_cuda for group in groups for p in group["params"])
+        return self.kind(groups, **self.options, fused=fused or None)  # None: as PyTorch chooses without
 
 
 @OPTIMIZERS.register()

@@ -9,6 +9,7 @@ import torch.nn as nn
 from keep.config.schema import TrainOptions
 from keep.kernels.norm_layers import fuse_norms
 from keep.models.base import Recipe
+from keep.training.frozen_weights import cast_frozen_weights_once
 from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError, nearest
 from keep.utils.logging import log
@@ -56,6 +57,8 @@ def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.dev
         for network in recipe.children() if size is not None and size <= TINY else ():
             if any(isinstance(module, nn.Conv3d) for module in network.modules()):
                 run_in_float32(network)
+    if options.amp:
+        cast_frozen_weights_once(recipe)
     if options.channels_last:
         to_channels_last(recipe)
     known = dict(recipe.named_modules())
