@@ -5,6 +5,8 @@ III those of the generator and of E_H for every frame. Weights that stay float32
 are saved.
 """
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -36,10 +38,18 @@ class FrozenConv2d(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, conv.bias is not None, conv.padding_mode, device="meta",
-        )  # fmt: skip
+        names = (
+            "in_channels",
+            "out_channels",
+            "kernel_size",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+            "padding_mode",
+        )
+        options: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        super().__init__(**options, bias=conv.bias is not None, device="meta")
         self.weight, self.bias, self.casts = conv.weight, conv.bias, Casts()
         self.train(conv.training)
 
