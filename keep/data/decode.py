@@ -61,6 +61,8 @@ def decode(file: VideoFile, seek: int | None = None, wanted: int | None = None) 
                 early = wanted is not None and packet.pts is not None and packet.pts < wanted
                 context.skip_frame = "NONREF" if early and not packet.is_keyframe else "DEFAULT"
                 yield from packet.decode()
+        except IndexError:  # PyAV fails at the end of a file in which further streams appeared
+            return
         except av.error.FFmpegError as error:
             raise UserError(f"{file.path}: truncated or damaged: {reason(error)}") from error
 

@@ -94,8 +94,11 @@ def read_timeline(path: str | Path, content: bytes | None = None) -> Timeline:
     with file.open() as container:
         stream: Any = video_stream(container, path)
         promised, container_format = stream.frames, container.format.name
+        packets = []
         try:
-            packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
+            packets.extend((p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size)
+        except IndexError:  # PyAV fails at the end of a file in which further streams appeared
+            pass
         except av.error.FFmpegError as error:
             raise UserError(f"{path}: cannot be read: {reason(error)}") from error
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)

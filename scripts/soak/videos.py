@@ -145,11 +145,12 @@ def watch(args: argparse.Namespace, work: Path, made: list[Made]) -> list[Result
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as worker,
         ):
             assert worker.stdout is not None
-            while select.select([worker.stdout], [], [], PATIENCE)[0] and (line := worker.stdout.readline()):
+            while not (hung := not select.select([worker.stdout], [], [], PATIENCE)[0]):
+                if not (line := worker.stdout.readline()):
+                    break
                 results.append(Result(**json.loads(line)))
                 if time.perf_counter() - begun > args.seconds:
                     break
-            hung = worker.poll() is None
             worker.kill()
         if len(results) < args.files and time.perf_counter() - begun < args.seconds:
             mistake = f"no result for {PATIENCE:.0f} s" if hung else f"the process ended with status {worker.wait()}"
@@ -208,6 +209,8 @@ def count_frames(path: Path) -> tuple[int, int]:
                             continue
                         frames += len(decoded)
                         damaged += sum(frame.is_corrupt for frame in decoded)
+                    break
+                except IndexError:  # PyAV fails at the end of a file in which further streams appeared
                     break
                 except av.error.FFmpegError:
                     errors += 1

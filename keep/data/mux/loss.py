@@ -11,6 +11,7 @@ from keep.data.mux.matroska import read_clusters
 TILED = frozenset({"matroska,webm", "avi", "flv"})  # formats whose packets lie next to each other
 BROADCAST = frozenset({"mpegts", "mpeg"})  # formats whose pictures have a constant rate
 HOLE = 100  # bytes between two packets that are more than headers
+AT = 0.2  # seconds between a join and the gap that it explains
 NEAR = 1.0  # seconds between damage and the gap in time that it explains
 REORDERED = 20  # packets that may wait for one with an earlier display time
 
@@ -34,6 +35,7 @@ class Loss:
         self._format, self._video, self._step = container.format.name, video.index, step
         self.packets = self.discarded = self.early = 0
         self.broken = False
+        self.whole_start = True  # the first packet is a key frame
         self._begin: int | None = None  # place of the first packet in the file
         self._place: int | None = None  # end of the last one so far
         self._wounds: list[float] = []  # times of damage
@@ -59,6 +61,7 @@ class Loss:
                 self._silences.append((end, time))
             self._sound_ends[packet.stream_index] = time + float((packet.duration or 0) * packet.time_base)
         elif packet.stream_index == self._video:
+            self.whole_start = packet.is_keyframe if not self.packets else self.whole_start
             self.packets += 1
             self.discarded += packet.is_discard
             if time is not None:
@@ -97,11 +100,12 @@ class Loss:
             return last if self.broken or last > max(2, 0.5 / step) else 0  # durations are not exact
         hurt = clusters.cut_short or not clusters.whole or bool(self._wounds)
         hole_first = clusters.begin is not None and (self._begin or 0) - clusters.begin > HOLE
+        hole_first |= any(time <= before + AT for time in self._wounds)
         hole_last = self._place is not None and clusters.end - self._place > HOLE
         return first * hole_first + last * (hurt or hole_last)
 
     def _is_loss(self, begin: float, end: float, steady: bool) -> bool:
-        if any(begin - NEAR <= time <= end + NEAR for time in self._joins):
+        if any(begin - AT <= time <= end + AT for time in self._joins):
             return False
         if steady or any(begin - NEAR <= time <= end + NEAR for time in self._wounds):
             return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import av.error
 
-from keep.data.mux.loss import Loss
+from keep.data.mux.loss import BROADCAST, Loss
 from keep.data.mux.times import Continuity, shift
 
 TIMED = ("video", "audio", "subtitle")  # types of the streams that are read, in the order of the file
@@ -44,6 +44,8 @@ class Packets:
                 in_a_row += 1
                 demuxed = self._container.demux(streams)
                 continue
+            except IndexError:  # PyAV fails at the end of a file in which further streams appeared
+                return
             if packet is None:
                 return
             in_a_row = 0
@@ -183,7 +185,10 @@ class Pictures:
             missing = max(promised - loss.packets, 0)
         else:
             missing = loss.missing() + loss.missing_at_the_ends(before, behind)
-        undecoded = max(loss.packets - loss.discarded - self.given - loss.early, 0)
+        # A broadcast may start within a group of pictures; those before its first key frame are no loss.
+        within_group = self._container.format.name in BROADCAST and not loss.whole_start
+        early = loss.early if within_group or not loss.broken else 0
+        undecoded = max(loss.packets - loss.discarded - self.given - early, 0)
         silent = undecoded if self._stream.codec_context.name not in FEWER_FRAMES else 0
         if self._interlaced > 0.5 * self.given and silent > 0.3 * loss.packets:  # a packet for each field
             silent = 0

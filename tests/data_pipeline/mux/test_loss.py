@@ -1,13 +1,16 @@
 """Loss inside a file is measured against its time stamps; long frames and late starts are no loss."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from videos import make
 
 from keep.data.mux import VideoSource
+from keep.data.mux.reading import Packets
 
 
 def counts(path: Path) -> tuple[int, int]:
@@ -52,6 +55,21 @@ def test_a_file_that_ends_early_is_broken(tmp_path, texture):
     video = VideoSource(path)
     assert len(list(video)) < 50
     assert video.lost + video.damaged > 0
+
+
+def test_streams_that_appear_within_a_file(tmp_path, texture):
+    """PyAV then fails at the end of the file, with an IndexError."""
+    path = make(tmp_path / "in.ts", texture(20))
+    container = av.open(str(path))
+
+    class Grown:
+        format, streams = container.format, container.streams
+
+        def demux(self, streams: Any) -> Iterator[Any]:
+            yield from container.demux(streams)
+            raise IndexError("list index out of range")
+
+    assert sum(packet.stream.type == "video" for packet in Packets(Grown())) == 20
 
 
 @pytest.mark.parametrize("audio", [False, True])
