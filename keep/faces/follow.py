@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from keep.faces.angles import is_plausible, quarter_turns, turned_back
 from keep.faces.detect import Detector, Face
 from keep.faces.geometry import iou
 from keep.utils.clock import Clock
@@ -156,12 +157,16 @@ def near(known: Known, image: np.ndarray, detector: Detector) -> Face | None:
         return None
     crop = np.zeros((detector.crop_side, detector.crop_side, 3), np.uint8)
     crop[:height, :width] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-    rows = detector.rows(crop)
+    turns = quarter_turns(known.face.points)
+    rows = detector.rows(np.ascontiguousarray(np.rot90(crop, turns)))
     back = np.array([part.shape[1] / width, part.shape[0] / height])
-    places = rows[:, :14].reshape(-1, 7, 2) * back + np.array([x0, y0])
-    faces = [Face(p[:2].ravel(), p[2:], float(row[14])) for p, row in zip(places, rows, strict=True)]
+    faces = []
+    for row in rows:
+        face = turned_back(Face(row[:4], row[4:14].reshape(5, 2), float(row[14])), turns, crop.shape)
+        values = _values(face) * back + np.array([x0, y0])
+        faces.append(Face(values[:2].ravel(), values[2:], face.score))
     best = max(faces, key=lambda face: iou(face.box, box), default=None)
-    if best is None or iou(best.box, box) < OVERLAP:
+    if best is None or iou(best.box, box) < OVERLAP or not is_plausible(best.points):
         return None
     return moved(best, known.offset)
 

@@ -1,6 +1,7 @@
 """Pastes a restored face back into its frame."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
@@ -14,17 +15,24 @@ ERODE, FEATHER = 0.03, 0.09  # fractions of the crop's side
 CENTRE, AXES, RAMP = (0.5, 0.56), (0.31, 0.38), 0.3
 
 
-def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> None:
+def paste(
+    frame: np.ndarray,
+    face: np.ndarray,
+    mask: np.ndarray,
+    matrix: np.ndarray,
+    convert: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> None:
     """Blend ``face`` into ``frame``, in place, through the inverse of ``matrix``: mask · face + (1 − mask) · frame.
 
     Only the part of the frame that the crop covers changes. A face that is smaller in the frame than in the crop is
     averaged down first, to avoid aliasing; a larger one is enlarged bicubically.
 
     Args:
-        frame: uint8 (H, W, 3).
+        frame: uint8 (H, W, 3); with ``convert`` also uint16.
         face: uint8 (S, S, 3).
         mask: float32 (S, S), 0 to 1.
         matrix: (2, 3), frame → crop, from :func:`keep.faces.align.similarity`.
+        convert: uint8 pixels of the face → pixels of the frame, such as HDR.
     """
     size = face.shape[0]
     if (shrink := scale_of(matrix)) > 1.5:
@@ -44,7 +52,13 @@ def paste(frame: np.ndarray, face: np.ndarray, mask: np.ndarray, matrix: np.ndar
     face = cv2.warpAffine(face, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **warp)
     mask = cv2.warpAffine(mask, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, **warp)
     region = frame[y0:y1, x0:x1]
-    region[:] = cv2.blendLinear(face, np.ascontiguousarray(region), mask, 1 - mask)
+    if convert is None:
+        region[:] = cv2.blendLinear(face, np.ascontiguousarray(region), mask, 1 - mask)
+        return
+    x, y, w, h = cv2.boundingRect((mask > 0).astype(np.uint8))
+    inside = (slice(y, y + h), slice(x, x + w))
+    region, mask = region[inside], mask[inside][..., None]
+    region[:] = convert(face[inside]) * mask + region * (1 - mask) + 0.5
 
 
 def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) -> np.ndarray:

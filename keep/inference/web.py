@@ -53,6 +53,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in NOT_ON_PAGE:
         if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--{name}: is not an option of the web page; use keep-restore")
+    if args.codec == "auto":  # few browsers play H.265
+        args.codec = "h264"
     if args.codec == "ffv1":
         raise UserError("--codec: browsers cannot play ffv1; use h264 or h265 for the web page")
     return args

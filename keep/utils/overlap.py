@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 POLL = 0.05  # s
+LARGEST = 8 << 20  # bytes of a frame; one of 1080p has 6 MB
 
 
 def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
@@ -16,8 +17,11 @@ def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 
     Args:
         items: an iterable; it is used by the new thread alone.
-        depth: items that may wait to be taken; one more is held by the thread.
+        depth: items that may wait to be taken; one more is held by the thread. 0: no thread.
     """
+    if depth == 0:
+        yield from items
+        return
     queue: Queue[tuple[Any, BaseException | None, bool]] = Queue(depth)  # (item, error, whether the stream ended)
     stop = threading.Event()
 
@@ -62,5 +66,8 @@ def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 
 
 def frames_ahead(frame_bytes: int, budget: int, most: int) -> int:
-    """How many frames may wait so that they take ``budget`` bytes: from 1 to ``most``."""
-    return max(1, min(most, budget // max(1, frame_bytes)))
+    """How many frames may wait so that they take ``budget`` bytes, at most ``most``; 0 for frames of over 1080p.
+
+    Each step that runs ahead holds some frames more: in 4K these would double the peak memory.
+    """
+    return max(1, min(most, budget // frame_bytes)) if 0 < frame_bytes <= LARGEST else 0

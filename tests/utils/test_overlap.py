@@ -79,5 +79,7 @@ def test_steps_overlap():
 
 def test_depth():
     assert frames_ahead(6_000_000, 64_000_000, 8) == 8
-    assert frames_ahead(25_000_000, 64_000_000, 8) == 2
-    assert frames_ahead(10**9, 64_000_000, 8) == 1
+    assert frames_ahead(6_000_000, 13_000_000, 8) == 2
+    assert frames_ahead(6_000_000, 1_000_000, 8) == 1
+    assert frames_ahead(25_000_000, 64_000_000, 8) == 0, "4K"
+    assert list(ahead(iter([1, 2]), 0)) == [1, 2]

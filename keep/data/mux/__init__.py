@@ -9,11 +9,12 @@ file as possible and counts the lost frames.
 
 from keep.data.mux.colours import Colours
 from keep.data.mux.folder import RATES, FrameFolder, FrameWriter, list_images
+from keep.data.mux.layout import Codec, Layout
 from keep.data.mux.remux import remux
 from keep.data.mux.source import TimedFrame, VideoSource
-from keep.data.mux.writer import WRITTEN, Codec, Source, VideoWriter
+from keep.data.mux.writer import WRITTEN, Source, VideoWriter
 
 __all__ = [
-    "RATES", "WRITTEN", "Codec", "Colours", "FrameFolder", "FrameWriter", "Source", "TimedFrame", "VideoSource",
-    "VideoWriter", "list_images", "remux",
+    "RATES", "WRITTEN", "Codec", "Colours", "FrameFolder", "FrameWriter", "Layout", "Source", "TimedFrame",
+    "VideoSource", "VideoWriter", "list_images", "remux",
 ]  # fmt: skip

@@ -8,15 +8,20 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from keep.data.decode import orientation, upright
+from keep.data.mux.layout import Layout
 
 # FFmpeg's numbers for colour tags (ITU-T H.273), and the YUV matrices that its converter supports.
 UNSPECIFIED, BT709, SMPTE170M, RGB = 2, 1, 6, 0
-FULL = 2  # full range
+LIMITED, FULL = 1, 2  # ranges
 MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 # The converter's defaults are fast, but they darken pictures by about one level and tint full-range grey green.
 EXACT = int(
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
+
+
+DEEP = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}  # (bytes of a channel, channels)
+WITH_ALPHA = frozenset({"bgra", "gbrap16le"})
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,43 @@ def to_rgb(frame: Any) -> np.ndarray:
     return upright(frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray(), *orientation(frame))
 
 
-def to_yuv(picture: Any, matrix: int, full: bool) -> Any:
-    """RGB → 8-bit 4:2:0. FFmpeg truncates full-range chroma, which tints it green; so 16 bits are rounded here."""
+def to_deep(frame: Any, layout: Layout) -> np.ndarray:
+    """A decoded PyAV frame with all its bits: uint8 or uint16 (H, W, 3), or (H, W, 4) with alpha; upright."""
+    form = DEEP[np.dtype(layout.dtype).itemsize, 4 if layout.alpha else 3]
+    return upright(frame.reformat(format=form, interpolation=EXACT).to_ndarray(), *orientation(frame))
+
+
+def to_yuv(picture: Any, matrix: int, full: bool, form: str = "yuv420p") -> Any:
+    """RGB → 4:2:0 of 8 or 10 bits.
+
+    FFmpeg truncates full-range chroma, which tints it green; so 16 bits are rounded here.
+    """
     how = {"dst_colorspace": matrix, "interpolation": EXACT}
     if not full:
-        return picture.reformat(format="yuv420p", dst_color_range=1, **how)
+        return picture.reformat(format=form, dst_color_range=1, **how)
     deep = picture.reformat(format="yuv420p16le", dst_color_range=FULL, **how)
+    most, kind = (255, np.uint8) if form == "yuv420p" else (1023, np.uint16)
     planes = []
     for number, plane in enumerate(deep.planes):
         values = np.frombuffer(plane, "<u2").reshape(plane.height, -1)[:, : plane.width].astype(np.float32)
-        zero = 128 if number else 0
-        planes.append(((values - 256 * zero) / 257 + zero + 0.5).clip(0, 255).astype(np.uint8).ravel())
-    return av.VideoFrame.from_ndarray(np.concatenate(planes).reshape(-1, deep.width), format="yuv420p")
+        zero = (most + 1) // 2 if number else 0
+        grey = 32768 if number else 0
+        planes.append(((values - grey) * (most / 65535) + zero + 0.5).clip(0, most).astype(kind).ravel())
+    return av.VideoFrame.from_ndarray(np.concatenate(planes).reshape(-1, deep.width), format=form)
+
+
+def to_picture(image: np.ndarray, form: str, matrix: int, full: bool) -> Any:
+    """uint8 or uint16 (H, W, 3 or 4) RGB, as stored → a PyAV frame of FFmpeg's pixel format ``form``.
+
+    Args:
+        matrix: of YUV.
+        full: full range of YUV.
+    """
+    if form.startswith("gray"):
+        plane = image[..., 0]
+        deep = {"gray": 255, "gray10le": 1023, "gray16le": 65535}[form]
+        plane = plane if deep == np.iinfo(plane.dtype).max else np.rint(plane * (deep / 65535)).astype(np.uint16)
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(plane), format=form)
+    image = np.ascontiguousarray(image if form in WITH_ALPHA else image[..., :3])
+    picture = av.VideoFrame.from_ndarray(image, format=DEEP[image.dtype.itemsize, image.shape[2]])
+    return to_yuv(picture, matrix, full, form) if form.startswith("yuv") else picture.reformat(format=form)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import cv2
 import numpy as np
 
 from keep.data.mux.colours import Colours
+from keep.data.mux.layout import PLAIN, Layout, layout_of_image
 from keep.data.mux.source import TimedFrame
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".webp"})  # may have 16 bits, alpha, or no chroma
 RATES = (0.01, 1000)  # frames a second
 
 
@@ -32,6 +35,7 @@ class FrameFolder:
 
     rotation, mirrored, colours, pixel_aspect, display_aspect, start = 0, False, Colours(), None, 1.0, Fraction(0)
     tags: Mapping[str, str] = {}
+    light, interlaced, keeps_fields, doubled = "", False, False, False
 
     def __init__(self, path: str | Path, fps: Fraction | float = 25) -> None:
         self.path = Path(path)
@@ -47,6 +51,7 @@ class FrameFolder:
         first = next((image for image in map(_read_image, self.files) if image is not None), None)
         if first is None:
             raise UserError(f"{path}: none of its images can be read")
+        self.layout = layout_of_image(first)
         self.height, self.width = first.shape[:2]
 
     def __iter__(self) -> Iterator[TimedFrame]:
@@ -58,8 +63,18 @@ class FrameFolder:
                 continue
             if image.shape[:2] != (self.height, self.width):
                 raise UserError(f"{file}: is {image.shape[1]}×{image.shape[0]}, the others {self.width}×{self.height}")
-            yield TimedFrame(index, image, index, 1, file.stem)
+            given = in_layout(image, self.layout)
+            deep = None if self.layout.plain else partial(np.copy, given)
+            yield TimedFrame(index, in_layout(image, PLAIN), index, 1, file.stem, deep)
             index += 1
+
+    def count(self) -> int:
+        """As :meth:`VideoSource.count`."""
+        return self.expected
+
+    def from_display(self, image: np.ndarray) -> np.ndarray:
+        """As :meth:`VideoSource.from_display`."""
+        return image if self.layout.bits == 8 else image.astype(np.uint16) * 257
 
 
 class FrameWriter:
@@ -67,6 +82,7 @@ class FrameWriter:
 
     Args:
         path: the folder; it must be new or empty.
+        layout: grey images are stored without chroma.
 
     Raises:
         UserError: the folder is not empty, or cannot be created.
@@ -74,8 +90,8 @@ class FrameWriter:
 
     refused = 0  # packets of other streams; there are none
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, layout: Layout = PLAIN) -> None:
+        self.path, self.layout = Path(path), layout
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{path}: exists and is not empty; name a new or an empty folder for the frames")
         remove_leftovers(self.path)
@@ -90,10 +106,11 @@ class FrameWriter:
         return self
 
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
-        """Write ``image``, uint8 (H, W, 3) RGB, under the name or number of ``frame``."""
+        """Write ``image``, uint8 or uint16 (H, W, 3 or 4) RGB, under the name or number of ``frame``."""
         file = self._folder.temporary / f"{frame.name or f'{frame.index:06d}'}.png"
         try:
-            file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
+            image = image[..., 0] if self.layout.gray else image[..., [2, 1, 0, 3][: image.shape[2]]]
+            file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image))[1].tobytes())
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
@@ -116,8 +133,25 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _read_image(path: Path) -> np.ndarray | None:
+    """uint8 or uint16: (H, W) grey, (H, W, 3) RGB or (H, W, 4) with alpha; None if it cannot be read."""
+    data = np.frombuffer(path.read_bytes(), np.uint8)
     try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if path.suffix.lower() in DEEP_SUFFIXES else None
+        if image is None or image.dtype not in (np.uint8, np.uint16) or (image.ndim == 3 and image.shape[2] == 2):
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:  # an empty file
         return None
-    return None if image is None else np.ascontiguousarray(image[..., ::-1])
+    if image is None or image.ndim == 2:
+        return image
+    return np.ascontiguousarray(image[..., [2, 1, 0, 3][: image.shape[2]]])
+
+
+def in_layout(image: np.ndarray, layout: Layout) -> np.ndarray:
+    """An image of any bits and channels with those of ``layout``: (H, W, 3), or (H, W, 4) with alpha."""
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.dtype != layout.dtype:
+        image = image.astype(np.uint16) * 257 if layout.bits > 8 else np.rint(image / 257).astype(np.uint8)
+    if layout.alpha and image.shape[2] == 3:
+        return np.dstack([image, np.full(image.shape[:2], np.iinfo(image.dtype).max, image.dtype)])
+    return image if layout.alpha else np.ascontiguousarray(image[..., :3])

@@ -1,7 +1,8 @@
 """Writes a video frame by frame, with all other content of its source."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import av.error
@@ -9,19 +10,18 @@ import numpy as np
 
 from keep.data.decode import as_stored, ffmpeg_path
 from keep.data.mux.aspect import with_aspect
-from keep.data.mux.colours import BT709, FULL, MATRICES, RGB, SMPTE170M, to_yuv
+from keep.data.mux.colours import BT709, FULL, LIMITED, MATRICES, RGB, SMPTE170M, Colours, to_picture
 from keep.data.mux.copies import Copies
+from keep.data.mux.fields import with_fields_of
 from keep.data.mux.folder import FrameFolder
+from keep.data.mux.layout import PLAIN, Codec, Layout, pick_codec, pixel_format
 from keep.data.mux.source import TimedFrame, VideoSource
 from keep.data.mux.tags import MP4, container_options
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
 
-Codec = Literal["h264", "h265", "ffv1"]
-ENCODERS: dict[str, tuple[str, str]] = {
-    "h264": ("libx264", "yuv420p"), "h265": ("libx265", "yuv420p"), "ffv1": ("ffv1", "bgr0"),
-}  # fmt: skip
+ENCODERS = {"h264": "libx264", "h265": "libx265", "ffv1": "ffv1"}
 WRITTEN = frozenset({*MP4, ".mkv"})  # formats that keep frame times, rotation and tags; AVI, MPEG and WebM do not
 Source = VideoSource | FrameFolder
 
@@ -35,9 +35,10 @@ class VideoWriter:
         path: the file; its suffix, one of ``WRITTEN``, selects the container.
         source: the source of the frames.
         size: (height, width) of the frames; an odd side is padded to even if the codec needs it.
-        codec: ``h264``, ``h265`` or ``ffv1`` (lossless RGB, in ``.mkv``).
+        codec: ``h264``, ``h265``, ``ffv1`` (lossless RGB, in ``.mkv``), or ``auto``: by the layout.
         crf: constant rate factor of H.264 and H.265; lower gives better quality and larger files.
         preset: encoder speed of H.264 and H.265.
+        layout: what is stored of each pixel, from :func:`keep.data.mux.layout.kept`.
 
     Raises:
         UserError: the encoder is not available, or does not fit the container.
@@ -51,9 +52,11 @@ class VideoWriter:
         codec: Codec = "h264",
         crf: int = 18,
         preset: str = "medium",
+        layout: Layout = PLAIN,
     ) -> None:
-        self.path, self.source = Path(path), source
-        self._encoder, self._pix_fmt = ENCODERS[codec]
+        self.path, self.source, self.layout = Path(path), source, layout
+        codec = pick_codec(codec, layout)
+        self._encoder, self._pix_fmt = ENCODERS[codec], pixel_format(codec, layout)
         require_encoder(self._encoder)
         suffix = self.path.suffix.lower()
         if suffix not in WRITTEN:
@@ -106,20 +109,24 @@ class VideoWriter:
         return self
 
     def write(self, image: np.ndarray, frame: TimedFrame) -> None:
-        """Append ``image``, uint8 (H, W, 3) RGB, upright, with the time and duration of ``frame``."""
+        """Append ``image``, RGB, upright, with the time and duration of ``frame``.
+
+        Args:
+            image: uint8 (H, W, 3); uint16 or (H, W, 4) where the layout has more bits or alpha.
+        """
         image = as_stored(image, self.source.rotation, self.source.mirrored)
         if "420" in self._pix_fmt:
             image = pad_to_even(image)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        if self._pix_fmt.startswith("yuv"):
-            colours = self._stream.codec_context
-            matrix = colours.colorspace if colours.colorspace in MATRICES else SMPTE170M
-            picture = to_yuv(picture, matrix, colours.color_range == FULL)
-            # The converter keeps the tags of RGB.
+        colours = self._stream.codec_context
+        matrix = colours.colorspace if colours.colorspace in MATRICES else SMPTE170M
+        picture = to_picture(image, self._pix_fmt, matrix, colours.color_range == FULL)
+        if self._pix_fmt.startswith(("yuv", "gray")):  # the converter keeps the tags of RGB
             picture.colorspace, picture.color_range = colours.colorspace, colours.color_range
+        if frame.fields is not None:
+            picture = with_fields_of(frame.fields, picture)
         picture.pts, picture.time_base = frame.pts, self.source.time_base
         if self._encoder == "ffv1" and self.source.pixel_aspect not in (None, 1):  # FFV1 ignores the stream's aspect
-            picture = with_aspect(picture.reformat(format=self._pix_fmt), self.source.pixel_aspect)
+            picture = with_aspect(picture, self.source.pixel_aspect)
         self._durations[frame.pts] = frame.duration
         if self._last_end is None:
             self._start = frame.pts
@@ -172,7 +179,10 @@ class VideoWriter:
         source = self.source
         options = {} if self._encoder == "ffv1" else {"crf": str(crf), "preset": preset}
         if self._encoder == "libx265":
-            options["x265-params"] = "log-level=error"
+            hdr = source.light and self.layout.transfer != "sdr"
+            options["x265-params"] = "log-level=error" + (f":hdr10=1:{source.light}" if hdr else "")
+        if source.keeps_fields:
+            options["flags"] = "+ildct+ilme"
         stream: Any = self._output.add_stream(self._encoder, rate=source.fps, options=options)
         height, width = size[::-1] if self._turns % 2 else size
         even = 2 if "420" in self._pix_fmt else 1
@@ -185,6 +195,11 @@ class VideoWriter:
         if source.pixel_aspect:
             context.sample_aspect_ratio = source.pixel_aspect
         tags = source.colours
+        if source.layout.transfer != self.layout.transfer:  # tone-mapped
+            tags = Colours(BT709, BT709, BT709, LIMITED)
+        if self._pix_fmt.startswith("gray"):  # FFmpeg takes grey for full range, whatever its tag
+            tags = replace(tags, color_range=FULL)
+            context.color_range = FULL
         if self._pix_fmt.startswith("yuv"):
             context.colorspace = BT709 if tags.colorspace == RGB else tags.colorspace
             context.color_range = tags.color_range

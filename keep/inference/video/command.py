@@ -18,6 +18,7 @@ from keep.utils.io import write_file
 from keep.utils.launch import launched_ranks
 from keep.utils.logging import log
 
+BURST = 8  # frames between updates of the progress bar
 BAD_INPUT, BROKEN = 2, 3  # exit statuses; BROKEN: restored, but frames of the input were lost
 
 
@@ -128,11 +129,14 @@ class ProgressBar:
     def __call__(self, what: str, done: int, total: int | None, tracks: list[int]) -> None:
         if what != self._what:
             self.close()
-            self._what, self._bar = what, tqdm(total=total, desc=f"{self.name}: {what}", unit=" frames", delay=2)
+            # The average over the pass: frames come in bursts, a window of the network at a time.
+            options = {"unit": " frames", "delay": 2, "smoothing": 0, "initial": done - 1}
+            self._what, self._bar = what, tqdm(total=total, desc=f"{self.name}: {what}", **options)
         assert self._bar is not None
         if tracks:
             self._bar.set_postfix_str("track " + ", ".join(map(str, tracks)), refresh=False)
-        self._bar.update(done - self._bar.n)
+        if done - self._bar.n >= BURST or done == total:
+            self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -11,13 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keep.data.mux import FrameFolder, FrameWriter, Source, VideoSource, VideoWriter, remux
+from keep.data.mux import FrameFolder, FrameWriter, Layout, Source, VideoSource, VideoWriter, remux
+from keep.data.mux.layout import PLAIN, kept, pick_codec
 from keep.data.video_io import VIDEO_SUFFIXES
+from keep.faces.angles import PlausibleFaces
 from keep.faces.detect import Detector
 from keep.inference.video.outputs import comparison_of, plots_of, refuse_overwriting
 from keep.inference.video.pipeline import Painter, decoded_ahead, painted
 from keep.inference.video.plots import landmark_figure
-from keep.inference.video.preflight import preflight
+from keep.inference.video.preflight import losses, preflight
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
 from keep.inference.video.summary import Summary, count, damage_note, scan_notes, source_notes
@@ -53,7 +55,7 @@ def restore_video(
     """
     job = make_job(source, Path(output), tools, settings or Settings(), progress or no_progress)
     check(job)
-    lines = preflight(job.video, job.output, job.settings)
+    lines = preflight(job.video, job.output, job.settings) + losses(job.video.layout, job.layout, job.settings)
     for line in lines:
         announce(line)
     start = time.perf_counter()
@@ -86,6 +88,7 @@ class Job:
         video: the input.
         output: the file or folder to write.
         size: (height, width) of the output.
+        layout: what the output stores of each pixel.
         painter: puts restored faces into their frames.
         tools: the networks.
         settings: how to restore.
@@ -96,6 +99,7 @@ class Job:
     video: Source
     output: Path
     size: tuple[int, int]
+    layout: Layout
     painter: Painter
     tools: Tools
     settings: Settings
@@ -105,15 +109,25 @@ class Job:
 
 def make_job(source: str | Path, output: Path, tools: Tools, settings: Settings, progress: Progress) -> Job:
     """Open the input. The output of a folder of frames is a folder of frames, unless it is named as a video."""
-    video = FrameFolder(source, settings.fps) if Path(source).is_dir() else VideoSource(source)
+    if Path(source).is_dir():
+        video = FrameFolder(source, settings.fps)
+    else:
+        video = VideoSource(source, settings.deinterlace, settings.double_rate)
     if isinstance(video, FrameFolder) and output.suffix.lower() not in VIDEO_SUFFIXES:
         settings = replace(settings, frames=True)
     enhancer = None if settings.aligned else tools.enhancer
     scale = 1.0 if settings.aligned else settings.scale or (enhancer.scale if enhancer else 1.0)
-    painter = Painter(scale, enhancer, tools.parser, settings.match_color)
+    plain = settings.aligned or enhancer is not None  # networks compute 8-bit RGB
+    given = replace(PLAIN, gray=video.layout.gray) if plain else video.layout
+    settings = replace(settings, codec=pick_codec(settings.codec, given))
+    layout = kept(given, settings.codec, settings.frames)
+    convert = None if layout.plain and not video.keeps_fields else video.from_display
+    painter = Painter(scale, enhancer, tools.parser, settings.match_color, layout.gray, convert)
     side = tools.network.size
     size = (side, side) if settings.aligned else painter.size(video.height, video.width)
-    return Job(video, output, size, painter, tools, settings, progress)
+    if isinstance(tools.detector, Detector):
+        tools = replace(tools, detector=PlausibleFaces(tools.detector, settings.any_angle))
+    return Job(video, output, size, layout, painter, tools, settings, progress)
 
 
 def check(job: Job) -> None:
@@ -124,6 +138,8 @@ def check(job: Job) -> None:
         raise UserError(f"{video.path}: aligned faces are square; these frames are {video.width}×{video.height}")
     if not settings.aligned and job.tools.detector is None:
         raise UserError("there is no face detector; give one, or aligned faces")
+    if video.keeps_fields:
+        check_fields(job)
     if min(size) < 2:
         raise UserError(f"{output}: would be {size[1]}×{size[0]} pixels; choose a larger scale")
     try:
@@ -136,12 +152,22 @@ def check(job: Job) -> None:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
+def check_fields(job: Job) -> None:
+    """Raise UserError where the output cannot be interlaced."""
+    layout, settings = job.video.layout, job.settings
+    same = job.size == (job.video.height, job.video.width) and not job.painter.enhancer and not job.video.rotation
+    if settings.codec != "h264" or settings.frames or settings.aligned or not same:
+        raise UserError("--deinterlace keep: only H.264 of the input's size, not rotated, can be written interlaced")
+    if not layout.plain or layout.full_chroma or layout.gray:
+        raise UserError(f"{job.video.path}: --deinterlace keep: only 8-bit 4:2:0 video can stay interlaced")
+
+
 def find_faces(job: Job) -> Scan:
     """Pass 1."""
     video, tools, settings, clock = job.video, job.tools, job.settings, job.clock
     if isinstance(tools.detector, Detector):  # the first call is slow: it would spoil the estimate of the time left
         tools.detector(np.zeros((video.height, video.width, 3), np.uint8))
-    report = _reporter(job, "finding faces", video.expected)
+    report = _reporter(job, "finding faces", video.count())
     aspect = integer_aspect(video.width, video.display_aspect)
     with closing(decoded_ahead(clock.each("decode", video), video.height, video.width)) as frames:
         if settings.aligned:
@@ -152,6 +178,8 @@ def find_faces(job: Job) -> Scan:
             shown, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
             settings.min_face, settings.min_frames, settings.detect_every, report,
         )  # fmt: skip
+    if isinstance(tools.detector, PlausibleFaces):
+        found.turned = tools.detector.rejected
     found.tracks = [replace(track, aspect=aspect) for track in found.tracks]
     return found
 
@@ -159,9 +187,11 @@ def find_faces(job: Job) -> Scan:
 def open_writers(job: Job, main: bool, comparison: bool) -> Iterator[FrameWriter | VideoWriter]:
     """The writers of the restored frames (``main``) and of the comparison, each opened when it is asked for."""
     settings = job.settings
-    encoding = {"codec": settings.codec, "crf": settings.crf, "preset": settings.preset}
-    if main:
-        yield FrameWriter(job.output) if settings.frames else VideoWriter(job.output, job.video, job.size, **encoding)
+    encoding = {"codec": settings.codec, "crf": settings.crf, "preset": settings.preset, "layout": job.layout}
+    if main and settings.frames:
+        yield FrameWriter(job.output, job.layout)
+    elif main:
+        yield VideoWriter(job.output, job.video, job.size, **encoding)
     if comparison:
         height, width = job.size
         yield VideoWriter(comparison_of(job.output), job.video, (height, 2 * width + DIVIDER), **encoding)
@@ -182,7 +212,7 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool)
         for waiting, image in pictures:
             with job.clock("encode"):
                 for writer in writers:
-                    shown = beside(waiting.frame.image, image) if writer.path == pair_path else image
+                    shown = beside(job.painter.given(waiting.frame), image) if writer.path == pair_path else image
                     writer.write(shown, waiting.frame)
             summary.frames += 1
             summary.faces += len(waiting.faces)
@@ -244,9 +274,10 @@ def copy_streams(job: Job) -> str:
 def beside(given: np.ndarray, restored: np.ndarray) -> np.ndarray:
     """Input (resized to the output's size) and output side by side: (H, 2·W + 4, 3)."""
     height, width = restored.shape[:2]
-    if given.shape != restored.shape:
+    if given.shape[:2] != restored.shape[:2]:
         given = cv2.resize(given, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.concatenate([given, np.full((height, DIVIDER, 3), 255, np.uint8), restored], axis=1)
+    line = np.full((height, DIVIDER, restored.shape[2]), np.iinfo(restored.dtype).max, restored.dtype)
+    return np.concatenate([given, line, restored], axis=1)
 
 
 def _reporter(job: Job, what: str, total: int | None, tracks: Sequence[AlignedTrack] = ()) -> Callable[[int], None]:

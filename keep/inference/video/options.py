@@ -13,6 +13,7 @@ from keep.config import cli
 from keep.config.plugins import import_registered
 from keep.config.registry import DETECTORS, IDENTITIES
 from keep.data.mux import RATES, WRITTEN, Codec
+from keep.data.mux.fields import Deinterlace
 from keep.degradation.codec import Preset
 from keep.faces.detect import default_detector
 from keep.faces.parse import find_parser
@@ -85,6 +86,7 @@ def _add_face_options(g: argparse._ArgumentGroup) -> None:
         "--detect-every", type=_positive, default=8, metavar="N",
         help="search the whole frame every N frames, and follow known faces in between; 1: search every frame (8)",
     )  # fmt: skip
+    g.add_argument("--any-angle", action="store_true", help="also find faces on their side or upside down")
     g.add_argument("--max-gap", type=_natural, default=10, metavar="N", help="bridge N frames without a detection (10)")
     g.add_argument("--sigma", type=float, default=5, help="smoothing of landmarks, eq. (10), in frames; 0: none (5)")
     g.add_argument("--radius", type=_natural, default=20, help="radius of the smoothing window, in frames (20)")
@@ -103,9 +105,17 @@ def _add_pasting_options(g: argparse._ArgumentGroup) -> None:
 
 
 def _add_output_options(g: argparse._ArgumentGroup) -> None:
-    g.add_argument("--codec", choices=get_args(Codec), default="h264", help="ffv1 is lossless, in .mkv (h264)")
+    g.add_argument(
+        "--codec", choices=get_args(Codec), default="auto",
+        help="auto: h265 for HDR and more than 8 bits, else h264; ffv1: lossless, in .mkv (auto)",
+    )  # fmt: skip
     g.add_argument("--crf", type=_natural, default=18, help="quality of h264 and h265, lower is better (18)")
     g.add_argument("--preset", default="medium", help="encoder speed, ultrafast to veryslow (medium)")
+    g.add_argument(
+        "--deinterlace", choices=get_args(Deinterlace), default="auto",
+        help="auto: interlaced video becomes progressive; off: it is taken as progressive; keep: it stays (auto)",
+    )  # fmt: skip
+    g.add_argument("--double-rate", action="store_true", help="deinterlace to a frame for each field")
     g.add_argument("--frames", action="store_true", help="write a folder of PNG files instead of a video")
     g.add_argument("--fps", type=float, default=25, help="frame rate of a folder of frames (25)")
     g.add_argument("--without-sound", action="store_true", help="go on without sound that OUT cannot store")

@@ -1,12 +1,12 @@
 """Pass 2: streams the frames; cuts faces out, restores them, and pastes them back.
 
 The network works in windows, so a frame waits until all its faces are restored. Decoding, restoring and pasting run at
-the same time (:func:`painted`). So at most two windows of frames are in memory, and fewer of large ones, for any length
-of the video and any number of faces.
+the same time (:func:`painted`), except for frames larger than 1080p. At most three windows of frames are in memory, one
+of large ones, for any length of the video and any number of faces.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -33,11 +33,13 @@ class RestoredFace:
         given: the crop of the input, uint8 (S, S, 3).
         matrix: (2, 3), frame → crop; None if the frame itself is the aligned face.
         output: the restored crop; None until it is computed.
+        gray: the input has no colour here.
     """
 
     given: np.ndarray
     matrix: np.ndarray | None
     output: np.ndarray | None = None
+    gray: bool = False
 
     @property
     def restored(self) -> np.ndarray:
@@ -102,7 +104,7 @@ class Batch:
             how = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
             return RestoredFace(cv2.resize(image, (size, size), interpolation=how), None)
         matrix = track.matrix(self._next, size)
-        return RestoredFace(crop(image, matrix, size), matrix)
+        return RestoredFace(crop(image, matrix, size), matrix, gray=track.gray)
 
 
 def batches(tracks: Sequence[AlignedTrack], network: Network, size: int) -> list[Batch]:
@@ -166,7 +168,12 @@ def painted(
     restored = restore_faces(decoded_ahead(frames, *size), tracks, network, clock, batch)
     # A window is complete at once: while it is pasted and written, the next one is restored.
     waiting = ahead(restored, frames_ahead(3 * size[0] * size[1], RESTORED, network.window))
-    return ahead(((frame, painter.paint(frame, clock)) for frame in waiting), 1)
+    return ahead(((frame, painter.paint(frame, clock)) for frame in waiting), frames_ahead(3 * size[0] * size[1], 1, 1))
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+    """uint8 RGB without colour."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 class Painter:
@@ -177,6 +184,8 @@ class Painter:
         enhancer: enlarges the full frame first; without one, the frame is resized bicubically.
         parser: separates the face from what covers it; without one, the mask is a soft ellipse.
         match_color: give restored faces the coarse colours of the input.
+        gray: the video is black and white.
+        convert: 8-bit pixels → those of the frames as stored, which are painted on; None: on the 8-bit images.
     """
 
     def __init__(
@@ -185,8 +194,15 @@ class Painter:
         enhancer: Enhancer | None = None,
         parser: Parser | None = None,
         match_color: bool = False,
+        gray: bool = False,
+        convert: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.scale, self.enhancer, self.parser, self.match_color = scale, enhancer, parser, match_color
+        self.gray, self.convert = gray, convert
+
+    def given(self, frame: TimedFrame) -> np.ndarray:
+        """The frame that is painted on."""
+        return frame.image if self.convert is None or frame.deep is None else frame.deep()
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the output for frames of this size."""
@@ -202,12 +218,12 @@ class Painter:
         return result.copy() if result is image else result
 
     def paint(self, waiting: WaitingFrame, clock: Clock) -> np.ndarray:
-        """The frame with its faces restored, uint8 RGB. Larger faces are nearer, so they are pasted last."""
+        """The frame with its faces restored, in the values of :meth:`given`. Larger, nearer faces are pasted last."""
         aligned = [face.restored for face in waiting.faces if face.matrix is None]
         if aligned:
-            return aligned[0]
+            return to_gray(aligned[0]) if self.gray else aligned[0]
         with clock("background"):
-            image = self.background(waiting.frame.image)
+            image = self.background(self.given(waiting.frame))
         placed = [(scale_of(face.matrix), face) for face in waiting.faces if face.matrix is not None]
         for _, face in sorted(placed, key=lambda pair: -pair[0]):
             assert face.matrix is not None
@@ -217,7 +233,9 @@ class Painter:
             with clock("paste"):
                 if self.match_color:
                     restored = match_colour(restored, face.given)
-                paste(image, restored, mask, from_zoomed(face.matrix, self.scale))
+                if self.gray or face.gray:
+                    restored = to_gray(restored)
+                paste(image[..., :3], restored, mask, from_zoomed(face.matrix, self.scale), self.convert)
         return image
 
     def mask(self, restored: np.ndarray, given: np.ndarray) -> np.ndarray:

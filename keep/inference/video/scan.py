@@ -1,7 +1,8 @@
 """Pass 1: finds shots, faces and landmarks of a video. Only a few numbers a frame are kept."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 from keep.data.mux import TimedFrame
 from keep.faces.align import similarity
 from keep.faces.follow import follow
+from keep.faces.measure import Measures
 from keep.faces.shots import ShotDetector
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track, Tracker
@@ -29,6 +31,7 @@ class AlignedTrack:
         found: float32 (n, 5, 2), ``points`` before smoothing, with gaps filled.
         side: median of the shorter side of the boxes, in pixels.
         aspect: width of a pixel of the frame over its height.
+        gray: the face and its surroundings have no colour.
     """
 
     id: int
@@ -38,6 +41,7 @@ class AlignedTrack:
     found: np.ndarray | None = None
     side: float = 0.0
     aspect: float = 1.0
+    gray: bool = False
 
     def matrix(self, i: int, size: int) -> np.ndarray:
         """(2, 3): maps frame ``frames[i]`` to its crop of ``size`` × ``size`` square pixels."""
@@ -58,6 +62,7 @@ class Scan:
         tracks: the tracks to restore.
         small: number of tracks skipped because the face is too small.
         short: number of tracks skipped because they are too short.
+        turned: number of detections skipped because their points are not those of an upright face.
     """
 
     frames: int
@@ -65,6 +70,7 @@ class Scan:
     tracks: list[AlignedTrack]
     small: int = 0
     short: int = 0
+    turned: int = 0
 
 
 def scan(
@@ -97,6 +103,7 @@ def scan(
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]
+    measures: defaultdict[int, Measures] = defaultdict(Measures)
 
     def with_cuts() -> Iterator[tuple[TimedFrame, np.ndarray, bool]]:
         for frame in frames:
@@ -111,13 +118,15 @@ def scan(
         if seen.cut:
             tracker.cut()
         with clock("track"):
-            tracker.update(frame.index, seen.faces, frame.image)
+            ids = tracker.update(frame.index, seen.faces, frame.image)
+            for track, face in zip(ids, seen.faces, strict=True):
+                measures[track].add(frame.image, face)
         count += 1
         report(frame.index)
     result = Scan(count, len(starts), [])
     lengths = np.diff([*starts, count])
     for track in tracker.finish():
-        aligned = align(track, max_gap, sigma, radius)
+        aligned = replace(align(track, max_gap, sigma, radius), gray=measures[track.id].gray)
         if aligned.side < min_face:
             result.small += 1
         elif len(track) < min(min_frames, lengths[track.shot]):

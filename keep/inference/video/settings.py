@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from keep.data.mux import Codec
+from keep.data.mux.fields import Deinterlace
 from keep.faces.parse import Parser
 from keep.inference.video.enhance import Enhancer
 from keep.inference.video.network import Network
@@ -27,7 +28,11 @@ class Settings:
         match_color: give restored faces the coarse colours of the input.
         scale: output size over input size; None: the background model's scale, or 1 without one.
         batch: largest number of faces in the same frames that are computed together.
-        codec: codec of the output.
+        codec: codec of the output; ``auto``: H.265 for more than 8 bits and HDR, else H.264.
+        deinterlace: ``auto``: interlaced video becomes progressive; ``off``: it is taken as progressive; ``keep``: its
+            faces are restored in progressive frames, but interlaced ones are written.
+        double_rate: deinterlace to a frame for each field.
+        any_angle: search frames without an upright face for faces on their side or upside down.
         crf: quality of H.264 and H.265; lower is better.
         preset: encoder speed of H.264 and H.265.
         fps: frame rate of a folder of frames.
@@ -47,9 +52,12 @@ class Settings:
     match_color: bool = False
     scale: float | None = None
     batch: int = 4
-    codec: Codec = "h264"
+    codec: Codec = "auto"
     crf: int = 18
     preset: str = "medium"
+    deinterlace: Deinterlace = "auto"
+    double_rate: bool = False
+    any_angle: bool = False
     fps: float = 25
     frames: bool = False
     without_sound: bool = False

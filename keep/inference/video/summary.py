@@ -82,6 +82,11 @@ def scan_notes(found: Scan, settings: Settings, size: int) -> list[str]:
             f"{count(found.short, 'track')} shorter than {settings.min_frames} frames kept as in the input "
             "(--min-frames)"
         )
+    if found.turned:
+        notes.append(
+            f"{count(found.turned, 'detection')} whose points are not those of an upright face kept as in the input "
+            "(--any-angle)"
+        )
     placed = [track for track in found.tracks if track.points is not None]
     enlarged = [1 / min(scale_of(track.matrix(i, size)) for i in range(len(track.frames))) for track in placed]
     if large := [factor for factor in enlarged if factor > 1.05]:

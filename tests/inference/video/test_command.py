@@ -21,6 +21,7 @@ from keep.data.mux import FrameFolder, VideoSource, VideoWriter
 from keep.data.video_io import probe, read_video, write_video
 from keep.faces.detect import Face
 from keep.inference.video import Settings, Tools, restore_video
+from keep.inference.video.command import ProgressBar
 from keep.inference.weights import save_safetensors
 from keep.utils.errors import UserError
 
@@ -453,6 +454,23 @@ def test_from_python(tmp_path, video):
     restored = read_video(tmp_path / "out.mkv")
     assert restored.shape == plain.shape
     assert np.abs(restored.astype(int) - plain).mean() < 1
+
+
+def test_progress_knows_its_total_and_speaks_evenly(tmp_path, video, monkeypatch):
+    """Totals are counted where the header has none, also across a time gap; estimates are averages."""
+    times = [40 * t + 3_600_000 * (t >= 6) for t in range(12)]
+    source = make(tmp_path / "gap.mkv", np.stack([draw([(RED, 60, 60, 20)])] * 12), times)
+    assert VideoSource(source).expected is None
+    assert VideoSource(source).count() == 12
+    shown: list[dict[str, Any]] = []
+    with ProgressBar("gap.mkv") as bar:
+        for done in range(1, 41):
+            bar("restoring", done, 40, [0])
+            assert bar._bar is not None
+            shown.append(dict(bar._bar.format_dict))
+    assert (shown[-1]["n"], shown[-1]["total"], shown[-1]["initial"]) == (40, 40, 0)
+    assert len({one["n"] for one in shown}) == 6, "once in 8 frames"
+    assert all(one["rate"] is None or one["rate"] > 0 for one in shown)
 
 
 def test_notes_say_what_was_not_restored(tmp_path):
