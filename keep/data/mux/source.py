@@ -99,6 +99,7 @@ class VideoSource:
             self.tags: dict[str, str] = dict(container.metadata)
             self.streams = len(container.streams)
             self.time_base = Fraction(stream.time_base or 1 / self.fps)
+            self._stamps, self._step = self.time_base, 1 / self.fps  # of the file's frames, before any doubling
             self.expected = stream.frames or None
             aspect = stream.sample_aspect_ratio
             codec = stream.codec_context.name
@@ -121,7 +122,6 @@ class VideoSource:
         self.layout = layout_of(first)
         self.light = light_of(first) if self.layout.transfer != "sdr" else ""
         self.keeps_fields = self.interlaced and deinterlace == "keep"
-        self._stamps = self.time_base  # unit of the file's time stamps
         self.doubled = self.interlaced and double_rate and not self.keeps_fields
         if self.doubled:
             self.fps, self.time_base = 2 * self.fps, self.time_base / 2
@@ -185,7 +185,7 @@ class VideoSource:
     def _decode(self, container: Any, stream: Any) -> Generator[tuple[Any, int | None], None, None]:
         """(PyAV frame, time) in display order. Frames that cannot be decoded are skipped and counted."""
         self.lost = self.damaged = self.jumps = 0
-        pictures = Pictures(self.path, container, stream, 1 / self.fps, threads=not self._careful)
+        pictures = Pictures(self.path, container, stream, self._step, threads=not self._careful)
         try:
             yield from pictures
         except Damaged:
@@ -195,9 +195,9 @@ class VideoSource:
             return
         seconds, before, behind = _duration(container, stream), 0.0, 0.0
         if pictures.begin is not None:
-            before = float(pictures.begin * self.time_base - self.start)
+            before = float(pictures.begin * self._stamps - self.start)
         if seconds is not None and pictures.end is not None and not pictures.jumps:
-            behind = float(seconds - (pictures.end * self.time_base - self.start))
+            behind = float(seconds - (pictures.end * self._stamps - self.start))
         self.lost, self.jumps = pictures.lost(stream.frames, before, behind), pictures.jumps
         self.damaged = pictures.damaged or int(pictures.unfinished and not self.lost)
 

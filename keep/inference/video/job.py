@@ -65,6 +65,8 @@ def restore_video(
         job.output, found.frames, found.shots, len(found.tracks), lost=video.lost, damaged=video.damaged,
         preflight=lines, notes=scan_notes(found, settings, tools.network.size),
     )  # fmt: skip
+    found.choose(settings.auto)
+    summary.tracks = len(found.tracks)
     if found.tracks:
         write(job, found, summary, main=True, comparison=settings.compare)
     else:

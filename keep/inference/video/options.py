@@ -100,6 +100,7 @@ def _add_pasting_options(g: argparse._ArgumentGroup) -> None:
         help="face parsing for the mask: none, parsenet (downloaded), its file, or auto: if its network is available",
     )  # fmt: skip
     g.add_argument("--match-color", action="store_true", help="give restored faces the coarse colours of the input")
+    g.add_argument("--auto", action="store_true", help="leave faces that are sharp already, blend those in between")
     g.add_argument("--background", metavar="MODEL", help="super-resolution model (spandrel) that enlarges full frames")
     g.add_argument("--scale", type=float, metavar="S", help="output size over input size (default: MODEL's, else 1)")
 

@@ -22,7 +22,7 @@ from keep.inference.video.scan import AlignedTrack
 from keep.utils.clock import Clock
 from keep.utils.overlap import ahead, frames_ahead
 
-DECODED, RESTORED = 24 << 20, 64 << 20  # bytes of frames that wait for the next step; a frame of 1080p has 6 MB
+DECODED, RESTORED = 50 << 20, 64 << 20  # bytes of frames that wait for the next step; a frame of 1080p has 6 MB
 
 
 @dataclass
@@ -34,12 +34,14 @@ class RestoredFace:
         matrix: (2, 3), frame → crop; None if the frame itself is the aligned face.
         output: the restored crop; None until it is computed.
         gray: the input has no colour here.
+        strength: how much of the restored face is wanted, 0 to 1.
     """
 
     given: np.ndarray
     matrix: np.ndarray | None
     output: np.ndarray | None = None
     gray: bool = False
+    strength: float = 1.0
 
     @property
     def restored(self) -> np.ndarray:
@@ -104,7 +106,7 @@ class Batch:
             how = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
             return RestoredFace(cv2.resize(image, (size, size), interpolation=how), None)
         matrix = track.matrix(self._next, size)
-        return RestoredFace(crop(image, matrix, size), matrix, gray=track.gray)
+        return RestoredFace(crop(image, matrix, size), matrix, gray=track.gray, strength=track.strength)
 
 
 def batches(tracks: Sequence[AlignedTrack], network: Network, size: int) -> list[Batch]:
@@ -147,7 +149,7 @@ def restore_faces(
 
 def decoded_ahead(frames: Iterable[TimedFrame], height: int, width: int) -> Generator[TimedFrame, None, None]:
     """``frames`` of this size, decoded in a thread."""
-    return ahead(frames, frames_ahead(3 * height * width, DECODED, 4))
+    return ahead(frames, frames_ahead(3 * height * width, DECODED, 8))
 
 
 def painted(
@@ -229,7 +231,7 @@ class Painter:
             assert face.matrix is not None
             restored = face.restored
             with clock("mask"):
-                mask = self.mask(restored, face.given)
+                mask = np.float32(face.strength) * self.mask(restored, face.given)
             with clock("paste"):
                 if self.match_color:
                     restored = match_colour(restored, face.given)

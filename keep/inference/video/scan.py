@@ -32,6 +32,7 @@ class AlignedTrack:
         side: median of the shorter side of the boxes, in pixels.
         aspect: width of a pixel of the frame over its height.
         gray: the face and its surroundings have no colour.
+        strength: how much of the restored face is wanted, 0 to 1 (:attr:`keep.faces.measure.Measures.strength`).
     """
 
     id: int
@@ -42,6 +43,7 @@ class AlignedTrack:
     side: float = 0.0
     aspect: float = 1.0
     gray: bool = False
+    strength: float = 1.0
 
     def matrix(self, i: int, size: int) -> np.ndarray:
         """(2, 3): maps frame ``frames[i]`` to its crop of ``size`` × ``size`` square pixels."""
@@ -72,6 +74,13 @@ class Scan:
     short: int = 0
     turned: int = 0
 
+    def choose(self, auto: bool) -> None:
+        """With ``auto``, drop the tracks that are sharp already; else restore all in full strength."""
+        if auto:
+            self.tracks = [track for track in self.tracks if track.strength > 0]
+        else:
+            self.tracks = [replace(track, strength=1.0) for track in self.tracks]
+
 
 def scan(
     frames: Iterable[TimedFrame],
@@ -85,6 +94,7 @@ def scan(
     min_frames: int = 5,
     every: int = 8,
     report: Callable[[int], object] = lambda index: None,
+    size: int = 128,
 ) -> Scan:
     """Find, track and smooth the faces of a video in one pass. No frame is kept.
 
@@ -100,6 +110,7 @@ def scan(
         min_frames: shortest track that is restored, unless the shot itself is shorter.
         every: frames from one search of the whole frame to the next; faces are followed in between.
         report: called with the number of each finished frame.
+        size: side of the network's crops, in which sharpness is measured.
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]
@@ -120,13 +131,14 @@ def scan(
         with clock("track"):
             ids = tracker.update(frame.index, seen.faces, frame.image)
             for track, face in zip(ids, seen.faces, strict=True):
-                measures[track].add(frame.image, face)
+                measures[track].add(frame.image, face, size)
         count += 1
         report(frame.index)
     result = Scan(count, len(starts), [])
     lengths = np.diff([*starts, count])
     for track in tracker.finish():
-        aligned = replace(align(track, max_gap, sigma, radius), gray=measures[track.id].gray)
+        seen_as = measures[track.id]
+        aligned = replace(align(track, max_gap, sigma, radius), gray=seen_as.gray, strength=seen_as.strength)
         if aligned.side < min_face:
             result.small += 1
         elif len(track) < min(min_frames, lengths[track.shot]):

@@ -26,6 +26,7 @@ class Settings:
         min_face: smallest face that is restored, in pixels of the frame.
         min_frames: shortest track that is restored.
         match_color: give restored faces the coarse colours of the input.
+        auto: leave faces that are sharp already, and blend those in between.
         scale: output size over input size; None: the background model's scale, or 1 without one.
         batch: largest number of faces in the same frames that are computed together.
         codec: codec of the output; ``auto``: H.265 for more than 8 bits and HDR, else H.264.
@@ -50,6 +51,7 @@ class Settings:
     min_face: float = 24
     min_frames: int = 5
     match_color: bool = False
+    auto: bool = False
     scale: float | None = None
     batch: int = 4
     codec: Codec = "auto"

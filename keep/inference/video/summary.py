@@ -87,6 +87,7 @@ def scan_notes(found: Scan, settings: Settings, size: int) -> list[str]:
             f"{count(found.turned, 'detection')} whose points are not those of an upright face kept as in the input "
             "(--any-angle)"
         )
+    notes += sharp_notes(found, settings.auto)
     placed = [track for track in found.tracks if track.points is not None]
     enlarged = [1 / min(scale_of(track.matrix(i, size)) for i in range(len(track.frames))) for track in placed]
     if large := [factor for factor in enlarged if factor > 1.05]:
@@ -106,6 +107,20 @@ def source_notes(video: Source) -> list[str]:
         sizes = ", ".join(f"{count(n, 'frame')} of {width}×{height}" for (width, height), n in video.resized.items())
         notes.append(f"the size changes: {sizes} scaled to {video.width}×{video.height}, the size of the first frame")
     return notes
+
+
+def sharp_notes(found: Scan, auto: bool) -> list[str]:
+    """Faces that are about as sharp already as the network can make them."""
+    left = sum(track.strength == 0 for track in found.tracks)
+    between = sum(0 < track.strength < 1 for track in found.tracks)
+    if not left + between:
+        return []
+    if auto:
+        return [f"--auto: {count(left, 'track')} of sharp faces kept as in the input, {between} blended with it"]
+    return [
+        f"{count(left + between, 'track')} of faces that are sharp already: restored, they may look worse "
+        f"(--auto leaves {left} and blends {between})"
+    ]
 
 
 def damage_note(summary: Summary, what: str) -> str:

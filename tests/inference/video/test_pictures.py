@@ -306,6 +306,7 @@ def test_interlaced_video_is_deinterlaced(tmp_path, name, codec, top_first, form
         frames = list(out)
         assert len(frames) == 24
         assert "50 frames a second" in lines[0]
+        assert not summary.broken
         np.testing.assert_allclose([float(f.pts * out.time_base) for f in frames], np.arange(24) / 50, atol=1e-3)
         places = [float(np.nonzero(f.image[120, :, 2] > 130)[0].mean()) for f in frames]
         np.testing.assert_allclose(np.diff(places), 4, atol=1)  # motion is steady: the order of the fields is right
@@ -328,3 +329,25 @@ def test_fields_can_be_kept_or_ignored(tmp_path):
     _, lines = run(source, tmp_path / "off.mkv", deinterlace="off")
     assert lines == []
     assert combs(tmp_path / "off.mkv") > 0.8 * combs(source)
+
+
+@pytest.mark.parametrize(("strength", "auto"), [(0.0, False), (0.0, True), (0.5, True), (1.0, True)])
+def test_sharp_faces_are_named_and_left_or_blended(tmp_path, monkeypatch, strength, auto):
+    monkeypatch.setattr("keep.faces.measure.Measures.strength", strength)
+    frames = [av.VideoFrame.from_ndarray(draw(FACES), format="rgb24") for _ in range(8)]
+    source = encode(tmp_path / "in.mkv", frames, "ffv1", "bgr0")
+    summary, _ = run(source, tmp_path / "out.mkv", Tinted(64), codec="ffv1", auto=auto)
+    wanted = strength if auto else 1.0
+    shown = next(iter(VideoSource(tmp_path / "out.mkv"))).image[60, 60].astype(int)
+    expected = wanted * np.array((180, 120, 90)) + (1 - wanted) * np.array(RED)
+    assert np.abs(shown - expected).max() < 3
+    assert summary.tracks == (0 if auto and not strength else 2)
+    kept = "tracks of sharp faces kept as in the input"
+    notes = {
+        (0.0, False): "2 tracks of faces that are sharp already: restored, they may look worse (--auto leaves 2",
+        (0.0, True): f"--auto: 2 {kept}, 0 blended with it",
+        (0.5, True): f"--auto: 0 {kept}, 2 blended with it",
+    }
+    found = [line for line in summary.notes if "sharp" in line]
+    assert len(found) == ((strength, auto) in notes)
+    assert all(line.startswith(notes[strength, auto]) for line in found)
