@@ -15,6 +15,7 @@ from keep.utils.starting import INTERRUPTED, starting
 with starting(terminated=INTERRUPTED):
     from keep.config import cli
     from keep.inference import web
+    from keep.inference.fast import keep_freed_memory
     from keep.inference.video import command
     from keep.utils.logging import to_console
 
@@ -40,6 +41,7 @@ def serve(argv: Sequence[str] | None) -> None:
     args = web.parse(rest)
     web.check_address(address.host, address.port)
     to_console()
+    keep_freed_memory()
     web.run(args, server_name=address.host, server_port=address.port, share=address.share)
 
 

@@ -12,6 +12,7 @@ from keep.utils.starting import INTERRUPTED, starting
 
 with starting(terminated=INTERRUPTED):
     from keep.config import cli
+    from keep.inference.fast import keep_freed_memory
     from keep.inference.video import command, options
     from keep.utils.logging import to_console
 
@@ -20,6 +21,7 @@ def restore(argv: Sequence[str] | None) -> int:
     command.stop_on_sigterm()
     args = options.parse(argv)
     to_console()
+    keep_freed_memory()
     return command.restore(args)
 
 

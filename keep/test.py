@@ -20,6 +20,7 @@ with starting():
     from keep.config import cli
     from keep.config.schema import TestConfig
     from keep.evaluation.benchmark import run_benchmark
+    from keep.inference.fast import keep_freed_memory
     from keep.utils.errors import UserError
     from keep.utils.logging import to_console
 
@@ -34,6 +35,7 @@ def command(argv: Sequence[str] | None) -> int:
     if config is None:
         return 0
     to_console(logging.INFO)
+    keep_freed_memory()
     return run_benchmark(config, args.num)
 
 

@@ -1,5 +1,6 @@
 """The paths that scripts/bench/inference.py compares, and how each is measured."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from keep.archs.keep import KEEP, KalmanState, KEEPOutput
 from keep.inference.fast import keep_freed_memory
+from keep.inference.streaming import stream
 from scripts.bench.common import Clock, peak_of_memory, say, start_of_memory
 
 
@@ -27,7 +29,9 @@ class Variant:
         clip_memory: peak memory during the complete clip, above that before it (bytes).
         flop: floating-point operations of a frame.
         state: the state after the first frame.
-        parts: part → seconds, one a round.
+        seconds: of one frame, one value a round.
+        plain: those of the plain path in the same rounds.
+        parts: part → seconds, one a round; empty for paths whose parts cannot be told apart.
     """
 
     name: str
@@ -38,11 +42,9 @@ class Variant:
     clip_memory: float = 0.0
     flop: float = 0.0
     state: KalmanState | None = None
+    seconds: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=dict)
-
-    def seconds(self) -> list[float]:
-        """Seconds of one frame, one value a round."""
-        return [sum(r) for r in zip(*(self.parts[p] for p in ("E_L", "flow", "gain", "step")), strict=True)]
 
 
 class ForcedCodes(nn.Module):
@@ -89,11 +91,21 @@ def first_features(variant: Variant, lq: Tensor) -> dict[int, Tensor]:
     return {scale: f[:, 0] for scale, f in variant.net.observe(lq[:, :1])[1].items()}
 
 
-def measure_frame(variant: Variant, lq: Tensor, watch: bool) -> None:
-    """Restore the second frame and record the seconds of its parts.
+def measure_frame(variant: Variant, lq: Tensor) -> float:
+    """Seconds of restoring the second frame, measured as a whole.
 
     The gains of a clip are computed from all frames at once; one frame's share is counted.
     """
+    clock = Clock(lq.device)
+    keep_freed_memory(variant.keep_memory)
+    for _, share, work in frame_work(variant, lq):
+        with clock.part("frame", share):
+            work()
+    return clock.seconds["frame"]
+
+
+def measure_parts(variant: Variant, lq: Tensor) -> None:
+    """Restore the second frame again and record the seconds of its parts, by hooks on the modules."""
     net, clock = variant.net, Clock(lq.device)
     keep_freed_memory(variant.keep_memory)
     parts: dict[str, list[nn.Module]] = {
@@ -103,14 +115,35 @@ def measure_frame(variant: Variant, lq: Tensor, watch: bool) -> None:
         "CFT": list(net.cft.values()),
         "CFA": list(net.cfa.values()),
     }
-    with clock.watch(parts if watch else {}):
+    with clock.watch(parts):
         for name, share, work in frame_work(variant, lq):
             with clock.part(name, share):
                 work()
-    if watch:  # CFT and CFA run inside the generator
-        clock.seconds["decoder"] = clock.seconds.pop("generator") - clock.seconds["CFT"] - clock.seconds["CFA"]
-    for name, seconds in clock.seconds.items():
-        variant.parts.setdefault(name, []).append(seconds)
+    seconds = clock.seconds  # CFT and CFA run inside the generator
+    seconds["decoder"] = seconds.pop("generator") - seconds["CFT"] - seconds["CFA"]
+    for name, value in seconds.items():
+        variant.parts.setdefault(name, []).append(value)
+
+
+def clip_rate(net: KEEP, lq: Tensor, rounds: int) -> float:
+    """Frames a second of complete clips, the best of the rounds after one to warm up."""
+    return best_rate(lambda: net(lq), lq, rounds)
+
+
+def stream_rate(net: KEEP, lq: Tensor, rounds: int) -> float:
+    """Frames a second of a single stream of windows of 8 frames, as ``keep.restore`` runs it."""
+    first = lq[:1]
+    return best_rate(lambda: deque(stream(net, first.unbind(1)), maxlen=0), first, rounds)
+
+
+def best_rate(work: Callable[[], object], lq: Tensor, rounds: int) -> float:
+    times = []
+    for _ in range(rounds + 1):
+        clock = Clock(lq.device)
+        with clock.part("clip"):
+            work()
+        times.append(clock.seconds["clip"])
+    return lq.shape[0] * lq.shape[1] / min(times[1:])
 
 
 def frame_work(variant: Variant, lq: Tensor) -> list[tuple[str, float, Callable[[], object]]]:

@@ -8,6 +8,9 @@ from networks import PATCHES, TINY, build, clip, tiny
 from precision import close
 from rule import upsample
 
+import keep.app
+import keep.restore
+import keep.test
 from keep.archs.blocks import Upsample
 from keep.archs.keep import KEEP
 from keep.flow.gmflow import GMFlow
@@ -129,6 +132,23 @@ def test_flow_other_than_gmflow_stays():
 def test_other_dtypes_are_refused(small):
     with pytest.raises(UserError, match=r"torch\.int8 is not one of float32"):
         accelerate(small, torch.int8)
+
+
+def test_the_commands_keep_freed_memory(monkeypatch):
+    done = []
+    for door in (keep.restore, keep.test, keep.app):
+        monkeypatch.setattr(door, "keep_freed_memory", lambda door=door: done.append(door))
+    monkeypatch.setattr(keep.restore.command, "stop_on_sigterm", lambda: None)
+    for part, name, result in (
+        (keep.restore.options, "parse", None), (keep.restore.command, "restore", 0), (keep.app.web, "import_gradio", 0),
+        (keep.app.web, "parse", None), (keep.app.web, "check_address", None), (keep.app.web, "run", None),
+        (keep.test.cli, "read_options", object()), (keep.test, "run_benchmark", 0),
+    ):  # fmt: skip
+        monkeypatch.setattr(part, name, lambda *_, result=result, **__: result)
+    keep.restore.restore([])
+    keep.app.serve([])
+    keep.test.command(["-opt", "any.yml"])
+    assert done == [keep.restore, keep.app, keep.test]
 
 
 def test_freed_memory_can_be_kept_and_given_back():
