@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from keep.kernels.group_norm_triton import (
     apply,
@@ -109,6 +110,20 @@ def group_norm(
     Returns:
         the result (N, C, H, W), channels-last, and for the backward pass mean and 1 / deviation (N, groups), float32.
     """
+    return _forward(wrap_triton, x, weight, bias, groups, eps, silu, dtype)
+
+
+@torch.library.triton_op("keep::group_norm_backward", mutates_args=())
+def group_norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, groups: int, silu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`group_norm` with respect to x, weight and bias, in their types."""
+    return _gradients(wrap_triton, dy, x, weight, bias, mean, rstd, groups, silu)
+
+
+def _forward(
+    wrap_triton: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, dtype: torch.dtype
+) -> Outputs:
     n, c, h, w = x.shape
     hw, per_group = h * w, c // groups
     y, mean, rstd = _outputs(x, groups, dtype)
@@ -133,11 +148,10 @@ def group_norm(
     return y, mean, rstd
 
 
-@torch.library.triton_op("keep::group_norm_backward", mutates_args=())
-def group_norm_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, groups: int, silu: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`group_norm` with respect to x, weight and bias, in their types."""
+def _gradients(
+    wrap_triton: Any, dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor,
+    groups: int, silu: bool,
+) -> Outputs:  # fmt: skip
     n, c, h, w = x.shape
     hw, per_group = h * w, c // groups
     dy = dy.contiguous(memory_format=torch.channels_last)
@@ -214,8 +228,42 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 def _backward(ctx: Any, dy: Tensor, _mean: Tensor | None, _rstd: Tensor | None) -> tuple[Tensor | None, ...]:
     x, weight, bias, mean, rstd = ctx.saved_tensors
     gradients = group_norm_backward(dy, x, weight, bias, mean, rstd, ctx.groups, ctx.silu)
-    wanted = [g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[:3], strict=True)]
-    return (*wanted, None, None, None, None)
+    return (*_wanted(ctx, gradients), None, None, None, None)
+
+
+def _wanted(ctx: Any, gradients: Outputs) -> list[Tensor | None]:
+    return [g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[:3], strict=True)]
 
 
 group_norm.register_autograd(_backward, setup_context=_save)
+
+
+class _Eager(torch.autograd.Function):
+    """The same without the operators, whose autograd needs more time of the host than the kernels of a small image."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Tensor:
+        ctx.groups, _, ctx.silu, _ = options
+        y, mean, rstd = _forward(_plain, x, weight, bias, *options)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        gradients = _gradients(_plain, dy, x, weight, bias, mean, rstd, ctx.groups, ctx.silu)
+        return (*_wanted(ctx, gradients), None, None, None, None)
+
+
+def _plain(kernel: Any) -> Any:
+    return kernel
+
+
+def normalise(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, dtype: torch.dtype
+) -> Tensor:
+    """The result of :func:`group_norm`: by the operator where PyTorch traces it, else by its kernels directly."""
+    if torch.compiler.is_compiling():
+        return group_norm(x, weight, bias, groups, eps, silu, dtype)[0]
+    return _Eager.apply(x, weight, bias, groups, eps, silu, dtype)

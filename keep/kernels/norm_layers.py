@@ -32,6 +32,10 @@ class FusedGroupNorm(nn.GroupNorm):
         super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
         self.weight, self.bias = norm.weight, norm.bias
         self.silu, self.device = isinstance(norm, GroupNormSiLU), device
+        if device is not None:
+            from keep.kernels.group_norm import normalise  # needs Triton
+
+            self.normalise = normalise
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,10 +43,7 @@ class FusedGroupNorm(nn.GroupNorm):
         autocast = autocast_dtype(kind)
         dtype = autocast or self.weight.dtype
         if kind == self.device and fits(x):
-            y, _, _ = torch.ops.keep.group_norm(
-                x, self.weight, self.bias, self.num_groups, self.eps, self.silu, dtype
-            )  # fmt: skip
-            return y
+            return self.normalise(x, self.weight, self.bias, self.num_groups, self.eps, self.silu, dtype)
         with torch.autocast(kind, enabled=False) if autocast else nullcontext():
             y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
             return (F.silu(y, inplace=not torch.is_grad_enabled()) if self.silu else y).to(dtype)
@@ -78,10 +79,10 @@ def kernel_device(device: torch.device) -> str | None:
 @cache
 def _kernel_runs(device: torch.device) -> bool:
     try:
-        from keep.kernels.group_norm import group_norm
+        from keep.kernels.group_norm import normalise
 
         x = torch.ones(1, 8, 1, 1, device=device)
-        group_norm(x, x.flatten(), x.flatten(), 2, 1e-6, True, x.dtype)
+        normalise(x, x.flatten(), x.flatten(), 2, 1e-6, True, x.dtype)
     except Exception as error:  # of Triton, of its C compiler or of the driver
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         log.warning(

@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 from triton.runtime import driver
 
 from keep.archs.blocks import GroupNormSiLU
-from keep.kernels import group_norm, group_norm_triton  # noqa: F401  (registers the operator)
+from keep.kernels import group_norm_triton
 from keep.kernels.norm_layers import FusedGroupNorm
 
 KERNELS = (

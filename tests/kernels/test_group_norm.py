@@ -34,7 +34,7 @@ def images(shape: tuple[int, ...], dtype: torch.dtype, where: torch.device, mean
 
 def run(x: Tensor, groups: int, silu: bool, exact: bool) -> tuple[Tensor, ...]:
     """The result, and the gradients of x, weight and bias: by the kernels, or in float64 by PyTorch."""
-    from keep.kernels.group_norm import group_norm
+    from keep.kernels.group_norm import normalise
 
     torch.manual_seed(1)
     weight, bias, slope = torch.randn(x.shape[1]), torch.randn(x.shape[1]), torch.randn(x.shape).to(x.dtype)
@@ -45,7 +45,7 @@ def run(x: Tensor, groups: int, silu: bool, exact: bool) -> tuple[Tensor, ...]:
         y = F.group_norm(leaves[0], groups, leaves[1], leaves[2], 1e-6)
         y = F.silu(y) if silu else y
     else:
-        y, _, _ = group_norm(leaves[0], leaves[1], leaves[2], groups, 1e-6, silu, x.dtype)
+        y = normalise(leaves[0], leaves[1], leaves[2], groups, 1e-6, silu, x.dtype)
     return y, *torch.autograd.grad(y, leaves, slope.to(x.device, y.dtype))
 
 
@@ -134,6 +134,19 @@ def test_a_large_mean_costs_no_precision(small, where, monkeypatch) -> None:
     torch.testing.assert_close(found[1].double(), exact[1], atol=2e-2, rtol=0)
 
 
+def test_the_operator_gives_the_same(where) -> None:
+    from keep.kernels.group_norm import group_norm, normalise
+
+    x = images((1, 8, 20, 20), torch.float32, where)
+    weight, bias = torch.randn(2, 8, device=where).unbind()
+    leaves = [v.detach().requires_grad_() for v in (x, weight, bias)]
+    found, _, _ = group_norm(leaves[0], leaves[1], leaves[2], 2, 1e-6, True, x.dtype)
+    expected = normalise(leaves[0], leaves[1], leaves[2], 2, 1e-6, True, x.dtype)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad(y.square().sum(), leaves) for y in (found, expected)]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 def test_the_same_input_gives_the_same_bits(where) -> None:
     x = images((2, 16, 40, 40), torch.bfloat16, where)
     assert all(torch.equal(a, b) for a, b in zip(run(x, 4, True, False), run(x, 4, True, False), strict=True))
@@ -152,8 +165,18 @@ class Copies(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class NoKernel:
+    """Launches nothing: the interpreter copies the arguments of a kernel."""
+
+    def __getitem__(self, grid):
+        return lambda *_args, **_kwargs: None
+
+
 @pytest.mark.parametrize("plain", [torch.nn.GroupNorm, GroupNormSiLU])
-def test_under_autocast_nothing_is_converted_or_copied(plain, where) -> None:
+def test_under_autocast_nothing_is_converted_or_copied(plain, where, monkeypatch) -> None:
+    from keep.kernels import group_norm
+
+    monkeypatch.setattr(group_norm, "_plain", lambda _: NoKernel())
     norm = FusedGroupNorm(plain(2, 8).to(where), where.type)
     x = images((1, 8, 6, 5), torch.bfloat16, where).requires_grad_()
     with torch.autocast(where.type, torch.bfloat16), Copies() as copies:
