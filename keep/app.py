@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from keep.utils.starting import INTERRUPTED, starting
 
 with starting(terminated=INTERRUPTED):
-    from keep.config import cli
+    from keep.config import arguments, cli
     from keep.inference import web
     from keep.inference.fast import keep_freed_memory
     from keep.inference.video import command
@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
         + ", ".join(f"--{name}" for name in web.NOT_ON_PAGE),
     )
     p.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for all (default 127.0.0.1)")
-    p.add_argument("--port", type=int, default=7860, help="port to serve at (default 7860)")
+    p.add_argument("--port", type=arguments.port, default=7860, help="port to serve at (default 7860)")
     p.add_argument("--share", action="store_true", help="create a public link through Gradio's servers")
     return p
 

@@ -17,20 +17,19 @@ from collections.abc import Sequence
 from keep.utils.starting import starting
 
 with starting():
-    from keep.config import cli
+    from keep.config import arguments, cli
     from keep.config.schema import TestConfig
     from keep.evaluation.benchmark import run_benchmark
     from keep.inference.fast import keep_freed_memory
-    from keep.utils.errors import UserError
     from keep.utils.logging import to_console
 
 
 def command(argv: Sequence[str] | None) -> int:
     parser = cli.parser("keep-test", "Restore and score clips from an options file.")
-    parser.add_argument("--num", type=int, metavar="N", help="score only the first N clips of each split: a quick look")
+    parser.add_argument(
+        "--num", type=arguments.count, metavar="N", help="score only the first N clips of each split: a quick look"
+    )
     args = parser.parse_args(argv)
-    if args.num is not None and args.num < 1:
-        raise UserError(f"--num {args.num}: must be at least 1")
     config = cli.read_options(args, TestConfig)
     if config is None:
         return 0

@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.config.reading import load
 from keep.config.schema import TrainConfig
 from keep.training.guards import checkpoint_options
 from keep.training.run import split_step
-from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.tables import markdown_table
 from scripts.bench.common import GIB, say
@@ -101,12 +101,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(prog="scripts.memory", description="GPU memory that training needs, counted without a GPU.")
     p.add_argument("options", type=Path, nargs="*", metavar="YML", help="options files (default: the shipped ones)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an option in all files")
-    p.add_argument("--clips", type=int, help="clips of a batch (default: the file's)")
-    p.add_argument("--frames", type=int, help="frames of a clip (default: the file's)")
+    p.add_argument("--clips", type=arguments.count, help="clips of a batch (default: the file's)")
+    p.add_argument("--frames", type=arguments.count, help="frames of a clip (default: the file's)")
     p.add_argument("--out", type=Path, metavar="FILE.md", help="also write the tables to this file")
     args = p.parse_args(argv)
-    if any(n is not None and n < 1 for n in (args.clips, args.frames)):
-        raise UserError("--clips and --frames must be at least 1")
     args.options = args.options or [ROOT / "options" / name for name in SHIPPED]
     return args
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.utils.errors import UserError, nearest
 from keep.utils.signals import REQUEUE
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(prog="scripts.train_stages", description="Train option files one after another, resumably.")
     p.add_argument("options", type=Path, nargs="+", metavar="YML", help="option files, in the order of training")
-    p.add_argument("--processes", type=int, default=1, help="processes of each run: one for each GPU or CPU core (1)")
+    p.add_argument(
+        "--processes",
+        type=arguments.whole(1, 1024),
+        default=1,
+        help="processes of each run: one for each GPU or CPU core (1)",
+    )
     p.add_argument(
         "--set",
         action="append",
@@ -45,7 +51,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="[NAME:]KEY=VALUE",
         help="override an option of all files, or of NAME.yml",
     )
-    p.add_argument("--minutes", type=float, help="stop after this many minutes (default: no limit)")
+    p.add_argument(
+        "--minutes", type=arguments.number(0, 1e9, above=True), help="stop after this many minutes (default: no limit)"
+    )
     args = p.parse_args(argv)
     for path in args.options:
         if not path.is_file():
@@ -55,8 +63,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         name = target(option)
         if name is not None and name not in names:
             raise UserError(f"--set {option}: no options file is named {name}.yml{nearest(name, names)}")
-    if args.processes < 1 or (args.minutes is not None and args.minutes <= 0):
-        raise UserError("--processes must be at least 1, and --minutes more than 0")
     return args
 
 

@@ -1,11 +1,11 @@
 """CFA, cross-frame attention: the decoder attends to its features of the previous frame (eq. (2))."""
 
 import torch.nn as nn
-from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import Attention, FeedForward, to_map, to_tokens
 from keep.config.registry import ARCHS
+from keep.utils.ranges import Depth, Width
 
 
 @ARCHS.register()
@@ -21,7 +21,7 @@ class CFA(nn.Module):
         head_dim: channels of a head.
     """
 
-    def __init__(self, channels: PositiveInt, heads: PositiveInt, head_dim: PositiveInt) -> None:
+    def __init__(self, channels: Width, heads: Depth, head_dim: Width) -> None:
         super().__init__()
         self.attn = Attention(channels, heads, head_dim)
         self.norm1 = nn.LayerNorm(channels)

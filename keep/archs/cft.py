@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn as nn
-from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import ResBlock, conv3x3
 from keep.config.registry import ARCHS
+from keep.utils.ranges import Width
 
 
 @ARCHS.register()
@@ -21,7 +21,7 @@ class CFT(nn.Module):
         norm_groups: groups of every GroupNorm.
     """
 
-    def __init__(self, channels: PositiveInt, norm_groups: PositiveInt = 32) -> None:
+    def __init__(self, channels: Width, norm_groups: Width = 32) -> None:
         super().__init__()
         self.encode_enc = ResBlock(2 * channels, channels, norm_groups)
         self.scale = _head(channels)

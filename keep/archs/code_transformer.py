@@ -3,12 +3,12 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import to_tokens
 from keep.config.registry import ARCHS
 from keep.utils.errors import UserError
+from keep.utils.ranges import Depth, Width
 
 
 class TransformerLayer(nn.Module):
@@ -44,13 +44,13 @@ class CodeTransformer(nn.Module):
 
     def __init__(
         self,
-        tokens: PositiveInt = 256,
-        latent_dim: PositiveInt = 256,
-        codebook_size: PositiveInt = 1024,
-        width: PositiveInt = 512,
-        heads: PositiveInt = 8,
-        layers: PositiveInt = 9,
-        mlp_width: PositiveInt = 1024,
+        tokens: Width = 256,
+        latent_dim: Width = 256,
+        codebook_size: Width = 1024,
+        width: Width = 512,
+        heads: Depth = 8,
+        layers: Depth = 9,
+        mlp_width: Width = 1024,
     ) -> None:
         super().__init__()
         if width % heads:

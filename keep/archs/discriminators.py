@@ -4,11 +4,11 @@ from itertools import pairwise
 from typing import Literal
 
 import torch.nn as nn
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 
 from keep.config.registry import ARCHS
+from keep.utils.ranges import Depth, Width
 
 
 @ARCHS.register()
@@ -24,9 +24,9 @@ class PatchGAN(nn.Module):
 
     def __init__(
         self,
-        in_channels: PositiveInt = 3,
-        channels: PositiveInt = 64,
-        layers: PositiveInt = 4,
+        in_channels: Width = 3,
+        channels: Width = 64,
+        layers: Depth = 4,
         norm: Literal["batch", "instance", "none"] = "batch",
     ) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class TemporalPatchGAN(nn.Module):
         channels: channels of the first layer; the second layer has twice, the others four times as many.
     """
 
-    def __init__(self, in_channels: PositiveInt = 3, channels: PositiveInt = 32) -> None:
+    def __init__(self, in_channels: Width = 3, channels: Width = 32) -> None:
         super().__init__()
         widths = [in_channels, channels, 2 * channels] + [4 * channels] * 4
         blocks: list[nn.Module] = []

@@ -4,11 +4,11 @@ from typing import Literal
 
 import torch
 import torch.nn as nn
-from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import Attention, FeedForward, ResBlock
 from keep.config.registry import ARCHS
+from keep.utils.ranges import Depth, Width
 
 
 class UncertaintyBlock(nn.Module):
@@ -61,13 +61,13 @@ class KalmanFilter(nn.Module):
 
     def __init__(
         self,
-        dim: PositiveInt = 256,
-        heads: PositiveInt = 8,
-        head_dim: PositiveInt = 48,
-        blocks: PositiveInt = 3,
-        gain_blocks: PositiveInt = 3,
+        dim: Width = 256,
+        heads: Depth = 8,
+        head_dim: Width = 48,
+        blocks: Depth = 3,
+        gain_blocks: Depth = 3,
         temporal: Literal["clip", "causal"] = "clip",
-        norm_groups: PositiveInt = 32,
+        norm_groups: Width = 32,
     ) -> None:
         super().__init__()
         self.temporal = temporal

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn as nn
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +18,7 @@ from keep.archs.vqgan import Codebook, Encoder, Generator, LQEncoder
 from keep.config.registry import ARCHS, Flow
 from keep.flow.warp import warp
 from keep.utils.errors import UserError
+from keep.utils.ranges import Depth, Side, Width
 
 GradHalf = Literal["both", "codes", "decoder"]
 
@@ -117,20 +117,20 @@ class KEEP(nn.Module):
     def __init__(
         self,
         sizes: Sizes,
-        codebook_size: PositiveInt = 1024,
-        transformer_width: PositiveInt = 512,
-        transformer_heads: PositiveInt = 8,
-        transformer_layers: PositiveInt = 9,
-        transformer_mlp_width: PositiveInt = 1024,
-        kalman_blocks: PositiveInt = 3,
-        kalman_heads: PositiveInt = 8,
-        kalman_head_dim: PositiveInt = 48,
-        kalman_gain_blocks: PositiveInt = 3,
+        codebook_size: Width = 1024,
+        transformer_width: Width = 512,
+        transformer_heads: Depth = 8,
+        transformer_layers: Depth = 9,
+        transformer_mlp_width: Width = 1024,
+        kalman_blocks: Depth = 3,
+        kalman_heads: Depth = 8,
+        kalman_head_dim: Width = 48,
+        kalman_gain_blocks: Depth = 3,
         temporal: Literal["clip", "causal"] = "clip",
-        cft_scales: tuple[PositiveInt, ...] = (16, 32, 64),
-        cfa_scales: tuple[PositiveInt, ...] = (16, 32),
-        cfa_heads: PositiveInt = 4,
-        cfa_head_dim: PositiveInt = 256,
+        cft_scales: tuple[Side, ...] = (16, 32, 64),
+        cfa_scales: tuple[Side, ...] = (16, 32),
+        cfa_heads: Depth = 4,
+        cfa_head_dim: Width = 256,
         flow: Flow | None = None,
     ) -> None:
         super().__init__()

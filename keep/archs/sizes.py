@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from pydantic import PositiveInt
-
 from keep.utils.errors import UserError
+from keep.utils.ranges import Depth, Scale, Side, Width
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class Sizes:
             ``attn_resolutions`` is not a scale.
     """
 
-    image_size: PositiveInt = 512
-    channels: PositiveInt = 64
-    ch_mult: tuple[PositiveInt, ...] = (1, 2, 2, 4, 4, 8)
-    res_blocks: PositiveInt = 2
-    attn_resolutions: tuple[PositiveInt, ...] = (16,)
-    latent_dim: PositiveInt = 256
-    norm_groups: PositiveInt = 32
-    patch: PositiveInt = 1
+    image_size: Side = 512
+    channels: Width = 64
+    ch_mult: tuple[Scale, ...] = (1, 2, 2, 4, 4, 8)
+    res_blocks: Depth = 2
+    attn_resolutions: tuple[Side, ...] = (16,)
+    latent_dim: Width = 256
+    norm_groups: Width = 32
+    patch: Scale = 1
 
     def __post_init__(self) -> None:
         factor = self.patch * 2 ** (len(self.ch_mult) - 1)

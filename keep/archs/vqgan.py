@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor
 
 from keep.archs.blocks import AttnBlock, Downsample, ResBlock, Upsample, conv3x3, group_norm
 from keep.archs.sizes import Sizes
 from keep.config.registry import ARCHS
+from keep.utils.ranges import Side, Width
 
 FuseFn = Callable[[int, Tensor], Tensor]
 
@@ -90,7 +90,7 @@ class LQEncoder(Encoder):
         feature_scales: sides of the feature maps to return.
     """
 
-    def __init__(self, sizes: Sizes, feature_scales: tuple[PositiveInt, ...] = (16, 32, 64)) -> None:
+    def __init__(self, sizes: Sizes, feature_scales: tuple[Side, ...] = (16, 32, 64)) -> None:
         super().__init__(sizes)
         sizes.check_scales("feature_scales", feature_scales)
         self.feature_scales = feature_scales
@@ -197,7 +197,7 @@ class VQGAN(nn.Module):
         codebook_size: number of codes.
     """
 
-    def __init__(self, sizes: Sizes, codebook_size: PositiveInt = 1024) -> None:
+    def __init__(self, sizes: Sizes, codebook_size: Width = 1024) -> None:
         super().__init__()
         self.encoder = Encoder(sizes)
         self.codebook = Codebook(codebook_size, sizes.latent_dim)

@@ -4,6 +4,7 @@ import torch
 
 from keep.config.registry import BASELINES
 from keep.degradation.resize import bicubic_upsample
+from keep.utils.ranges import Scale
 
 
 @BASELINES.register()
@@ -14,7 +15,7 @@ class Bicubic:
         scale: upsampling factor.
     """
 
-    def __init__(self, scale: int = 4) -> None:
+    def __init__(self, scale: Scale = 4) -> None:
         self.scale = scale
 
     def to(self, device: torch.device) -> "Bicubic":

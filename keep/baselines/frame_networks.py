@@ -5,16 +5,16 @@ Their input is that of KEEP: the LQ frame, upsampled bilinearly, in [-1, 1].
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
 from keep.utils.errors import UserError
 from keep.utils.paths import expand
+from keep.utils.ranges import Scale, Share
 from keep.utils.torchscript import load_torchscript
 
 
@@ -32,9 +32,7 @@ class Spandrel:
         scale: upsampling factor of the LQ frames.
     """
 
-    def __init__(
-        self, weights: Path, fidelity: Annotated[float, Field(ge=0, le=1)] = 0.5, scale: PositiveInt = 4
-    ) -> None:
+    def __init__(self, weights: Path, fidelity: Share = 0.5, scale: Scale = 4) -> None:
         path = expand(weights)
         if not path.is_file():
             raise UserError(f"weights: there is no file {path}")
@@ -83,7 +81,7 @@ class TorchScript:
         scale: upsampling factor of the LQ frames.
     """
 
-    def __init__(self, weights: Path, name: str = "TorchScript", scale: PositiveInt = 4) -> None:
+    def __init__(self, weights: Path, name: str = "TorchScript", scale: Scale = 4) -> None:
         self.net = load_torchscript(weights)
         self.weights, self.name, self.scale, self.files = weights, name, scale, (expand(weights),)
 

@@ -1,15 +1,15 @@
 """KEEP from a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
 
 from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
 from keep.inference.streaming import CONTEXT, WINDOW, stream
 from keep.inference.weights import build_network, read
+from keep.utils.ranges import Batch, Scale, Share
 
 
 @BASELINES.register("KEEP")
@@ -37,10 +37,10 @@ class KEEPRestorer:
         params: Literal["ema", "online"] = "ema",
         cft: bool = True,
         cfa: bool = True,
-        fidelity: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        scale: int = 4,
-        window: PositiveInt = WINDOW,
-        context: PositiveInt = CONTEXT,
+        fidelity: Share = 1.0,
+        scale: Scale = 4,
+        window: Batch = WINDOW,
+        context: Batch = CONTEXT,
         cache: Path | None = None,
     ) -> None:
         found = read(weights, params, cache)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from keep.config.registry import BASELINES
+from keep.utils.ranges import Scale
 
 LOBES = 3
 
@@ -16,7 +17,7 @@ class Lanczos:
         scale: upsampling factor.
     """
 
-    def __init__(self, scale: int = 4) -> None:
+    def __init__(self, scale: Scale = 4) -> None:
         self.scale = scale
 
     def to(self, device: torch.device) -> "Lanczos":

@@ -1,14 +1,14 @@
 """KEEP without memory of earlier frames, for ablation."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
 
 from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
 from keep.inference.weights import build_network, read
+from keep.utils.ranges import Batch, Scale, Share
 
 
 @BASELINES.register()
@@ -35,9 +35,9 @@ class KEEPPerFrame:
         net: Arch | None = None,
         params: Literal["ema", "online"] = "ema",
         cft: bool = True,
-        fidelity: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        scale: int = 4,
-        frames: PositiveInt = 4,
+        fidelity: Share = 1.0,
+        scale: Scale = 4,
+        frames: Batch = 4,
         cache: Path | None = None,
     ) -> None:
         found = read(weights, params, cache)

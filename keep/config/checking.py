@@ -103,9 +103,12 @@ def _inside(error: Any, data: Any) -> Location:
     loc: Location = ()
     for part in error["loc"]:
         inside = at(data, loc)
-        if (isinstance(inside, dict) and part in inside) or (isinstance(inside, list) and isinstance(part, int)):
-            loc = (*loc, part)
-    return (*loc, error["loc"][-1]) if error["type"] == "missing" else loc
+        if isinstance(inside, dict):
+            known = part in inside or "[" not in str(part)  # an option that is missing, or has a wrong default
+        else:
+            known = isinstance(inside, list) and part in range(len(inside) + (error["type"] == "missing"))
+        loc = (*loc, part) if known else loc
+    return loc
 
 
 def _part(key: str | int) -> str:

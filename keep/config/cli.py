@@ -84,9 +84,21 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # torch's MemoryError
+            raise
+        print("error: not enough memory for these sizes: reduce them", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Raise UserError if ``out`` is the folder ``source`` or inside it: what is written would be read."""
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        where = "is" if out.resolve() == source.resolve() else "is inside"
+        raise UserError(f"{out} {where} {source}, the folder that is read: choose another folder to write")
 
 
 def check_output(folder: Path) -> None:

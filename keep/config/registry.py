@@ -13,7 +13,7 @@ from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import torch.nn as nn
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
@@ -167,10 +167,12 @@ class Registry:
             )
 
         def add(cls: C) -> C:
+            if not isinstance(cls, type):
+                raise UserError(f"{cls!r} is no class: only a class can be registered as {self.kind}")
             key = name or cls.__name__
             if key in self._classes:
                 raise UserError(
-                    f"two {self.kind}s are named {key!r}: {self._classes[key].__module__} and {cls.__module__}; "
+                    f"the {self.kind} {key!r} exists twice, in {self._classes[key].__module__} and {cls.__module__}: "
                     "rename one of them"
                 )
             self._classes[key] = cls
@@ -248,7 +250,10 @@ def schema(cls: type) -> type[Options]:
     """
     if cls.__init__ in (object.__init__, nn.Module.__init__):  # not defined by the class: no options
         return create_model(cls.__name__, __base__=Options)
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    try:
+        hints = get_type_hints(cls.__init__, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise UserError(f"{cls.__module__}: {cls.__name__}.__init__: the type of a parameter: {error}") from None
     meanings = argument_docs(cls)
     found: dict[str, Any] = {}
     for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
@@ -263,7 +268,11 @@ def schema(cls: type) -> type[Options]:
             raise UserError(f"{cls.__name__}.__init__: parameter {name!r} needs a type (no *args or **kwargs)")
         default = ... if parameter.default is parameter.empty else parameter.default
         found[name] = (hints[name], FieldInfo(default=default, description=meanings.get(name)))
-    return create_model(cls.__name__, __base__=Options, **found)
+    try:
+        return create_model(cls.__name__, __base__=Options, **found)
+    except (PydanticUserError, NameError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{cls.__name__}.__init__: its parameters cannot be options of a YAML file: {reason}") from None
 
 
 @cache

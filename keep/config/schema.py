@@ -7,33 +7,33 @@ Options of registered classes (archs, models, losses, …) are the parameters of
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, OPTIMIZERS, SCHEDULES, Options, mistake
+from keep.utils.ranges import Batch, Count, CountOrNone, Crf, Decay, Factor, Processes, Seed, Weight
 
 Dataset = Annotated[Any, DATASETS]
 Metric = Annotated[Any, METRICS]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainOptions(Options):
-    iters: PositiveInt
+    iters: Count
     """Number of optimizer steps."""
     optim: Annotated[Any, OPTIMIZERS] = "Adam"
     """Optimizer of the network; Adam if no type is given."""
     optim_d: Annotated[Any, OPTIMIZERS] = "Adam"
     """Optimizer of the discriminator, if the model has one; Adam if no type is given."""
-    lr_scale: dict[str, Annotated[float, Field(ge=0)]] = {}
+    lr_scale: dict[str, Weight] = {}
     """Part of the network (e.g. kalman_filter) → factor of its learning rate; default 1."""
     schedule: Annotated[Any, SCHEDULES]
     """Change of the learning rates over the run."""
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: CountOrNone = 0
     """The learning rates rise linearly to their full value over this many steps."""
-    ema: Fraction = 0.999
+    ema: Decay = 0.999
     """Decay of the moving average of the weights, lower in the first updates: see keep/training/ema.py; 0: off."""
-    grad_clip: PositiveFloat | None = None
+    grad_clip: Factor | None = None
     """Largest norm of the gradient; null: no clipping."""
-    accumulate: PositiveInt | None = None
+    accumulate: Batch | None = None
     """Deprecated: batches whose gradients are averaged for one step. Use data.clips_per_step and data.clips_at_once."""
     amp: Literal["bf16", "fp16"] | None = None
     """Compute in bfloat16, or in float16 with scaled losses, where that is safe; null: float32. Weights, their average
@@ -51,7 +51,7 @@ class TrainOptions(Options):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """When a loss or a gradient is NaN or infinite: stop and name it, or skip the step and count it. stop is checked
     while the next step runs. skip is checked before the weights change, so that every step waits for the GPU."""
-    max_skipped: PositiveInt = 10
+    max_skipped: Count = 10
     """With on_nonfinite: skip, the number of steps in a row that may be skipped before the run stops."""
 
 
@@ -60,24 +60,24 @@ class TrainData(Options):
     """Training clips."""
     val: Dataset | None = None
     """Validation clips; null: no validation."""
-    clips_per_step: PositiveInt | None = None
+    clips_per_step: Batch | None = None
     """Clips of one step of the whole run, shared equally by its processes; null: 1."""
-    clips_at_once: PositiveInt | None = None
+    clips_at_once: Batch | None = None
     """The most clips that one process computes at once; it adds up the gradients of several equal batches where its
     share is larger. null: the share."""
-    source_clips: PositiveInt | None = None
+    source_clips: Annotated[int, Field(ge=1, le=10**12)] | None = None
     """Clips that the run described by the source of these options sees, for the line at the start of a run."""
-    batch_size: PositiveInt | None = None
+    batch_size: Batch | None = None
     """Deprecated: clips of one batch of one process; a step has batch_size × train.accumulate × processes clips. Use
     clips_per_step."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Processes = 2
     """Data loader processes; 0 loads in the training process. The samples are the same for any number."""
     prefetch: bool = True
     """On CUDA, copy the next batches to the GPU in a separate stream while a step computes."""
 
 
 class ValOptions(Options):
-    interval: PositiveInt = 5000
+    interval: Count = 5000
     """Steps between validations; there is one more at the end."""
     metrics: tuple[Metric, ...] = ()
     """Metrics to measure."""
@@ -95,24 +95,24 @@ class WandbOptions(Options):
 
 
 class ProfileOptions(Options):
-    start: Annotated[int, Field(ge=0)] = 10
+    start: CountOrNone = 10
     """Steps of the process before the first measured one."""
-    steps: PositiveInt = 10
+    steps: Count = 10
     """Steps to time."""
-    trace_steps: Annotated[int, Field(ge=0)] = 3
+    trace_steps: CountOrNone = 3
     """Steps after those to record in the trace; 0: no trace."""
 
 
 class LogOptions(Options):
-    interval: PositiveInt = 100
+    interval: Count = 100
     """Steps between lines in the log."""
-    image_interval: PositiveInt = 5000
+    image_interval: Count = 5000
     """Steps between training clips in TensorBoard."""
-    save_interval: PositiveInt = 5000
+    save_interval: Count = 5000
     """Steps between checkpoints; there is one more at the end."""
-    keep_last: PositiveInt = 3
+    keep_last: Count = 3
     """Number of newest checkpoints to keep on disk."""
-    keep_best: Annotated[int, Field(ge=0)] = 1
+    keep_best: CountOrNone = 1
     """Number of further weights to keep: those with the best validation score."""
     best_metric: str | None = None
     """Name of the metric that ranks the weights, e.g. LPIPS-vgg; null: the first of val.metrics."""
@@ -130,11 +130,11 @@ class RunOptions(Options):
     plugins: tuple[Path, ...] = ()
     """Python files that register your own archs, losses, …. Paths are relative to the YAML file; the files add to those
     of its ``_base_``."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of everything random: weights, data order, degradations."""
     device: str = "auto"
     """auto (CUDA if available, otherwise CPU), cpu, cuda or cuda:N."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Processes = 0
     """CPU threads of torch; 0: torch's default."""
 
 
@@ -164,6 +164,17 @@ class TrainConfig(RunOptions):
     """Logs and checkpoints."""
 
     @model_validator(mode="after")
+    def _rates_fall(self) -> "TrainConfig":
+        last = self.train.schedule.options.get("eta_min")
+        used = ("optim", "optim_d") if self.model.options.get("discriminator") is not None else ("optim",)
+        for name in used:
+            first = getattr(self.train, name).options.get("lr")
+            if isinstance(first, float) and isinstance(last, float) and last > first:
+                message = f"the rate would rise: train.{name}.lr is {first:g}"
+                raise mistake(message, ("train", "schedule", "eta_min"), last)
+        return self
+
+    @model_validator(mode="after")
     def _one_form_of_the_batch(self) -> "TrainConfig":
         new = [k for k in ("clips_per_step", "clips_at_once") if getattr(self.data, k) is not None]
         for part, name in (("data", "batch_size"), ("train", "accumulate")):
@@ -179,11 +190,11 @@ class TrainConfig(RunOptions):
 
 
 class SaveOptions(Options):
-    clips: Annotated[int, Field(ge=0)] = 3
+    clips: CountOrNone = 3
     """Number of clips, the first of each split, that get videos, x–t slices and gain maps."""
-    crf: Annotated[int, Field(ge=0, le=51)] = 16
+    crf: Crf = 16
     """H.264 quality of the videos; lower is better."""
-    worst: Annotated[int, Field(ge=0)] = 4
+    worst: CountOrNone = 4
     """Number of worst frames of each restorer and split that the page shows; 0: none are kept."""
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from keep.config.registry import DEGRADATIONS
 from keep.data.cache import LQCache, describe, digest
+from keep.data.checks import WrongFrames, check_frames, check_list
 from keep.data.images import square_resize, tone_curves
 from keep.data.region import Region
 from keep.data.stills import moving
@@ -23,7 +24,9 @@ from keep.degradation.pipeline import Pipeline
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
 from keep.utils.paths import expand
+from keep.utils.ranges import Batch, Count, Side
 
+Jitter = Annotated[float, Field(ge=0, le=5)]
 MOST_SKIPPED = 100  # bad clips in a row: then something else is wrong
 
 
@@ -89,18 +92,18 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
     def __init__(
         self,
         root: str,
-        clip_length: Annotated[int, Field(ge=1)] | None = None,
-        size: Annotated[int, Field(ge=1)] = 512,
-        interval: tuple[Annotated[int, Field(ge=1)], ...] = (1,),
+        clip_length: Batch | None = None,
+        size: Side = 512,
+        interval: tuple[Batch, ...] = (1,),
         reverse: bool = False,
         flip: bool = False,
         move_stills: bool = False,
-        tone_jitter: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.0),
+        tone_jitter: tuple[Jitter, Jitter] = (0.0, 0.0),
         degradation: tuple[Annotated[Any, DEGRADATIONS], ...] = (),
-        max_frames: Annotated[int, Field(ge=1)] | None = None,
+        max_frames: Count | None = None,
         on_bad: Literal["stop", "skip", "keep"] = "stop",
         lq_cache: str | None = None,
-        lq_cache_epochs: Annotated[int, Field(ge=1)] = 1,
+        lq_cache_epochs: Count = 1,
     ) -> None:
         """Find the clips and count their frames.
 
@@ -148,7 +151,9 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         if not self.root.exists():
             raise UserError(f"{self.root}: no such folder or file")
         self._bad: list[str] = []
-        self.clips = self._long_enough(self.find())
+        found = self.find()
+        check_list(found, SourceClip, f"{type(self).__name__}.find")
+        self.clips = self._long_enough(found)
         self.bad = tuple(self._bad)
         if not self.clips:
             reason = f"all {len(self.bad)} clips are bad; the first: {self.bad[0]}" if self.bad else "no clips found"
@@ -161,6 +166,8 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
                 raise UserError("dataset: lq_cache needs a degradation")
             self.cache = LQCache(lq_cache, self.about())
 
+    keeps_index = True
+    """Whether the index of the folder is kept for the next start (:mod:`keep.data.index`)."""
     expects = "expected clips"
     """What ``root`` should hold, for the error when it holds no clips."""
 
@@ -176,7 +183,9 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
 
     def read_square(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
         """The same frames as uint8 (count, size, size, 3)."""
-        return square_resize(self.read(clip, start, count, step), self.size)
+        frames = self.read(clip, start, count, step)
+        check_frames(frames, (count, None, None, 3), f"{type(self).__name__}.read of clip {clip.name}")
+        return square_resize(frames, self.size)
 
     def read_pair(self, clip: SourceClip, start: int, count: int, step: int) -> tuple[np.ndarray, Region | None]:
         """:meth:`read_square`, and the region of the source that is degraded in place of these frames, if any."""
@@ -253,7 +262,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             try:
                 return self._ground_truth_of(clip, rng, skipped)
             except UserError as error:
-                if self.on_bad != "skip":
+                if self.on_bad != "skip" or isinstance(error, WrongFrames):
                     raise
                 skipped.append(str(error))
         raise UserError(f"{self.root}: {len(skipped)} clips in a row are bad; the first: {skipped[0]}")
@@ -265,6 +274,8 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             frames = moving(self.read_square(clip, 0, 1, 1)[0], rng, count, step)
         else:
             frames, region = self.read_pair(clip, start, count, step)
+            shape = count, self.size, self.size, 3
+            check_frames(frames, shape, f"{type(self).__name__}.read_square of clip {clip.name}")
         if region is not None:
             region = region.played(backwards, mirrored)
         if backwards:

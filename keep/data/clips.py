@@ -28,7 +28,7 @@ class VideoClips(ClipDataset):
         if self.root.is_file():
             timeline = read_timeline(self.root)
             return [SourceClip(self.root.stem, timeline.info.frames, ("", timeline))]
-        index = FolderIndex(self.root, "videos")
+        index = FolderIndex(self.root, "videos", self.keeps_index)
         paths = [folder / name for folder, names in index.walk(VIDEO_SUFFIXES, names=True) for name in names]
         clips = []
         for path in with_progress(sorted(paths, key=lambda p: by_number(p.as_posix())), self.root):
@@ -79,7 +79,7 @@ class FrameFolders(ClipDataset):
     def find(self) -> list[SourceClip]:
         if self.root.is_file():
             raise UserError(f"{self.root}: is a file; {type(self).__name__} needs a folder (VideoClips reads videos)")
-        index = FolderIndex(self.root, "frames")
+        index = FolderIndex(self.root, "frames", self.keeps_index)
         found = [f for f in with_progress(index.walk(IMAGE_SUFFIXES, names=False), self.root) if f[1]]
         index.save()
         if found and found[0][0] == self.root:
@@ -88,7 +88,7 @@ class FrameFolders(ClipDataset):
                     f"{self.root}: holds images both directly and in folders; point root at one of the two, "
                     "or use ImageFolder for single images"
                 )
-            return single_images(self.root)
+            return single_images(self.root, self.keeps_index)
         found.sort(key=lambda f: by_number(f[0].as_posix()))
         return [SourceClip(folder.relative_to(self.root).as_posix(), n, None) for folder, n in found]
 
@@ -129,12 +129,12 @@ class ImageFolder(FrameFolders):
     def find(self) -> list[SourceClip]:
         if self.root.is_file():
             raise UserError(f"{self.root}: is a file; ImageFolder needs a folder")
-        return single_images(self.root)
+        return single_images(self.root, self.keeps_index)
 
 
-def single_images(root: Path) -> list[SourceClip]:
+def single_images(root: Path, keeps_index: bool) -> list[SourceClip]:
     """Every image in ``root`` or its subfolders as a clip of one frame."""
-    index = FolderIndex(root, "images")
+    index = FolderIndex(root, "images", keeps_index)
     listed = list(with_progress(index.walk(IMAGE_SUFFIXES, names=True), root))
     index.save()
     files = [(folder / name).relative_to(root) for folder, names in listed for name in names]

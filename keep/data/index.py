@@ -27,10 +27,11 @@ class FolderIndex:
     Args:
         root: the data folder.
         kind: of the values; other kinds in the same file are separate.
+        keep: whether :meth:`save` writes.
     """
 
-    def __init__(self, root: Path, kind: str) -> None:
-        self.root, self.kind = root, kind
+    def __init__(self, root: Path, kind: str, keep: bool = True) -> None:
+        self.root, self.kind, self.keep = root, kind, keep
         self._entries: dict[str, Any] = {}
         self._changed = False
         own = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
@@ -76,6 +77,8 @@ class FolderIndex:
 
     def save(self) -> None:
         """Write the used entries; without a writable folder, skip that."""
+        if not self.keep:
+            return
         if not self._changed and self._used.keys() == self._entries.keys():
             return
         for path in self.paths:

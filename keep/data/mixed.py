@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
 from torch.utils.data import Dataset
 
 from keep.config.registry import DATASETS, DEGRADATIONS, Spec
 from keep.data.cache import digest
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
+from keep.utils.ranges import Batch, Side
 
 
 @DATASETS.register()
@@ -38,9 +38,9 @@ class Mixed(Dataset[dict[str, Any]]):
     def __init__(
         self,
         datasets: tuple[Annotated[Any, DATASETS], ...],
-        clip_length: Annotated[int, Field(ge=1)],
-        weights: tuple[Annotated[int, Field(ge=1)], ...] | None = None,
-        size: Annotated[int, Field(ge=1)] = 512,
+        clip_length: Batch,
+        weights: tuple[Batch, ...] | None = None,
+        size: Side = 512,
         degradation: tuple[Annotated[Any, DEGRADATIONS], ...] = (),
     ) -> None:
         if not datasets or len(weights or datasets) != len(datasets):

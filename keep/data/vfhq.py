@@ -3,10 +3,9 @@
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from keep.config.registry import DATASETS
 from keep.data.base import SourceClip
@@ -18,6 +17,7 @@ from keep.faces.align import crop, similarity
 from keep.faces.smooth import smooth
 from keep.utils.errors import UserError
 from keep.utils.paths import expand
+from keep.utils.ranges import Sigma
 
 
 @DATASETS.register()
@@ -50,7 +50,7 @@ class VFHQ(FrameFolders):
         landmarks: str | None = None,
         meta_info: str | None = None,
         align: Literal["before", "after"] = "after",
-        smooth: Annotated[float, Field(ge=0)] = 5.0,
+        smooth: Sigma = 5.0,
         **options: Any,
     ) -> None:
         self.landmarks = None if landmarks is None else expand(landmarks)

@@ -14,6 +14,7 @@ from keep.degradation.noise import GaussianNoise
 from keep.degradation.pipeline import Drawn, check_range
 from keep.degradation.resize import Downsample
 from keep.utils.errors import UserError
+from keep.utils.ranges import Share, Sigma
 
 
 @DEGRADATIONS.register()
@@ -33,9 +34,9 @@ class GaussianBlur:
 
     def __init__(
         self,
-        sigma: tuple[float, float] = (2.0, 10.0),
-        anisotropic: Annotated[float, Field(ge=0, le=1)] = 0.0,
-        taps: Annotated[int, Field(ge=1)] | None = None,
+        sigma: tuple[Sigma, Sigma] = (2.0, 10.0),
+        anisotropic: Share = 0.0,
+        taps: Annotated[int, Field(ge=1, le=1001)] | None = None,
     ) -> None:
         check_range(self, "sigma", sigma)
         if taps is not None and taps % 2 == 0:

@@ -15,11 +15,11 @@ import av.error
 import numpy as np
 from av.codec.codec import UnknownCodecError
 from av.video.reformatter import VideoReformatter
-from pydantic import Field
 
 from keep.config.registry import CODECS, DEGRADATIONS
 from keep.degradation.pipeline import check_choice, check_range, choose, to_uint8
 from keep.utils.errors import UserError
+from keep.utils.ranges import Crf, FrameRate, Share
 
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
@@ -50,11 +50,11 @@ class VideoCodec:
     def __init__(
         self,
         codecs: tuple[str, ...] = ("libx264", "h264"),
-        crf: tuple[Annotated[int, Field(ge=0, le=51)], Annotated[int, Field(ge=0, le=51)]] = (25, 45),
-        fps: Annotated[int, Field(ge=1)] = 25,
+        crf: tuple[Crf, Crf] = (25, 45),
+        fps: FrameRate = 25,
         preset: Preset = "medium",
         backend: Annotated[Any, CODECS] = "PyAV",
-        probabilities: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None,
+        probabilities: tuple[Share, ...] | None = None,
         pix_fmt: PixelFormat = "yuv420p",
     ) -> None:
         check_range(self, "crf", crf)

@@ -1,12 +1,12 @@
 """Noise: n_δ of eq. (9)."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from keep.config.registry import DEGRADATIONS
 from keep.degradation.pipeline import check_range
+from keep.utils.ranges import Share, Sigma
 
 
 @DEGRADATIONS.register()
@@ -22,9 +22,7 @@ class GaussianNoise:
             The paper does not specify it; the public code .5.
     """
 
-    def __init__(
-        self, sigma: tuple[float, float] = (0.0, 10.0), grey: Annotated[float, Field(ge=0, le=1)] = 0.0
-    ) -> None:
+    def __init__(self, sigma: tuple[Sigma, Sigma] = (0.0, 10.0), grey: Share = 0.0) -> None:
         check_range(self, "sigma", sigma)
         self.sigma, self.grey = sigma, grey
 

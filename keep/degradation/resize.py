@@ -1,16 +1,16 @@
 """↓ and ↑ of eq. (9): steps that resize, and upsampling in torch for the device."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 
 from keep.config.registry import DEGRADATIONS
 from keep.degradation.pipeline import check_choice, choose
 from keep.utils.errors import UserError
+from keep.utils.ranges import Scale, Share
 
 _INTERPOLATION = {
     "area": cv2.INTER_AREA,
@@ -18,7 +18,6 @@ _INTERPOLATION = {
     "bicubic": cv2.INTER_CUBIC,
     "nearest": cv2.INTER_NEAREST_EXACT,
 }
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @DEGRADATIONS.register()
@@ -36,9 +35,9 @@ class Downsample:
 
     def __init__(
         self,
-        scale: Annotated[int, Field(ge=1)] = 4,
+        scale: Scale = 4,
         modes: tuple[Literal["area", "bilinear", "bicubic"], ...] = ("area",),
-        probabilities: tuple[Probability, ...] | None = None,
+        probabilities: tuple[Share, ...] | None = None,
     ) -> None:
         check_choice(self, "modes", modes, probabilities)
         self.scale, self.modes, self.probabilities = scale, modes, probabilities
@@ -89,9 +88,9 @@ class Upsample:
 
     def __init__(
         self,
-        scale: Annotated[int, Field(ge=1)] = 4,
+        scale: Scale = 4,
         modes: tuple[Literal["bilinear", "bicubic", "nearest"], ...] = ("bilinear",),
-        probabilities: tuple[Probability, ...] | None = None,
+        probabilities: tuple[Share, ...] | None = None,
     ) -> None:
         check_choice(self, "modes", modes, probabilities)
         self.scale, self.modes, self.probabilities = scale, modes, probabilities

@@ -18,10 +18,11 @@ from keep.config.registry import DETECTORS
 from keep.faces.files import facexlib, is_available, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
 from keep.utils.opencv import quiet_opencv
+from keep.utils.ranges import LARGEST_SIDE
 from keep.utils.weight_files import fill
 
 Score = Annotated[float, Field(gt=0, lt=1)]
-Side = Annotated[int, Field(ge=64)]
+Side = Annotated[int, Field(ge=64, le=LARGEST_SIDE)]
 
 RESNET, MOBILENET = "detection_Resnet50_Final.pth", "detection_mobilenet0.25_Final.pth"
 YUNET = "face_detection_yunet_2023mar.onnx"

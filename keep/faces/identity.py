@@ -13,11 +13,12 @@ from keep.config.registry import IDENTITIES
 from keep.faces.align import crop, similarity
 from keep.faces.files import facexlib, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
+from keep.utils.ranges import LARGEST_SIDE, Factor, Value
 from keep.utils.weight_files import fill
 
-Pixel = tuple[float, float]
+Pixel = tuple[Value, Value]
 Template = tuple[Pixel, Pixel, Pixel, Pixel, Pixel]
-Length = Annotated[int, Field(ge=16)]
+Length = Annotated[int, Field(ge=16, le=LARGEST_SIDE)]
 
 # The five points in insightface's 112×112 crop, on which ArcFace networks are trained.
 ARCFACE_112 = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
@@ -139,8 +140,8 @@ class ONNXIdentity(Identity):
         name: str | None = None,
         size: tuple[Length, Length] = (112, 96),
         template: Template = ARCFACE_112X96,
-        mean: float = 127.5,
-        scale: Annotated[float, Field(gt=0)] = 1 / 128,
+        mean: Value = 127.5,
+        scale: Factor = 1 / 128,
         colour: Literal["RGB", "BGR"] = "RGB",
         flip: Literal["sum", "concat", "none"] = "sum",
     ) -> None:

@@ -16,7 +16,7 @@ from keep.faces.identity import dlib_model, import_dlib
 from keep.utils.errors import UserError
 from keep.utils.weight_files import fill
 
-Factor = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(gt=0, le=100)]
 
 
 class Landmarks(ABC):

@@ -1,12 +1,10 @@
 """Losses on latent codes: the two code terms of stage I and the code prediction of stage II."""
 
-from typing import Annotated
-
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
+from keep.utils.ranges import Decay, Weight
 
 
 @LOSSES.register()
@@ -18,9 +16,7 @@ class Codebook(nn.Module):
         commitment: factor of the second term, which moves the encoder; 1 in eq. (3), 0.25 in public VQGANs.
     """
 
-    def __init__(
-        self, weight: Annotated[float, Field(ge=0)] = 1.0, commitment: Annotated[float, Field(ge=0)] = 1.0
-    ) -> None:
+    def __init__(self, weight: Weight = 1.0, commitment: Weight = 1.0) -> None:
         super().__init__()
         self.weight = weight
         self.commitment = commitment
@@ -45,8 +41,8 @@ class CodeCrossEntropy(nn.Module):
 
     def __init__(
         self,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
-        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        weight: Weight = 1.0,
+        label_smoothing: Decay = 0.0,
     ) -> None:
         super().__init__()
         self.weight = weight

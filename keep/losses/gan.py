@@ -1,14 +1,14 @@
 """Adversarial losses, and the adaptive weight of VQGAN."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
+from keep.utils.ranges import Factor, Weight
 
 
 @LOSSES.register()
@@ -27,10 +27,10 @@ class GAN(nn.Module):
 
     def __init__(
         self,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
+        weight: Weight = 1.0,
         kind: Literal["hinge", "vanilla", "lsgan"] = "hinge",
-        max_weight: PositiveFloat = 1e4,
-        scale: PositiveFloat = 1.0,
+        max_weight: Factor = 1e4,
+        scale: Factor = 1.0,
     ) -> None:
         super().__init__()
         self.weight = weight

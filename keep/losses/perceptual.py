@@ -4,16 +4,16 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from keep.config.registry import LOSSES
 from keep.utils.downloads import Unavailable, torchvision_weights
+from keep.utils.ranges import Weight
 from keep.utils.weight_files import fill, load_network
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class LPIPS(_Perceptual):
 
     def __init__(
         self,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
+        weight: Weight = 1.0,
         net: Literal["vgg", "alex", "squeeze"] = "vgg",
         weights: Path | None = None,
         if_missing: Literal["stop", "skip"] = "stop",
@@ -192,8 +192,8 @@ class VGGPerceptual(_Perceptual):
 
     def __init__(
         self,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
-        layers: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0),
+        weight: Weight = 1.0,
+        layers: tuple[Weight, Weight, Weight, Weight, Weight] = (1.0, 1.0, 1.0, 1.0, 1.0),
         weights: Path | None = None,
         if_missing: Literal["stop", "skip"] = "stop",
         checkpoint: bool = False,

@@ -1,13 +1,11 @@
 """Differences of two tensors of equal shape, as means over all elements."""
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
+from keep.utils.ranges import Factor, Weight
 
 
 def charbonnier(difference: Tensor, eps: float = 1e-3) -> Tensor:
@@ -23,7 +21,7 @@ class L1(nn.Module):
         weight: factor of this term in the total.
     """
 
-    def __init__(self, weight: Annotated[float, Field(ge=0)] = 1.0) -> None:
+    def __init__(self, weight: Weight = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
@@ -40,7 +38,7 @@ class MSE(nn.Module):
         weight: factor of this term in the total.
     """
 
-    def __init__(self, weight: Annotated[float, Field(ge=0)] = 1.0) -> None:
+    def __init__(self, weight: Weight = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
@@ -58,7 +56,7 @@ class Charbonnier(nn.Module):
         eps: difference below which the term is quadratic.
     """
 
-    def __init__(self, weight: Annotated[float, Field(ge=0)] = 1.0, eps: Annotated[float, Field(gt=0)] = 1e-3) -> None:
+    def __init__(self, weight: Weight = 1.0, eps: Factor = 1e-3) -> None:
         super().__init__()
         self.weight = weight
         self.eps = eps

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES, Loss
+from keep.utils.ranges import Weight
 
 CENTRES = ((193 / 512, 240 / 512), (319 / 512, 240 / 512), (257 / 512, 371 / 512))
 """(x, y) of the eyes and of the mouth in an aligned face, as shares of its side: the template of keep.faces.align."""
@@ -30,7 +31,7 @@ class FaceRegions(nn.Module):
         self,
         pixel: Loss,
         perceptual: Loss | None = None,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
+        weight: Weight = 1.0,
         side: Annotated[float, Field(gt=0, le=0.5)] = 0.25,
     ) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
 """Temporal consistency of neighbouring output frames."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from keep.config.registry import LOSSES
 from keep.flow.warp import warp
 from keep.losses.pixel import charbonnier
+from keep.utils.ranges import Weight
 
 
 @LOSSES.register()
@@ -27,7 +27,7 @@ class Temporal(nn.Module):
 
     def __init__(
         self,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
+        weight: Weight = 1.0,
         kind: Literal["l1", "charbonnier"] = "l1",
         reduction: Literal["sum", "mean"] = "mean",
     ) -> None:

@@ -98,7 +98,15 @@ class Metric(ABC):
         target = target if isinstance(target, Clip) else Clip(target, "ground truth")
         check_clips(output.frames, target.frames)
         with torch.no_grad(), torch.autocast(output.frames.device.type, enabled=False):
-            return output.once((self, target), lambda: self.measure(output, target))
+            return output.once((self, target), lambda: self._measured(output, target))
+
+    def _measured(self, output: Clip, target: Clip) -> np.ndarray:
+        """:meth:`measure`, its result checked: the class may be a user's own."""
+        values = self.measure(output, target)
+        if not isinstance(values, np.ndarray) or values.shape != (len(output),) or values.dtype.kind != "f":
+            found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise UserError(f"metric {self.name}: measure returned {found}, expected float64 ({len(output)},)")
+        return values
 
     @abstractmethod
     def measure(self, output: Clip, target: Clip) -> np.ndarray:

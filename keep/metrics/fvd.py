@@ -6,12 +6,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from keep.config.registry import METRICS
 from keep.metrics.base import Clip, SetMetric
 from keep.utils.errors import UserError
 from keep.utils.paths import expand
+from keep.utils.ranges import Batch
 from keep.utils.torchscript import load_torchscript
 
 
@@ -31,7 +32,7 @@ class FVD(SetMetric):
 
     decimals = 2
 
-    def __init__(self, weights: Path, frames: PositiveInt = 16, at_least: Annotated[int, Field(ge=2)] = 16) -> None:
+    def __init__(self, weights: Path, frames: Batch = 16, at_least: Annotated[int, Field(ge=2, le=10**6)] = 16) -> None:
         self.name, self.higher_is_better = f"FVD (I3D, {frames} frames)", False
         self.frames, self.at_least = frames, at_least
         self.network = load_torchscript(weights)

@@ -3,11 +3,11 @@
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import PositiveFloat
 
 from keep.config.registry import METRICS
 from keep.metrics.base import Clip, Metric
 from keep.utils.errors import UserError
+from keep.utils.ranges import Factor
 
 
 @METRICS.register()
@@ -22,7 +22,7 @@ class Sigma(Metric):
         factor: tables show the value times this; table A2 has 100 for σ_IDS and 1 for σ_AKD.
     """
 
-    def __init__(self, of: Annotated[Any, METRICS], factor: PositiveFloat = 1) -> None:
+    def __init__(self, of: Annotated[Any, METRICS], factor: Factor = 1) -> None:
         if not isinstance(of, Metric) or not of.per_frame:
             raise UserError(f"Sigma needs a metric with a value for every frame; {of.name} has none")
         self.of, self.factor, self.first = of, factor, of.first

@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from keep.archs.public import from_codeformer, from_vqgan
 from keep.config.registry import MODELS, Arch, Loss
 from keep.degradation.resize import upsample
 from keep.models.base import Batch, Recipe, Slot, Terms, freeze, keep_slot
 from keep.utils.errors import UserError
+from keep.utils.ranges import CountOrNone, Scale
 from keep.utils.weight_files import State
 
 
@@ -51,9 +50,9 @@ class KalmanModel(Recipe):
         net: Arch,
         cross_entropy: Loss,
         feature: Loss,
-        scale: int = 4,
+        scale: Scale = 4,
         per_frame: bool = False,
-        filter_start: Annotated[int, Field(ge=0)] = 0,
+        filter_start: CountOrNone = 0,
         checkpoint_encoder: bool = False,
     ) -> None:
         super().__init__()

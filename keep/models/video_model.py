@@ -1,10 +1,9 @@
 """Stage III: CFT and CFA, on degraded clips with image, adversarial and temporal losses."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from keep.config.registry import MODELS, Arch, Flow, Loss
 from keep.degradation.resize import upsample
@@ -22,6 +21,7 @@ from keep.models.base import (
     keep_slot,
 )  # fmt: skip
 from keep.utils.errors import UserError
+from keep.utils.ranges import CountOrNone, Scale
 
 Truth = tuple[torch.Tensor, torch.Tensor]
 PIXELS_AT_ONCE = 32 * 512**2
@@ -75,8 +75,8 @@ class VideoModel(Recipe):
         perceptual: Loss | None = None,
         regions: Loss | None = None,
         gan: Loss | None = None,
-        gan_start: Annotated[int, Field(ge=0)] = 0,
-        scale: int = 4,
+        gan_start: CountOrNone = 0,
+        scale: Scale = 4,
         checkpoint_decoder: bool = False,
         cft: bool = True,
         cfa: bool = True,

@@ -1,10 +1,9 @@
 """Stage I: the codebook and the autoencoder around it, on high-quality frames."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from keep.config.registry import MODELS, Arch, Loss
 from keep.models.base import (
@@ -18,6 +17,7 @@ from keep.models.base import (
     discriminator_slot,
     frozen,
 )  # fmt: skip
+from keep.utils.ranges import CountOrNone
 
 
 @MODELS.register()
@@ -58,9 +58,9 @@ class VQGANModel(Recipe):
         perceptual: Loss | None = None,
         regions: Loss | None = None,
         gan: Loss | None = None,
-        gan_start: Annotated[int, Field(ge=0)] = 0,
+        gan_start: CountOrNone = 0,
         adaptive: bool = True,
-        revive: Annotated[int, Field(ge=0)] = 0,
+        revive: CountOrNone = 0,
     ) -> None:
         super().__init__()
         self.net = net

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from keep.config.registry import build
+from keep.config.registry import Spec, build
 from keep.config.schema import TrainConfig
 from keep.data.frames import to_uint8
 from keep.degradation.pipeline import Pipeline
@@ -27,7 +28,10 @@ CPU_FRAMES = 2
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Build everything and run one step of each phase and one validation; write nothing."""
+    """Build everything and run one step of each phase and one validation; write nothing.
+
+    Missing weights of losses and metrics are downloaded all the same.
+    """
     run = build_run(config)
     log.info(f"dry run of {config.name}: {describe(run)}")
     data = build_or_warn(config.data.train, "data.train")
@@ -53,7 +57,7 @@ def dry_run(config: TrainConfig) -> None:
     scores = {m.name: float(m(output, to_uint8(batches[0]["gt"][0, :2])).mean()) for m in metrics}
     terms = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
     log.info(f"  validation: {terms}  ({time.perf_counter() - start:.1f} s)")
-    log.info("dry run passed; nothing was written")
+    log.info("dry run passed; nothing was written, except weights that had to be downloaded")
 
 
 def dry_batch(run: Run, data: Any) -> dict[str, Any]:
@@ -81,7 +85,20 @@ def build_or_warn(spec: Any, where: str) -> Any:
         if root is not None and not expand(root).exists():
             log.warning(f"warning: {name}.root: {root} does not exist; a real run will not start")
             return None
-    return build(spec)
+    return None if spec is None else without_caches(spec).build()
+
+
+def without_caches(spec: Spec) -> Spec:
+    """The dataset without what it writes: the cache of low-quality clips and the index of its folder."""
+    changes: dict[str, Any] = {}
+    if "datasets" in spec.options:  # of a mixed dataset
+        changes["datasets"] = tuple(without_caches(part) for part in spec.options["datasets"])
+    if "gt" in spec.options:  # of pairs
+        changes["gt"] = without_caches(spec.options["gt"])
+    if "lq_cache" in spec.options:
+        changes["lq_cache"] = None
+    options = {**spec.options, **changes}
+    return replace(spec, cls=type(spec.cls.__name__, (spec.cls,), {"keeps_index": False}), options=options)
 
 
 def mixed_parts(spec: Any) -> Sequence[Any]:

@@ -1,14 +1,13 @@
 """Optimizers: each takes its options, and then makes a torch optimizer of groups of parameters."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveFloat
 
 from keep.config.registry import OPTIMIZERS
+from keep.utils.ranges import Decay, Rate, Weight
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Groups = Sequence[dict[str, Any]]
 """Parameter groups of ``torch.optim``. The trainer sets the ``lr`` of each before every step, from the option."""
 
@@ -21,9 +20,9 @@ class Adam:
 
     def __init__(
         self,
-        lr: PositiveFloat = 2e-4,
-        betas: tuple[Fraction, Fraction] = (0.9, 0.99),
-        weight_decay: Annotated[float, Field(ge=0)] = 0.0,
+        lr: Rate = 2e-4,
+        betas: tuple[Decay, Decay] = (0.9, 0.99),
+        weight_decay: Weight = 0.0,
         fused: bool | None = None,
     ) -> None:
         """

@@ -1,8 +1,12 @@
 """Learning-rate schedules: pure functions of the step, so that a resumed run needs no state for them."""
 
 import math
+from typing import Annotated
+
+from pydantic import Field
 
 from keep.config.registry import SCHEDULES
+from keep.utils.ranges import Count
 
 
 @SCHEDULES.register()
@@ -26,7 +30,7 @@ class MultiStep:
         gamma: factor of each drop.
     """
 
-    def __init__(self, milestones: tuple[int, ...], gamma: float = 0.5) -> None:
+    def __init__(self, milestones: tuple[Count, ...], gamma: Annotated[float, Field(gt=0, le=1)] = 0.5) -> None:
         self.milestones = milestones
         self.gamma = gamma
 
@@ -40,10 +44,10 @@ class Cosine:
     """Half a cosine from the base rate to ``eta_min`` over the run.
 
     Args:
-        eta_min: learning rate at the last step.
+        eta_min: learning rate at the last step; at most that of the first.
     """
 
-    def __init__(self, eta_min: float = 0.0) -> None:
+    def __init__(self, eta_min: Annotated[float, Field(ge=0, le=100)] = 0.0) -> None:
         self.eta_min = eta_min
 
     def __call__(self, base: float, step: int, total: int) -> float:

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
@@ -89,12 +90,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="folder of videos or of folders of frames, or a packed file (default: a synthetic clip)",
     )
     p.add_argument(
-        "--rounds", type=int, default=15, help="rounds; in each, every implementation degrades one clip (15)"
+        "--rounds",
+        type=arguments.count,
+        default=15,
+        help="rounds; in each, every implementation degrades one clip (15)",
     )
     p.add_argument("--out", type=Path, help="also write the tables to this file")
     args = p.parse_args(argv)
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
     if args.root is not None and not args.root.exists():
         raise UserError(f"{args.root}: no such folder or file")
     return args

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep.config import cli
+from keep.config import arguments, cli
 from keep.data.mux import TimedFrame, VideoSource
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.faces.detect import Detector, Face, default_detector
@@ -126,8 +126,10 @@ def measure(images: list[np.ndarray], wanted: dict[int, list[Face]], detector: A
 def bench(argv: Sequence[str] | None = None) -> None:
     p = cli.Parser(prog="scripts.bench.detect", description="Cost and accuracy of finding the faces of a video.")
     p.add_argument("videos", type=Path, nargs="+", help="videos, or folders of videos")
-    p.add_argument("--frames", type=int, default=150, help="frames of each video (150)")
-    p.add_argument("--every", type=int, nargs="+", default=[1, 8], help="intervals between full searches (1 8)")
+    p.add_argument("--frames", type=arguments.count, default=150, help="frames of each video (150)")
+    p.add_argument(
+        "--every", type=arguments.count, nargs="+", default=[1, 8], help="intervals between full searches (1 8)"
+    )
     args = p.parse_args(argv)
     cv2.setNumThreads(1)
     detector = default_detector()

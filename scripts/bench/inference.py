@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from keep.archs.keep import KEEP, KEEPOutput
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.config.registry import ARCHS
 from keep.flow.gmflow import GMFlow
 from keep.inference.fast import accelerate, keep_freed_memory
 from keep.utils.devices import prepare
 from keep.utils.dtypes import parse_dtype
-from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.tables import markdown_table
 from scripts.bench.common import GIB, SEED, Clock, machine, moving_clip, say
@@ -127,24 +127,21 @@ def throughput(results: "Results", variant: Variant, plain: Variant, lq: Tensor)
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(prog="scripts.bench.inference", description="Speed of plain and accelerated KEEP.")
     p.add_argument("--size", choices=("512", "small"), default="512", help="the released network, or a small one")
-    p.add_argument("--frames", type=int, default=8, help="length of the clip, at least 2")
-    p.add_argument("--batch", type=int, default=1, help="clips side by side")
-    p.add_argument("--rounds", type=int, default=9, help="rounds; each restores one frame by every path")
+    p.add_argument("--frames", type=arguments.whole(2, 10**6), default=8, help="length of the clip, at least 2")
+    p.add_argument("--batch", type=arguments.count, default=1, help="clips side by side")
+    p.add_argument("--rounds", type=arguments.count, default=9, help="rounds; each restores one frame by every path")
     p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
-    p.add_argument("--threads", type=int, default=1, help="CPU threads (0: torch's choice)")
+    p.add_argument("--threads", type=arguments.processes, default=1, help="CPU threads (0: torch's choice)")
     p.add_argument("--keep-memory", action="store_true", help="keep freed memory on all paths, also on the plain one")
-    p.add_argument("--batches", type=int, nargs="+", help="batches of complete clips (on a GPU 1 4 16)")
+    p.add_argument("--batches", type=arguments.count, nargs="+", help="batches of complete clips (on a GPU 1 4 16)")
     p.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
         help="measure the compiled path too, last (default on CUDA)",
     )
     p.add_argument("--out", type=Path, help="folder for inference.md and inference.json")
-    args = p.parse_args(argv)
-    if args.frames < 2 or min(args.rounds, args.batch, *(args.batches or [1])) < 1:
-        raise UserError("--frames must be at least 2, --rounds and batches at least 1")
-    return args
+    return p.parse_args(argv)
 
 
 def random_weights(net: KEEP) -> None:

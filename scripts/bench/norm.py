@@ -23,6 +23,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from keep.archs.blocks import GroupNormSiLU
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.kernels.norm_layers import FusedGroupNorm, kernel_device
 from keep.utils.devices import prepare
@@ -63,7 +64,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--device", default="auto", help="cuda, cuda:N, cpu or auto")
     p.add_argument("--dtype", default="bfloat16", help="of the images: bfloat16, float16 or float32")
     p.add_argument("--size", choices=tuple(SHAPES), default="released", help="shapes of the released network, or tiny")
-    p.add_argument("--rounds", type=int, default=20, help="calls of each path and shape, after a few to warm up")
+    p.add_argument(
+        "--rounds", type=arguments.count, default=20, help="calls of each path and shape, after a few to warm up"
+    )
     p.add_argument("--out", type=Path, help="also write norm.md and norm.json into this folder")
     args = p.parse_args(argv)
     if args.rounds < 1:

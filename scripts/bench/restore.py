@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep.config import cli
+from keep.config import arguments, cli
 from keep.data.video_io import write_video
 from keep.utils.errors import UserError
 
@@ -137,7 +137,7 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
 
 def bench(argv: Sequence[str] | None = None) -> None:
     p = cli.Parser(prog="scripts.bench.restore", description="Cost of restoring a video, by part.")
-    p.add_argument("--frames", type=int, default=24, help="length of the synthetic video")
+    p.add_argument("--frames", type=arguments.count, default=24, help="length of the synthetic video")
     p.add_argument(
         "--size",
         choices=("released", "small", "none"),
@@ -150,7 +150,9 @@ def bench(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     p.add_argument("--preset", default="medium", help="preset of the encoder")
     p.add_argument("--memory", action="store_true", help="measure the peak memory by length instead")
-    p.add_argument("--lengths", type=int, nargs="+", default=[300, 3000], help="numbers of frames for --memory")
+    p.add_argument(
+        "--lengths", type=arguments.count, nargs="+", default=[300, 3000], help="numbers of frames for --memory"
+    )
     args = p.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from keep.archs.keep import KEEP
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.data.frames import to_float
 from keep.data.images import square_resize
@@ -67,7 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(prog="scripts.bench.streaming", description="Jumps and memory of a streamed clip.")
     p.add_argument("video", type=Path, help="a clip of an aligned face, resized to a quarter of the output")
     p.add_argument("-w", "--weights", required=True, help="a weights file, or the name of a public one")
-    p.add_argument("--frames", type=int, default=100, help="number of frames to use, from the first")
+    p.add_argument("--frames", type=arguments.count, default=100, help="number of frames to use, from the first")
     p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     p.add_argument("--out", type=Path, help="write a bar chart to this file (PNG or SVG)")
     return p.parse_args(argv)

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
@@ -124,28 +125,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(prog="scripts.bench.train", description="Speed of training steps with each speed option.")
     p.add_argument("--stages", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3], help="stages to measure")
     p.add_argument("--size", choices=tuple(FILES), default="tiny", help="networks of the demo, or the released ones")
-    p.add_argument("--image-size", type=int, help="side of the frames; the network's other sizes scale with it")
-    p.add_argument("--frames", type=int, help="frames of a clip")
-    p.add_argument("--batch", type=int, help="clips a step")
+    p.add_argument(
+        "--image-size", type=arguments.side, help="side of the frames; the network's other sizes scale with it"
+    )
+    p.add_argument("--frames", type=arguments.count, help="frames of a clip")
+    p.add_argument("--batch", type=arguments.count, help="clips a step")
     p.add_argument("--flow", help="flow estimator; by default dis on a CPU, GMFlow on a GPU (with random weights)")
     p.add_argument("--options", nargs="+", metavar="NAME", help=f"measure only these: {', '.join(choices(3, None))}")
-    p.add_argument("--rounds", type=int, default=9, help="pairs of steps for each option")
-    p.add_argument("--warmup", type=int, help="steps before the rounds; by default 1, on a GPU 3")
+    p.add_argument("--rounds", type=arguments.count, default=9, help="pairs of steps for each option")
+    p.add_argument("--warmup", type=arguments.count, help="steps before the rounds; by default 1, on a GPU 3")
     p.add_argument(
         "--data-steps",
-        type=int,
+        type=arguments.count_or_none,
         default=20,
         help="steps of the real run; 0: skip it",
     )
     p.add_argument("--data", type=Path, help="folder of clips for that run; by default synthetic videos")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
-    p.add_argument("--threads", type=int, default=1, help="CPU threads (0: torch's choice)")
+    p.add_argument("--threads", type=arguments.processes, default=1, help="CPU threads (0: torch's choice)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an option in all runs")
     p.add_argument("--out", type=Path, help="also write the tables to this file, and as .json beside it")
     args = p.parse_args(argv)
     args.warmup = args.warmup if args.warmup is not None else 3 if pick_device(args.device).type == "cuda" else 1
-    if args.rounds < 1 or args.warmup < 1:
-        raise UserError("--rounds and --warmup must be at least 1")
     unknown = sorted(set(args.options or ()) - set(choices(3, None)))
     if unknown:
         raise UserError(f"--options {unknown[0]}: known: {', '.join(choices(3, None))}")

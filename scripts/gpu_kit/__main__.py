@@ -20,6 +20,7 @@ from pathlib import Path
 
 START = time.monotonic()
 
+from keep.config import arguments  # noqa: E402, the clock starts before torch is imported
 from keep.config.cli import Parser, check_output, run  # noqa: E402, the clock starts before torch is imported
 from keep.utils.devices import pick_device  # noqa: E402
 from keep.utils.errors import UserError  # noqa: E402
@@ -51,21 +52,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if passed else 1
 
 
+SECONDS = arguments.number(0, 1e9, above=True)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     assert __doc__
     p = Parser(prog="scripts.gpu_kit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--budget", type=float, required=True, help="seconds that all of it may take")
+    p.add_argument("--budget", type=SECONDS, required=True, help="seconds that all of it may take")
     p.add_argument("--out", type=Path, required=True, help="folder of the results")
     p.add_argument("--jobs", nargs="*", metavar="NAME", help="measure only these; none: only train (default: all)")
     p.add_argument("--train", type=Path, nargs="+", default=[], metavar="YML", help="options files to train, in order")
-    p.add_argument("--shares", type=float, nargs="+", metavar="N", help="shares of the time of these files (equal)")
+    p.add_argument(
+        "--shares",
+        type=arguments.number(0, 1e6, above=True),
+        nargs="+",
+        metavar="N",
+        help="shares of the time of these files (equal)",
+    )
     p.add_argument("--set", action="append", default=[], metavar="[NAME:]KEY=VALUE", help="override an option of all "
                    "options files, or of NAME.yml")  # fmt: skip
     p.add_argument("--device", default="auto", help="cpu, cuda or auto")
     p.add_argument("--size", choices=("released", "small"), default="released", help="networks of the benchmarks")
-    p.add_argument("--every", type=float, default=60.0, help="seconds between two copies of the weights (60)")
-    p.add_argument("--weights-mb", type=float, default=60.0, help="most weights to copy, in MB; old runs go first (60)")
-    p.add_argument("--margin", type=float, default=MARGIN, help="seconds before the budget to end (15)")
+    p.add_argument("--every", type=SECONDS, default=60.0, help="seconds between two copies of the weights (60)")
+    p.add_argument(
+        "--weights-mb",
+        type=arguments.number(0, 1e9),
+        default=60.0,
+        help="most weights to copy, in MB; old runs go first (60)",
+    )
+    p.add_argument(
+        "--margin", type=arguments.number(0, 1e9), default=MARGIN, help="seconds before the budget to end (15)"
+    )
     args = p.parse_args(argv)
     args.device = pick_device(args.device).type
     if args.budget <= args.margin or args.every <= 0 or args.margin < 0:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
@@ -69,7 +70,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                    f"machine lacks; taken anyway: {', '.join(PACKAGES)}")  # fmt: skip
     p.add_argument("--python", default="3.12", help="Python of the GPU machine (3.12)")
     p.add_argument("--wheels", type=Path, help="take the wheels in this folder instead of downloading them")
-    p.add_argument("--most-mb", type=float, default=60.0, help="largest size of the bundle in MB (60)")
+    p.add_argument(
+        "--most-mb",
+        type=arguments.number(0, 1e6, above=True),
+        default=60.0,
+        help="largest size of the bundle in MB (60)",
+    )
     return p.parse_args(argv)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import keep
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.data.frames import to_float
 from keep.degradation.blur import GaussianBlur
@@ -38,7 +39,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def main(argv: Sequence[str] | None = None) -> None:
     p = Parser(prog="scripts.gpu_kit.parity", description="Compare the shipped network on the CPU and on a device.")
     p.add_argument("--device", default="cuda", help="cpu or cuda")
-    p.add_argument("--frames", type=int, default=FRAMES, help=f"frames to restore ({FRAMES})")
+    p.add_argument("--frames", type=arguments.count, default=FRAMES, help=f"frames to restore ({FRAMES})")
     p.add_argument("--out", type=Path, required=True, help="folder of parity.json")
     args: argparse.Namespace = p.parse_args(argv)
     device, frames, rows = pick_device(args.device), drawn_clip(args.frames), list[dict[str, Any]]()

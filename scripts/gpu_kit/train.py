@@ -22,6 +22,7 @@ START = time.monotonic()
 
 import torch  # noqa: E402, the clock starts before
 
+from keep.config import arguments  # noqa: E402
 from keep.config.cli import Parser, run  # noqa: E402
 from keep.config.reading import load  # noqa: E402
 from keep.config.registry import build  # noqa: E402
@@ -76,7 +77,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     assert __doc__
     p = Parser(prog="scripts.gpu_kit.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("options", type=Path, help="options file")
-    p.add_argument("--seconds", type=float, required=True, help="seconds that all of it may take")
+    p.add_argument(
+        "--seconds", type=arguments.number(0, 1e9, above=True), required=True, help="seconds that all of it may take"
+    )
     p.add_argument("--out", type=Path, required=True, help="folder of train.json")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an option")
     args = p.parse_args(argv)

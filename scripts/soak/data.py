@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from keep.config import cli
+from keep.config import arguments, cli
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.data.sampler import make_loader
@@ -31,11 +31,13 @@ TENTHS = 10
 
 def soak(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser("scripts.soak.data", "Measure the memory of a loader's worker over many clips.")
-    parser.add_argument("--clips", type=int, default=2000, help="number of clips to draw (2000)")
-    parser.add_argument("--limit", type=float, default=2.0, help="largest growth in percent that passes (2)")
+    parser.add_argument(
+        "--clips", type=arguments.whole(TENTHS, 10**9), default=2000, help="number of clips to draw (2000)"
+    )
+    parser.add_argument(
+        "--limit", type=arguments.number(0, 1000), default=2.0, help="largest growth in percent that passes (2)"
+    )
     args = parser.parse_args(argv)
-    if args.clips < TENTHS:
-        raise UserError(f"--clips must be at least {TENTHS}")
     if not Path("/proc/self/status").is_file():
         raise UserError("scripts.soak.data reads the memory of processes from /proc, which this system does not have")
     config = cli.read_options(args, TrainConfig)

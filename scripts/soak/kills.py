@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.data.video_io import write_video
 from keep.utils.errors import UserError
@@ -98,15 +99,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="scripts.soak.kills",
         description="Kill a training run, resume it, and compare it with an uninterrupted one.",
     )
-    p.add_argument("--kills", type=int, default=50, help="number of kills (50)")
-    p.add_argument("--iters", type=int, help="steps of the run; default: 20 for each kill")
-    p.add_argument("--seed", type=int, default=0, help="seed of the kinds and moments of the kills (0)")
+    p.add_argument("--kills", type=arguments.count, default=50, help="number of kills (50)")
+    p.add_argument(
+        "--iters",
+        type=arguments.whole(MARGIN + SAVE_EVERY + 1, 10**9),
+        help="steps of the run; default: 20 for each kill",
+    )
+    p.add_argument("--seed", type=arguments.seed, default=0, help="seed of the kinds and moments of the kills (0)")
     p.add_argument("--work", type=Path, help="an empty folder to work in, which is kept; default: a temporary folder")
     p.add_argument("--out", type=Path, help="write the result to this file as JSON")
     args = p.parse_args(argv)
     args.iters = args.iters or 20 * args.kills + MARGIN
-    if args.kills < 1 or args.iters <= MARGIN + SAVE_EVERY:
-        raise UserError(f"--kills must be at least 1, --iters more than {MARGIN + SAVE_EVERY}")
     if args.work and args.work.exists() and any(args.work.iterdir()):
         raise UserError(f"--work: {args.work} is not empty")
     return args

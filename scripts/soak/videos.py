@@ -30,6 +30,7 @@ import av.error
 import numpy as np
 from av.stream import Disposition
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.faces.detect import Face
 from keep.inference.video import Settings, Tools, restore_video
@@ -120,13 +121,17 @@ def soak(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(prog="scripts.soak.videos", description="Damage videos and restore them.")
-    p.add_argument("--files", type=int, default=10_000, help="number of damaged files (10,000)")
-    p.add_argument("--seed", type=int, default=0, help="seed of the damage (0)")
-    p.add_argument("--seconds", type=float, default=float("inf"), help="stop after this time")
-    p.add_argument("--only", type=int, metavar="N", help="restore file N alone, and print what happened")
+    p.add_argument("--files", type=arguments.count, default=10_000, help="number of damaged files (10,000)")
+    p.add_argument("--seed", type=arguments.seed, default=0, help="seed of the damage (0)")
+    p.add_argument("--seconds", type=arguments.number(0, 1e9), default=float("inf"), help="stop after this time")
+    p.add_argument(
+        "--only", type=arguments.count_or_none, metavar="N", help="restore file N alone, and print what happened"
+    )
     p.add_argument("--work", type=Path, help="folder to work in, which is kept; default: a temporary folder")
     p.add_argument("--out", type=Path, help="write the result to this file as JSON")
-    p.add_argument("--worker", type=int, metavar="N", help=argparse.SUPPRESS)  # restores from file N on
+    p.add_argument(
+        "--worker", type=arguments.count_or_none, metavar="N", help=argparse.SUPPRESS
+    )  # restores from file N on
     args = p.parse_args(argv)
     if args.files < 1:
         raise UserError("--files must be at least 1")

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from keep import test as keep_test
 from keep import train as keep_train
+from keep.config import cli
 from keep.data.video_io import probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,6 +161,17 @@ def test_no_options_file_is_reported(capsys) -> None:
 def test_a_wrong_command_line_is_reported_in_one_line(main, arguments, message: str, tmp_path: Path, capsys) -> None:
     assert main([a.format(folder=tmp_path) for a in arguments]) == 2
     assert capsys.readouterr().err == f"error: {message.format(folder=tmp_path)}\n"
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**52), lambda: np.empty(2**52)])
+def test_sizes_beyond_the_memory_are_reported_in_one_line(allocate, capsys) -> None:
+    assert cli.run(lambda _: allocate() and None) == 2
+    assert capsys.readouterr().err == "error: not enough memory for these sizes: reduce them\n"
+
+
+def test_other_errors_of_torch_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="size"):
+        cli.run(lambda _: torch.zeros(2) + torch.zeros(3) and None)
 
 
 def test_explain_and_schema_print_and_stop(capsys) -> None:

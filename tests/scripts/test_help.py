@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-NAMES = (
-    "bench.data", "bench.detect", "bench.inference", "bench.restore", "bench.streaming", "bench.train", "soak.data",
-    "soak.kills", "demo", "demo_train", "memory", "train_stages",
-)  # fmt: skip
+NAMES = sorted(
+    ".".join(p.relative_to(SCRIPTS).with_suffix("").parts)
+    for p in SCRIPTS.rglob("*.py")
+    if "__main__" in p.read_text(encoding="utf-8")
+)
+
+
+def test_the_scripts_are_found() -> None:
+    assert {"demo", "demo_train", "bench.train", "soak.options", "memory", "make_splits"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -19,6 +24,6 @@ def test_help_is_printed(name: str, tmp_path: Path, capsys, monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(SCRIPTS / f"{name.replace('.', '/')}.py"), run_name="__main__")
-    assert end.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: scripts.{name} ")
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith("usage: ")
     assert not list(tmp_path.iterdir())

@@ -217,7 +217,7 @@ def test_all_shipped_options_are_in_the_default_table() -> None:
     ("argv", "line"),
     [
         (["missing.yml"], "cannot read the options file missing.yml"),
-        (["--clips", "0"], "--clips and --frames must be at least 1"),
+        (["--clips", "0"], "--clips: must be a whole number from 1"),
         ([str(ROOT / "options/tiny/stage1.yml"), "--set", "train.amp=half"], "train.amp"),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_run_is_stopped_after_the_minutes() -> None:
 def test_wrong_command_lines(tmp_path: Path, capsys) -> None:
     assert cli.run(train_stages.main, [str(tmp_path)]) == 2
     assert "no such options file" in capsys.readouterr().err
-    with pytest.raises(UserError, match="--processes must be at least 1"):
+    with pytest.raises(UserError, match="--processes: must be a whole number from 1"):
         train_stages.parse([*FILES, "--processes", "0"])
     with pytest.raises(UserError, match="did you mean 'stage1'"):
         train_stages.parse([*FILES, "--set", "stag1:root=x"])

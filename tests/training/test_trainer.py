@@ -1,6 +1,8 @@
 """The training loop: three stages in sequence, phases, resume, EMA, and runs that must not start."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,8 @@ from keep.training.run import build_run, check_data, split_step
 from keep.training.schedules import Constant, Cosine, MultiStep
 from keep.utils import weight_files
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
+from keep.utils.pictures import encode_image
 from keep.utils.signals import StopRequest
 
 
@@ -157,6 +161,29 @@ def test_dry_run_runs_every_phase_and_writes_nothing(tiny, tmp_path: Path, caplo
     assert "start (step 0)" in text
     assert "adversarial (step 2)" in text
     assert not (tmp_path / "experiments").exists()
+
+
+@pytest.mark.parametrize("kind", ["VideoClips", "FrameFolders", "ImageFolder", "Mixed"])
+def test_dry_run_fills_no_cache(tiny, clips: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data"
+    if kind in ("VideoClips", "Mixed"):
+        shutil.copytree(clips, root)
+    else:
+        for i in range(5):
+            write_file(root / f"clip/{i}.png", encode_image(np.full((32, 32, 3), i, np.uint8), "png"))
+    for path in (*root.rglob("*"), root):  # the index leaves out what has just changed
+        os.utime(path, (1e9, 1e9))
+    monkeypatch.setenv("KEEP_HOME", str(tmp_path / "home"))
+    noise = "[{type: GaussianNoise}]"
+    own = f"root: {root}, lq_cache: {tmp_path / 'lq'}, degradation: {noise}"
+    length = 1 if kind == "ImageFolder" else 3
+    data = f"{{type: {kind}, size: 32, clip_length: {length}, {own}}}"
+    if kind == "Mixed":
+        data = f"{{type: Mixed, size: 32, clip_length: 3, datasets: [{{type: VideoClips, {own}}}]}}"
+    path, overrides = tiny(1, "data={workers: 0}", f"data.train={data}", "data.clips_per_step=1")
+    before = sorted(p for p in tmp_path.rglob("*") if p.name != "__pycache__")
+    dry_run.dry_run(load(path, overrides, TrainConfig))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_dry_run_without_data_warns_and_uses_random_clips(tiny, stage1: Path, caplog: pytest.LogCaptureFixture) -> None:

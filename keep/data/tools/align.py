@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keep.config.cli import Parser, check_output, network, run
+from keep.config import arguments
+from keep.config.cli import Parser, check_apart, check_output, network, run
 from keep.config.registry import DETECTORS
 from keep.data.images import IMAGE_SUFFIXES, read_images
 from keep.data.video_io import VIDEO_SUFFIXES, iter_video, probe, write_video
@@ -71,13 +72,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("root", type=Path, help="folder of photographs and videos; its subfolders are searched too")
     p.add_argument("out", type=Path, help="folder to write, with the same subfolders")
     p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best available one")
-    p.add_argument("--size", type=int, default=512, help="side of the crops in pixels (512)")
-    p.add_argument("--largest", type=float, default=2.0, help="skip faces that would be enlarged more than this (2)")
-    p.add_argument("--crf", type=int, default=12, help="H.264 quality of the videos, lower is better (12)")
-    p.add_argument("--min-frames", type=int, default=30, help="skip shorter shots (30)")
+    p.add_argument("--size", type=arguments.side, default=512, help="side of the crops in pixels (512)")
+    p.add_argument(
+        "--largest",
+        type=arguments.number(0, 1000, above=True),
+        default=2.0,
+        help="skip faces that would be enlarged more than this (2)",
+    )
+    p.add_argument("--crf", type=arguments.crf, default=12, help="H.264 quality of the videos, lower is better (12)")
+    p.add_argument("--min-frames", type=arguments.count, default=30, help="skip shorter shots (30)")
     args = p.parse_args(argv)
     if not args.root.is_dir():
         raise UserError(f"{args.root}: no such folder")
+    check_apart(args.root, args.out)
     check_output(args.out)
     return args
 

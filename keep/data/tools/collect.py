@@ -30,7 +30,8 @@ import av
 import av.error
 from tqdm import tqdm
 
-from keep.config.cli import Parser, check_output, network, run
+from keep.config import arguments
+from keep.config.cli import Parser, check_apart, check_output, network, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DETECTORS, IDENTITIES
 from keep.data.tools.collect_report import explain_no_clips, write_reports
@@ -104,15 +105,9 @@ def stated_frames(path: Path) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser().parse_args(argv)
-    for name in ("every", "min_length", "size"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    if args.val < 0 or args.val == 1:
+    if args.val == 1:
         raise UserError("--val must be at least 2, or 0 for none: with 1 no clips would remain for training")
-    if args.raw.is_dir() and args.out.resolve().is_relative_to(args.raw.resolve()):
-        raise UserError(
-            f"{args.out} is inside {args.raw}: the clips would be read as raw videos; choose another folder"
-        )
+    check_apart(args.raw, args.out)
     check_output(args.out)
     if args.max_length < args.min_length:
         raise UserError(f"--max-length {args.max_length} is less than --min-length {args.min_length}")
@@ -124,7 +119,7 @@ def parser() -> Parser:
     p.add_argument("raw", type=Path, help="a video, or a folder that is searched with all its subfolders")
     p.add_argument("out", type=Path, help="folder to write")
     p.add_argument(
-        "--val", type=int, default=0, metavar="N",
+        "--val", type=arguments.count_or_none, default=0, metavar="N",
         help="write the clips of every Nth video that gives any to OUT/val (0: none)",
     )  # fmt: skip
     p.add_argument("--detector", metavar="NAME[=FILE]", help="face detector; default: the best available one")
@@ -133,23 +128,49 @@ def parser() -> Parser:
         "--shots", choices=("both", "scenedetect", "builtin"), default="both",
         help="shot detector: PySceneDetect, that of keep.faces.shots, or a cut where either finds one (default)",
     )  # fmt: skip
-    p.add_argument("--every", type=int, default=1, metavar="N", help="detect faces in every Nth frame (default 1)")
-    p.add_argument("--longest-side", type=int, metavar="PX", help="shrink frames to this size before detection")
-    p.add_argument("--min-length", type=int, default=100, metavar="FRAMES", help="shortest clip (default 100)")
-    p.add_argument("--max-length", type=int, default=300, metavar="FRAMES", help="longest clip (default 300)")
-    p.add_argument("--max-clips", type=int, default=0, metavar="N", help="clips of one track; 0: no limit (default)")
-    p.add_argument("--gap", type=int, default=10, metavar="FRAMES", help="longest gap without a face to fill (10)")
-    p.add_argument("--min-face", type=float, default=64, metavar="PX", help="shorter side of its box (default 64)")
-    p.add_argument("--min-score", type=float, default=0, help="lowest median of the detector's scores (default 0)")
     p.add_argument(
-        "--min-sharpness", type=float, default=0, metavar="V",
+        "--every", type=arguments.count, default=1, metavar="N", help="detect faces in every Nth frame (default 1)"
+    )
+    p.add_argument(
+        "--longest-side", type=arguments.side, metavar="PX", help="shrink frames to this size before detection"
+    )
+    p.add_argument(
+        "--min-length", type=arguments.count, default=100, metavar="FRAMES", help="shortest clip (default 100)"
+    )
+    p.add_argument(
+        "--max-length", type=arguments.count, default=300, metavar="FRAMES", help="longest clip (default 300)"
+    )
+    p.add_argument(
+        "--max-clips",
+        type=arguments.count_or_none,
+        default=0,
+        metavar="N",
+        help="clips of one track; 0: no limit (default)",
+    )
+    p.add_argument(
+        "--gap",
+        type=arguments.count_or_none,
+        default=10,
+        metavar="FRAMES",
+        help="longest gap without a face to fill (10)",
+    )
+    p.add_argument(
+        "--min-face", type=arguments.pixels, default=64, metavar="PX", help="shorter side of its box (default 64)"
+    )
+    p.add_argument(
+        "--min-score", type=arguments.share, default=0, help="lowest median of the detector's scores (default 0)"
+    )
+    p.add_argument(
+        "--min-sharpness", type=arguments.number(0, 1e6), default=0, metavar="V",
         help="variance of the Laplacian of the face at 256×256; 60 and more is sharp (default 0)",
     )  # fmt: skip
-    p.add_argument("--max-outside", type=float, default=0.5, metavar="SHARE", help="of a crop, outside the frame (0.5)")
-    p.add_argument("--sigma", type=float, default=5, help="of the smoothing over time, in frames (default 5)")
-    p.add_argument("--size", type=int, default=512, metavar="PX", help="side of the crops (default 512)")
+    p.add_argument(
+        "--max-outside", type=arguments.share, default=0.5, metavar="SHARE", help="of a crop, outside the frame (0.5)"
+    )
+    p.add_argument("--sigma", type=arguments.sigma, default=5, help="of the smoothing over time, in frames (default 5)")
+    p.add_argument("--size", type=arguments.side, default=512, metavar="PX", help="side of the crops (default 512)")
     p.add_argument("--codec", choices=("libx264", "ffv1"), default="libx264", help="ffv1 is lossless (default libx264)")
-    p.add_argument("--crf", type=int, default=10, help="quality of libx264, lower is better (default 10)")
+    p.add_argument("--crf", type=arguments.crf, default=10, help="quality of libx264, lower is better (default 10)")
     p.add_argument("--device", default="cpu", help="device of the networks (default cpu)")
     return p
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keep.config import arguments
 from keep.config.cli import Parser, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
@@ -56,11 +57,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--codec", choices=("copy", "libx264", "ffv1"),
         help="copy: video files byte for byte; libx264: smaller; ffv1: lossless (default: copy, or ffv1 for frames)",
     )  # fmt: skip
-    p.add_argument("--crf", type=int, default=12, help="libx264's quality, lower is better (12)")
-    p.add_argument("--keyint", type=int, default=12, help="distance of key frames; smaller values read faster (12)")
-    p.add_argument("--size", type=int, help="crop frames to a square and resize it to this side (512)")
-    p.add_argument("--max-frames", type=int, help="pack only the first frames of each clip, this many")
-    p.add_argument("--piece", type=int, help="cut clips into pieces of this many frames (default: no cuts)")
+    p.add_argument("--crf", type=arguments.crf, default=12, help="libx264's quality, lower is better (12)")
+    p.add_argument(
+        "--keyint", type=arguments.count, default=12, help="distance of key frames; smaller values read faster (12)"
+    )
+    p.add_argument("--size", type=arguments.side, help="crop frames to a square and resize it to this side (512)")
+    p.add_argument("--max-frames", type=arguments.count, help="pack only the first frames of each clip, this many")
+    p.add_argument("--piece", type=arguments.count, help="cut clips into pieces of this many frames (default: no cuts)")
     p.add_argument(
         "--type", help="dataset class that reads the folders (default: VideoClips or FrameFolders, by their files)"
     )
@@ -68,8 +71,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for root in [*args.roots, *args.photographs]:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of clips")
-    if args.piece is not None and args.piece < 1:
-        raise UserError("--piece must be at least 1")
     return args
 
 

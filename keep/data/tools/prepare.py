@@ -26,7 +26,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from keep.config.cli import Parser, check_output, run
+from keep.config import arguments
+from keep.config.cli import Parser, check_apart, check_output, run
 from keep.data.tools.prepare_checks import SHOWN, CheckedClip, check_clip, clip_folders, missing_clips, unused_landmarks
 from keep.data.tools.prepare_copy import copy_clip
 from keep.data.vfhq import read_meta_info
@@ -82,16 +83,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--out", type=Path, metavar="FOLDER", help="write resized frames here")
     p.add_argument(
-        "--size", type=int, default=512, metavar="PX", help="shorter side of the resized frames (default 512)"
+        "--size",
+        type=arguments.side,
+        default=512,
+        metavar="PX",
+        help="shorter side of the resized frames (default 512)",
     )
     p.add_argument("--fast", action="store_true", help="read only the headers of images")
-    p.add_argument("--workers", type=int, default=0, metavar="N", help="additional processes (default 0)")
+    p.add_argument(
+        "--workers", type=arguments.processes, default=0, metavar="N", help="additional processes (default 0)"
+    )
     args = p.parse_args(argv)
     if args.size < 16 or args.size % 2:
         raise UserError(f"--size must be even and at least 16, got {args.size}")
     if args.out and args.out.resolve() in (args.root.resolve(), *args.root.resolve().parents):
         raise UserError(f"--out {args.out} contains {args.root}: choose another folder")
     if args.out:
+        check_apart(args.root, args.out)
         check_output(args.out)
     return args
 

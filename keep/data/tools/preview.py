@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from keep.config import cli
+from keep.config import arguments, cli
 from keep.config.cli import check_output
 from keep.config.reading import read_yaml
 from keep.config.schema import TestConfig, TrainConfig
@@ -90,13 +90,13 @@ def preview(argv: Sequence[str] | None) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = cli.parser("keep-data preview", "Show what the network will see, and time the loader.")
     p.add_argument("--part", help="dataset to show: train or val, or a split of a test (default: the first)")
-    p.add_argument("--clips", type=int, default=6, help="number of samples to show (6)")
-    p.add_argument("--first", type=int, default=0, help="position of the first sample (0)")
-    p.add_argument("--timed", type=int, default=16, help="number of samples to time (16); 0: no timing")
+    p.add_argument("--clips", type=arguments.count, default=6, help="number of samples to show (6)")
+    p.add_argument("--first", type=arguments.count_or_none, default=0, help="position of the first sample (0)")
+    p.add_argument(
+        "--timed", type=arguments.count_or_none, default=16, help="number of samples to time (16); 0: no timing"
+    )
     p.add_argument("--out", type=Path, default=Path("preview"), help="folder for sheet.png and clip.mp4 (preview)")
     args = p.parse_args(argv)
-    if args.clips < 1 or args.first < 0 or args.timed < 0:
-        raise UserError("--clips must be at least 1, --first and --timed at least 0")
     check_output(args.out)
     return args
 

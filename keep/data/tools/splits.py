@@ -14,6 +14,7 @@ end; the exit status is then 1.
 
 import argparse
 import copy
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from keep.config.cli import Parser, check_output, run
+from keep.config import arguments
+from keep.config.cli import Parser, check_apart, check_output, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
 from keep.data.tools.layout import dataset_for
@@ -73,15 +75,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="names in options/degradation, or YAML files with one data.NAME.degradation (default: mild medium heavy)",
     )  # fmt: skip
     p.add_argument("--format", choices=("frames", "h264"), default="frames", help="lossless PNG, or the H.264 stream")
-    p.add_argument("--seed", type=int, default=0, help="seed of the drawn parameters (0, as in keep.test)")
-    p.add_argument("--size", type=int, default=BASE_SIZE, help=f"side of the ground-truth frames ({BASE_SIZE})")
-    p.add_argument("--max-frames", type=int, help="use only the first frames of each clip, this many")
+    p.add_argument("--seed", type=arguments.seed, default=0, help="seed of the drawn parameters (0, as in keep.test)")
+    p.add_argument(
+        "--size", type=arguments.side, default=BASE_SIZE, help=f"side of the ground-truth frames ({BASE_SIZE})"
+    )
+    p.add_argument("--max-frames", type=arguments.count, help="use only the first frames of each clip, this many")
     p.add_argument("--type", help="dataset class that reads GT (default: VideoClips or FrameFolders, by its files)")
     args = p.parse_args(argv)
-    if args.seed < 0 or args.size < 1 or (args.max_frames is not None and args.max_frames < 1):
-        raise UserError("--seed must be at least 0, --size and --max-frames at least 1")
     if not args.gt.is_dir():
         raise UserError(f"{args.gt}: no such folder of ground-truth clips")
+    check_apart(args.gt, args.out)
+    for level in args.levels:
+        if args.gt.resolve().is_relative_to((args.out / Path(level).stem).resolve()):
+            raise UserError(f"{args.gt} is where the level {level} would be written: choose another folder")
     check_output(args.out)
     return args
 
@@ -128,16 +134,22 @@ def degrade(dataset: Any, splits: Sequence[Split], seed: int) -> list[str]:
 
 
 def test_options(splits: Sequence[Split], kind: str, args: argparse.Namespace) -> str:
-    """Options for keep.test, as YAML: these splits with their ground truth."""
-    gt = {"type": kind, "root": str(args.gt.resolve()), "size": args.size, "max_frames": args.max_frames}
-    data = {s.name: {"type": "PairedClips", "lq": str(s.folder.resolve()), "gt": gt} for s in splits}
+    """Options for keep.test, as YAML: these splits with their ground truth, from the present folder."""
+    gt = {"type": kind, "root": from_here(args.gt), "size": args.size, "max_frames": args.max_frames}
+    data = {s.name: {"type": "PairedClips", "lq": from_here(s.folder), "gt": gt} for s in splits}
     options = {
-        "name": args.out.resolve().name,
+        "name": re.sub(r"[^\w.+-]+", "_", args.out.resolve().name).lstrip(".+-") or "splits",
         "data": data,
         "restorers": {"bicubic": {"type": "Bicubic"}},
         "metrics": ["PSNR", "SSIM"],
     }
     return yaml.dump(options, Dumper=PlainDumper, sort_keys=False, width=110)
+
+
+def from_here(path: Path) -> str:
+    """``path`` relative to the present folder, as paths in options are; as it is where it lies elsewhere."""
+    full, here = path.resolve(), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 
 
 class PlainDumper(yaml.SafeDumper):

@@ -5,13 +5,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import cv2
 import numpy as np
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
+from keep.config.checking import validated
 from keep.config.reading import read_yaml
 from keep.config.registry import DEGRADATIONS, Spec
 from keep.data.video_io import read_video
@@ -21,6 +22,7 @@ from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.version import __version__
 
+STEPS = TypeAdapter(tuple[Annotated[Any, DEGRADATIONS], ...])
 LEVELS = Path(__file__).with_name("levels")
 """The shipped levels: a link to options/degradation, whose files are part of the installed package."""
 
@@ -187,16 +189,13 @@ def read_steps(path: Path) -> tuple[Spec, ...]:
     Raises:
         UserError: no such list, more than one, or wrong options.
     """
-    data = read_yaml(path).data.get("data")
-    datasets = list(data.values()) if isinstance(data, dict) else []
-    found = [d["degradation"] for d in datasets if isinstance(d, dict) and d.get("degradation")]
-    if len(found) != 1 or not isinstance(found[0], list):
+    source = read_yaml(path)
+    data = source.data.get("data")
+    datasets = data if isinstance(data, dict) else {}
+    found = [name for name, d in datasets.items() if isinstance(d, dict) and d.get("degradation")]
+    if len(found) != 1:
         raise UserError(f"{path}: expected one list of steps at data.NAME.degradation, found {len(found)}")
-    try:
-        return tuple(DEGRADATIONS.spec(step) for step in found[0])
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return validated(source.part(("data", found[0], "degradation")), STEPS.validate_python, str(path))
 
 
 def sha256(parts: Iterable[bytes]) -> str:

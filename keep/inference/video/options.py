@@ -1,7 +1,6 @@
 """Options of the command line that restores videos, and the networks and settings made from them."""
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,7 +8,7 @@ from typing import get_args
 
 import torch
 
-from keep.config import cli
+from keep.config import arguments, cli
 from keep.config.plugins import import_registered
 from keep.config.registry import DETECTORS, IDENTITIES
 from keep.data.mux import RATES, WRITTEN, Codec
@@ -70,28 +69,49 @@ def _add_network_options(g: argparse._ArgumentGroup) -> None:
         "--dtype", default="auto", help="auto: bf16 where the hardware has it; float32, bf16 or fp16 (default auto)"
     )
     g.add_argument(
-        "--fidelity", type=float, default=1.0, metavar="W",
+        "--fidelity", type=arguments.share, default=1.0, metavar="W",
         help="0: most detail, from the codebook alone; 1: closest to the input (default 1)",
     )  # fmt: skip
-    g.add_argument("--window", type=_positive, default=8, help="frames encoded at once (default 8)")
-    g.add_argument("--batch", type=_positive, default=4, help="faces of the same frames computed together (default 4)")
+    g.add_argument("--window", type=arguments.whole(1, 1024), default=8, help="frames encoded at once (default 8)")
+    g.add_argument(
+        "--batch",
+        type=arguments.whole(1, 1024),
+        default=4,
+        help="faces of the same frames computed together (default 4)",
+    )
     g.add_argument("--compile", action="store_true", help="torch.compile the network: slow to start, then faster")
-    g.add_argument("--threads", type=_natural, default=0, help="CPU threads of the network; 0: chosen by torch (0)")
+    g.add_argument(
+        "--threads", type=arguments.count_or_none, default=0, help="CPU threads of the network; 0: chosen by torch (0)"
+    )
 
 
 def _add_face_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--detector", metavar="NAME[=FILE]", help="RetinaFace, YuNet or CenterFace (default: any available)")
     g.add_argument("--identity", metavar="NAME[=FILE]", help="distinguish people: ArcFace, ONNXIdentity=FILE or Dlib")
     g.add_argument(
-        "--detect-every", type=_positive, default=8, metavar="N",
+        "--detect-every", type=arguments.count, default=8, metavar="N",
         help="search the whole frame every N frames, and follow known faces in between; 1: search every frame (8)",
     )  # fmt: skip
     g.add_argument("--any-angle", action="store_true", help="also find faces on their side or upside down")
-    g.add_argument("--max-gap", type=_natural, default=10, metavar="N", help="bridge N frames without a detection (10)")
-    g.add_argument("--sigma", type=float, default=5, help="smoothing of landmarks, eq. (10), in frames; 0: none (5)")
-    g.add_argument("--radius", type=_natural, default=20, help="radius of the smoothing window, in frames (20)")
-    g.add_argument("--min-face", type=float, default=24, metavar="PX", help="do not restore smaller faces (24)")
-    g.add_argument("--min-frames", type=_natural, default=5, metavar="N", help="do not restore shorter tracks (5)")
+    g.add_argument(
+        "--max-gap",
+        type=arguments.count_or_none,
+        default=10,
+        metavar="N",
+        help="bridge N frames without a detection (10)",
+    )
+    g.add_argument(
+        "--sigma", type=arguments.sigma, default=5, help="smoothing of landmarks, eq. (10), in frames; 0: none (5)"
+    )
+    g.add_argument(
+        "--radius", type=arguments.whole(0, 10_000), default=20, help="radius of the smoothing window, in frames (20)"
+    )
+    g.add_argument(
+        "--min-face", type=arguments.pixels, default=24, metavar="PX", help="do not restore smaller faces (24)"
+    )
+    g.add_argument(
+        "--min-frames", type=arguments.count_or_none, default=5, metavar="N", help="do not restore shorter tracks (5)"
+    )
 
 
 def _add_pasting_options(g: argparse._ArgumentGroup) -> None:
@@ -102,7 +122,12 @@ def _add_pasting_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--match-color", action="store_true", help="give restored faces the coarse colours of the input")
     g.add_argument("--auto", action="store_true", help="leave faces that are sharp already, blend those in between")
     g.add_argument("--background", metavar="MODEL", help="super-resolution model (spandrel) that enlarges full frames")
-    g.add_argument("--scale", type=float, metavar="S", help="output size over input size (default: MODEL's, else 1)")
+    g.add_argument(
+        "--scale",
+        type=arguments.number(0, 8, above=True),
+        metavar="S",
+        help="output size over input size (default: MODEL's, else 1)",
+    )
 
 
 def _add_output_options(g: argparse._ArgumentGroup) -> None:
@@ -110,7 +135,7 @@ def _add_output_options(g: argparse._ArgumentGroup) -> None:
         "--codec", choices=get_args(Codec), default="auto",
         help="auto: h265 for HDR and more than 8 bits, else h264; ffv1: lossless, in .mkv (auto)",
     )  # fmt: skip
-    g.add_argument("--crf", type=_natural, default=18, help="quality of h264 and h265, lower is better (18)")
+    g.add_argument("--crf", type=arguments.crf, default=18, help="quality of h264 and h265, lower is better (18)")
     g.add_argument("--preset", default="medium", help="encoder speed, ultrafast to veryslow (medium)")
     g.add_argument(
         "--deinterlace", choices=get_args(Deinterlace), default="auto",
@@ -118,7 +143,7 @@ def _add_output_options(g: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     g.add_argument("--double-rate", action="store_true", help="deinterlace to a frame for each field")
     g.add_argument("--frames", action="store_true", help="write a folder of PNG files instead of a video")
-    g.add_argument("--fps", type=float, default=25, help="frame rate of a folder of frames (25)")
+    g.add_argument("--fps", type=arguments.number(*RATES), default=25, help="frame rate of a folder of frames (25)")
     g.add_argument("--without-sound", action="store_true", help="go on without sound that OUT cannot store")
     g.add_argument("--compare", action="store_true", help="also write NAME.compare: input and output side by side")
     g.add_argument("--plots", action="store_true", help="also write NAME.plots: landmarks before and after smoothing")
@@ -131,12 +156,6 @@ def check(args: argparse.Namespace) -> None:
     checks = [
         ("IN", args.input, "a name, not empty"),
         ("--output", args.output, "a name, not empty"),
-        ("--fidelity", 0 <= args.fidelity <= 1, "from 0 to 1"),
-        ("--sigma", 0 <= args.sigma < math.inf, "a number from 0"),
-        ("--min-face", 0 <= args.min_face < math.inf, "a number from 0"),
-        ("--scale", args.scale is None or 0 < args.scale <= 8, "above 0 and at most 8"),
-        ("--fps", RATES[0] <= args.fps <= RATES[1], f"from {RATES[0]:g} to {RATES[1]:g}"),
-        ("--crf", args.crf <= 51, "from 0 to 51"),
         ("--threads", args.threads <= cores, f"from 0 to {cores}, the cores of this machine"),
         ("--preset", args.preset in get_args(Preset), "one of " + ", ".join(get_args(Preset))),
     ]
@@ -181,17 +200,3 @@ def _device(name: str) -> str:
         _, _, local = launched_ranks()
         return f"cuda:{local % torch.cuda.device_count()}"
     return name
-
-
-def _positive(text: str) -> int:
-    return _integer(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _integer(text, 0)
-
-
-def _integer(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text}")
-    return int(text)

@@ -67,17 +67,20 @@ def test_small_faces_are_skipped(tmp_path: Path, capsys) -> None:
 
 def test_the_detector_can_be_named(tmp_path: Path, capsys) -> None:
     for text, message in (("YuNett", "no face detector"), ("YuNet=none.onnx", "no file none.onnx")):
-        assert align.main([str(tmp_path), str(tmp_path / "out"), "--detector", text]) == 2
+        (tmp_path / "in").mkdir(exist_ok=True)
+        assert align.main([str(tmp_path / "in"), str(tmp_path / "out"), "--detector", text]) == 2
         assert message in capsys.readouterr().err
 
 
 def test_an_impossible_output_folder_is_reported(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.os, "access", lambda *_: False)
-    assert align.main([str(tmp_path), str(tmp_path / "new/out")]) == 2
+    (tmp_path / "in").mkdir()
+    assert align.main([str(tmp_path / "in"), str(tmp_path / "new/out")]) == 2
     reason = f"cannot be the output folder: {tmp_path} is not writable"
     assert capsys.readouterr().err == f"error: {tmp_path}/new/out: {reason}\n"
 
 
 def test_an_empty_folder_is_reported(tmp_path: Path, capsys) -> None:
-    assert align.main([str(tmp_path), str(tmp_path / "out")]) == 2
+    (tmp_path / "in").mkdir()
+    assert align.main([str(tmp_path / "in"), str(tmp_path / "out")]) == 2
     assert "no photographs and no videos" in capsys.readouterr().err

@@ -307,7 +307,7 @@ def test_bad_arguments(raw, tmp_path):
         ([tmp_path / "none", tmp_path / "out"], "holds no video"),
         ([raw, tmp_path / "out"], "2 videos are named talk"),
         ([raw, raw / "out"], "choose another folder"),
-        ([raw, tmp_path / "out", "--every", "0"], "--every must be at least 1"),
+        ([raw, tmp_path / "out", "--every", "0"], "--every: must be a whole number from 1"),
         ([raw, tmp_path / "out", "--max-length", "50"], "is less than"),
         ([raw, tmp_path / "out", "--val", "1"], "--val must be at least 2"),
         ([raw, tmp_path / "out", "--codec", "libx266"], "--codec: invalid choice"),

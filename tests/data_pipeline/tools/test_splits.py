@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
+from keep.config.reading import load
 from keep.config.registry import DATASETS
+from keep.config.schema import TestConfig
 from keep.data.images import read_images
 from keep.data.tools.splits import main
 from keep.data.tools.splits_folder import LEVELS, Split, read_steps
@@ -109,8 +111,6 @@ def test_the_stream_decodes_to_the_frames(split) -> None:
 
 @pytest.mark.parametrize("kind", ["frames", "h264"])
 def test_keep_test_gives_the_same_scores_from_disk(clips: Path, level: Path, split, kind: str, tmp_path: Path) -> None:
-    from keep.config.reading import load
-    from keep.config.schema import TestConfig
     from keep.evaluation.benchmark import run_benchmark
 
     _, folder = split("out", "--format", kind)
@@ -127,6 +127,24 @@ def test_keep_test_gives_the_same_scores_from_disk(clips: Path, level: Path, spl
         tables.append((config.root / config.name / "frames.csv").read_text())
     assert tables[0] == tables[1]
     assert "disc1" in tables[0]
+
+
+def test_the_paths_of_the_test_are_relative_to_the_present_folder(
+    clips: Path, level: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(clips, tmp_path / "here/truth")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in ("splits/of mine", "../elsewhere"):
+        assert main(["truth", out, "--levels", str(level), "--size", "40"]) == 0
+    options = yaml.safe_load(Path("splits/of mine/test.yml").read_text(encoding="utf-8"))
+    small = options["data"]["small"]
+    assert (small["gt"]["root"], small["lq"]) == ("truth", "splits/of mine/small")
+    elsewhere = yaml.safe_load(Path("../elsewhere/test.yml").read_text(encoding="utf-8"))["data"]["small"]
+    assert (elsewhere["gt"]["root"], elsewhere["lq"]) == ("truth", str(tmp_path / "elsewhere/small"))
+    (tmp_path / "here").rename(tmp_path / "there")  # the folder moves, with all that is in it
+    monkeypatch.chdir(tmp_path / "there")
+    config = load(Path("splits/of mine/test.yml"), [], TestConfig)
+    assert len(config.data["small"].build()) == 2
 
 
 def test_an_interrupted_split_is_resumed(split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +204,7 @@ def test_a_finished_split_is_checked(split, capsys) -> None:
     [
         (["nowhere", "out"], "nowhere: no such folder"),
         (["{clips}", "{out}", "--levels", "wild"], "no such level; known: heavy"),
-        (["{clips}", "{out}", "--seed", "-1"], "--seed must be at least 0"),
+        (["{clips}", "{out}", "--seed", "-1"], "--seed: must be a whole number from 0"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(arguments, message, clips: Path, tmp_path: Path, capsys) -> None:
