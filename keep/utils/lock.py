@@ -32,7 +32,8 @@ def lock(output: str | Path, part: str = "", group: str = "") -> Iterator[None]:
     that started at another time); on another machine it gave no sign of life for ten minutes.
 
     Args:
-        output: the file or folder that this process writes; its parent folder is made if missing.
+        output: the file or folder that this process writes. A missing parent folder is made, and removed at the end if
+            it is empty.
         part: several processes share the output: the name of this process's own part, such as its rank. Parts have
             locks of their own.
         group: processes with parts may hold the output together if their groups are equal.
@@ -44,23 +45,23 @@ def lock(output: str | Path, part: str = "", group: str = "") -> Iterator[None]:
     path = _lock_path(output, part)
     me = {"host": _host(), "pid": os.getpid(), "started": _start_time(os.getpid()), "group": group,
           "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "key": secrets.token_hex(8)}  # fmt: skip
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _create(path, output, me)
-        _check_others(path, output, group)
-    except OSError as error:
-        _release(path, me)
-        raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
-    except UserError:
-        _release(path, me)
-        raise
+    made = [folder for folder in path.parents if not folder.exists()]
     done = threading.Event()
-    threading.Thread(target=_beat, args=(path, done), daemon=True, name="lock").start()
     try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _create(path, output, me)
+        except OSError as error:
+            raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
+        _check_others(path, output, group)
+        threading.Thread(target=_beat, args=(path, done), daemon=True, name="lock").start()
         yield
     finally:
         done.set()
         _release(path, me)
+        with contextlib.suppress(OSError):  # it holds the output
+            for folder in made:
+                folder.rmdir()
 
 
 def _lock_path(output: Path, part: str) -> Path:

@@ -34,9 +34,10 @@ def test_a_second_writer_is_refused_in_one_line_until_the_first_is_done(tmp_path
         with lock(tmp_path / "runs/a.b"), lock(tmp_path / "runs/b"):  # others are free
             pass
         assert locks(out.parent) == [".a.lock"]
-    assert not locks(out.parent)
+    assert not out.parent.exists()  # it was made for the lock, and is empty
     with lock(out):
-        pass
+        out.touch()
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_an_error_releases_it(tmp_path: Path) -> None:
