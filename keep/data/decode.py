@@ -82,13 +82,21 @@ def video_stream(container: Any, path: str | Path) -> Any:
     return streams[0]
 
 
-def to_rgb(frame: Any) -> np.ndarray:
-    """A decoded PyAV frame as uint8 (H, W, 3) RGB, turned and mirrored as its display matrix says."""
-    return upright(frame.to_ndarray(format="rgb24", threads=1), *orientation(frame))
+def to_rgb(frame: Any, turn: tuple[int, bool] | None = None) -> np.ndarray:
+    """A decoded PyAV frame as uint8 (H, W, 3) RGB, turned and mirrored as its display matrix says.
+
+    Args:
+        turn: the :func:`orientation` of the video, where it is known.
+    """
+    return upright(frame.to_ndarray(format="rgb24", threads=1), *(turn or orientation(frame)))
 
 
 def orientation(frame: Any) -> tuple[int, bool]:
-    """How a PyAV frame is shown: (degrees to turn it counter-clockwise, whether it is then mirrored left to right)."""
+    """How a PyAV frame is shown: (degrees to turn it counter-clockwise, whether it is then mirrored left to right).
+
+    Ask once a video: PyAV's side data and its frame refer to each other, so the frame's memory stays until Python's
+    garbage collector finds them.
+    """
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             matrix = np.frombuffer(bytes(data), np.int32, 9).astype(float)

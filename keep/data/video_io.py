@@ -10,7 +10,7 @@ import av
 import av.error
 import numpy as np
 
-from keep.data.decode import VideoFile, decode, ffmpeg_path, reason, to_rgb
+from keep.data.decode import VideoFile, decode, ffmpeg_path, orientation, reason, to_rgb
 from keep.data.timeline import Timeline, VideoInfo, read_timeline, timeline_of
 from keep.degradation.codec import pad_to_even, repeatable, require_encoder
 from keep.utils.errors import UserError
@@ -68,9 +68,11 @@ def read_video(
         raise UserError(f"{path}: cannot read {count} frames from {start} with step {step}; it has {total} frames")
     wanted = range(start, last + 1, step)
     frames: list[np.ndarray] = []
+    turn = None
     for index, frame in _decode_range(file, timeline, start, last):
         if index in wanted:
-            frames.append(to_rgb(frame))
+            turn = turn or orientation(frame)
+            frames.append(to_rgb(frame, turn))
             _check_size(path, index, frames[-1], frames[0])
     if len(frames) != count:
         raise UserError(f"{path}: truncated or damaged: {len(frames)} of {count} frames can be decoded")
@@ -83,10 +85,11 @@ def iter_video(path: str | Path) -> Iterator[np.ndarray]:
     Raises:
         UserError: as :func:`probe`; for a frame of another size; at the end, if not all frames can be decoded.
     """
-    timeline, decoded, first = timeline_of(path), 0, None
+    timeline, decoded, first, turn = timeline_of(path), 0, None, None
     total = timeline.info.frames
     for index, frame in _decode_range(VideoFile(path), timeline, 0, total - 1):
-        image = to_rgb(frame)
+        turn = turn or orientation(frame)
+        image = to_rgb(frame, turn)
         first = image if first is None else first
         _check_size(path, index, image, first)
         yield image

@@ -7,7 +7,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from keep.data.decode import orientation, upright
+from keep.data.decode import upright
 from keep.data.mux.layout import Layout
 
 # FFmpeg's numbers for colour tags (ITU-T H.273), and the YUV matrices that its converter supports.
@@ -34,15 +34,15 @@ class Colours:
     color_range: int = 0
 
 
-def to_rgb(frame: Any) -> np.ndarray:
+def to_rgb(frame: Any, turn: tuple[int, bool]) -> np.ndarray:
     """Exact but slower than :func:`keep.data.decode.to_rgb`: pixels that are not restored must not change."""
-    return upright(frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray(), *orientation(frame))
+    return upright(frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray(), *turn)
 
 
-def to_deep(frame: Any, layout: Layout) -> np.ndarray:
+def to_deep(frame: Any, layout: Layout, turn: tuple[int, bool]) -> np.ndarray:
     """A decoded PyAV frame with all its bits: uint8 or uint16 (H, W, 3), or (H, W, 4) with alpha; upright."""
     form = DEEP[np.dtype(layout.dtype).itemsize, 4 if layout.alpha else 3]
-    return upright(frame.reformat(format=form, interpolation=EXACT).to_ndarray(), *orientation(frame))
+    return upright(frame.reformat(format=form, interpolation=EXACT).to_ndarray(), *turn)
 
 
 def to_yuv(picture: Any, matrix: int, full: bool, form: str = "yuv420p") -> Any:

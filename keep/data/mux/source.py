@@ -110,8 +110,8 @@ class VideoSource:
             frames.close()
         if first is None:
             raise UserError(f"{path}: truncated or damaged: no frame can be decoded")
-        self.height, self.width = to_rgb(first).shape[:2]
-        self.rotation, self.mirrored = orientation(first)
+        self.rotation, self.mirrored = self._turn = orientation(first)
+        self.height, self.width = to_rgb(first, self._turn).shape[:2]
         if not aspect and codec == "ffv1":
             aspect = aspect_of(first)
         self.pixel_aspect = aspect
@@ -171,11 +171,11 @@ class VideoSource:
 
     def _image(self, frame: Any) -> np.ndarray:
         if self.layout.transfer == "sdr":
-            return to_rgb(frame)
-        return to_display(to_deep(frame, self.layout)[..., :3], self.layout.transfer)
+            return to_rgb(frame, self._turn)
+        return to_display(to_deep(frame, self.layout, self._turn)[..., :3], self.layout.transfer)
 
     def _deep(self, frame: Any) -> np.ndarray:
-        return self._fit(to_deep(frame, self.layout))
+        return self._fit(to_deep(frame, self.layout, self._turn))
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         if image.shape[:2] == (self.height, self.width):
