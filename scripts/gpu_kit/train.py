@@ -64,13 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         trainer.train(load(args.options, [*args.set, *off, *changes], TrainConfig))
     except Stopped as stopped:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
-        note(args.out, {**row, "end": str(stopped)})
+        note_end(args.out, row, str(stopped))
         print(f"stopped: {stopped}", file=sys.stderr)
         return REQUEUE
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    note(args.out, {**row, "end": f"finished after {time.monotonic() - START:.0f} of {args.seconds:.0f} s"})
+    note_end(args.out, row, f"finished after {time.monotonic() - START:.0f} of {args.seconds:.0f} s")
     return 0
+
+
+def note_end(out: Path, row: Mapping[str, Any], end: str) -> None:
+    """Write how the run ended; a signal to stop does not interrupt it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        note(out, {**row, "end": end})
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
