@@ -21,11 +21,11 @@ def all_in_autograd(run: Run) -> None:
     run.recipe.net.forward = partial(naive_forward, run.recipe.net)
 
 
-def naive_forward(net: KEEP, lq: Tensor, **_: Any) -> KEEPOutput:
+def naive_forward(net: KEEP, lq: Tensor, flows: Tensor | None = None, **_: Any) -> KEEPOutput:
     """:meth:`KEEP.forward` (Algorithm 1) without any ``no_grad`` or ``detach``."""
     z_obs, features = net.observe(lq)
     gains = net.kalman_filter(z_obs)
-    flows = net.estimate_flows(lq)
+    flows = net.estimate_flows(lq) if flows is None else flows
     outputs, logits, memory = [], [], {}
     for t in range(lq.shape[1]):
         z = z_obs[:, t]
