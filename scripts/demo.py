@@ -27,14 +27,14 @@ from keep.utils.pictures import contact_sheet
 from scripts.demo_parts import OUT, command, gather, samples
 
 CLIP, FRAMES = "WolfgangLanger_Pexels.mp4", 72
-SIZE = (160, 88)
-"""Width and height of the degraded video: its face is as large as the nano network's crops."""
+SIZE = (320, 176)
+"""Width and height of the degraded video: its face is as large as the lite network's crops."""
 
 DEGRADATION = Pipeline(
     (
-        GaussianBlur(sigma=(1.2, 1.2)),
+        GaussianBlur(sigma=(2.4, 2.4)),
         Downsample(scale=4),
-        GaussianNoise(sigma=(1.5, 1.5)),
+        GaussianNoise(sigma=(3.0, 3.0)),
         VideoCodec(crf=(28, 28)),
     )
 )
@@ -58,11 +58,6 @@ def write_old_video() -> np.ndarray:
     return truth
 
 
-def enlarged(clip: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) → (T, 2·H, 2·W, 3), for the contact sheet."""
-    return np.stack([cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in clip])
-
-
 def demo(argv: Sequence[str] | None = None) -> None:
     Parser(prog="scripts.demo", description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args(argv)
     start = time.perf_counter()
@@ -71,10 +66,9 @@ def demo(argv: Sequence[str] | None = None) -> None:
     truth = write_old_video()
     command("keep.restore", f"{OUT}/old.mp4", "-o", f"{OUT}/restored.mp4", "--overwrite")
     old, restored = (read_video(OUT / f"{name}.mp4") for name in ("old", "restored"))
-    clips = {"old": old, "restored": restored, "truth": truth}
-    contact_sheet({name: enlarged(clip) for name, clip in clips.items()}, OUT / "before_after.png", columns=3)
-    command("keep.data.tools", "align", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "128", "--crf", "4")
-    command("keep.test", "-opt", "options/nano/demo.yml")
+    contact_sheet({"old": old, "restored": restored, "truth": truth}, OUT / "before_after.png", columns=3)
+    command("keep.data.tools", "align", f"{OUT}/data/raw", f"{OUT}/data/faces", "--size", "256", "--crf", "4")
+    command("keep.test", "-opt", "options/lite/demo.yml")
     gather(OUT / "results" / "test")
     print(
         f"done in {(time.perf_counter() - start) / 60:.1f} minutes. Look at:\n"

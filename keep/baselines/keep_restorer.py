@@ -17,8 +17,8 @@ class KEEPRestorer:
     """KEEP with trained weights, on clips of any length.
 
     Args:
-        weights: a checkpoint of stage II or III, a public one, or the name of one: ``nano`` (shipped), ``KEEP``,
-            ``KEEP_Asian``, ``KEEP_v0.1.0`` (downloaded once).
+        weights: a checkpoint of stage II or III, a public one, or the name of one: ``lite``, ``nano`` (shipped),
+            ``KEEP``, ``KEEP_Asian``, ``KEEP_v0.1.0`` (downloaded once).
         net: the network, if the checkpoint does not store its options; null uses the stored ones.
         params: ``ema`` (averaged) or ``online`` weights, if the file has both.
         cft: use the controllable feature transformation (off for a stage II checkpoint).

@@ -10,8 +10,8 @@ from keep.faces.detect import Face
 
 STEP = 5  # a measurement every so many frames
 COLOURLESS = 3.0  # of 255: chroma below which a face has no colour
-# Sharpness up to which a restored face is taken as it is, and from which the input is. Measured with the shipped
-# weights: faces of seven people, crops of 72, 112 and 176 px, blurred and compressed in nine ways. Restoring changes
+# Sharpness up to which a restored face is taken as it is, and from which the input is. Measured with the weights
+# nano: faces of seven people, crops of 72, 112 and 176 px, blurred and compressed in nine ways. Restoring changes
 # PSNR to the clean face by +0.9 dB below 0.03 (median), -1.2 at 0.04 to 0.05, -2.9 at 0.05 to 0.06, -7.6 from 0.08.
 SOFT, SHARP = 0.055, 0.085
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from keep.config import arguments
 from keep.config.cli import Parser, run
+from keep.inference.weights import DEFAULT, SHIPPED
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
 from scripts.gpu_kit.kit import ROOT
@@ -91,10 +92,16 @@ def named_file(text: str) -> tuple[Path, Path]:
 
 
 def copy_code(folder: Path) -> None:
-    """Copy the tracked files of the code, as they are in the working tree, without the tests' media."""
+    """Copy the tracked files of the code, as they are in the working tree.
+
+    The tests' media stay here, and of the shipped weights all but the default.
+    """
+    stays = {f"keep/pretrained/{path.name}" for name, path in SHIPPED.items() if name != DEFAULT}
     for name in tracked(CODE):
         source, target = ROOT / name, folder / name
-        if (name.startswith("tests/") and source.suffix in MEDIA) or not (source.exists() or source.is_symlink()):
+        if name in stays or (name.startswith("tests/") and source.suffix in MEDIA):
+            continue
+        if not (source.exists() or source.is_symlink()):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target, follow_symlinks=False)

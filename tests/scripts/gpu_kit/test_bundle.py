@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_code_the_wheels_and_the_files_but_no_media(made) -> None:
     names = {str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()}
     assert {"run.sh", "COMMIT", "datasets/faces.zip", "wheels/carried-1.0-py3-none-any.whl"} <= names
-    assert {"keep/train.py", "keep/pretrained/nano.safetensors", "options/tiny/stage1.yml"} <= names
+    assert {"keep/train.py", "keep/pretrained/lite.safetensors", "options/tiny/stage1.yml"} <= names
     assert {"scripts/gpu_kit/__main__.py", "tests/conftest.py", "pyproject.toml"} <= names
     assert not [name for name in names if name.startswith("tests/") and Path(name).suffix in bundle.MEDIA]
     assert not [name for name in names if name.startswith(("docs", ".git"))]
@@ -73,7 +73,7 @@ def test_a_bundle_that_is_too_large_is_refused_with_its_largest_files(tmp_path, 
     line = [str(tmp_path / "out"), "--wheels", str(tmp_path), "--file", str(large), "--most-mb", "2"]
     assert cli.run(bundle.main, line) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
-    assert "more than 2; the largest files: keep/pretrained/nano.safetensors 7.4 MB, large.zip 3.0 MB" in error
+    assert "more than 2; the largest files: keep/pretrained/lite.safetensors 9.9 MB, large.zip 3.0 MB" in error
     assert sorted(p.name for p in tmp_path.iterdir()) == ["carried-1.0-py3-none-any.whl", "large.zip"]
 
 
