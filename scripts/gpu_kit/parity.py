@@ -32,7 +32,7 @@ from keep.utils.io import write_file
 from scripts.drawn_vfhq import draw_face
 
 FRAMES = 16
-SIZE = 128
+SIZE = 256
 DTYPES = ("float32", "bfloat16", "float16")
 
 
