@@ -30,7 +30,7 @@ class Watch(TorchDispatchMode):
 
 def test_the_watch_sees_a_grid_made_on_the_cpu():
     with Watch() as watch:
-        torch.ones(4, device=META) + torch.arange(4).to(META)
+        torch.ones(4, device=META).add_(torch.arange(4).to(META))
     assert watch.found == ["aten.arange.default"]
 
 

@@ -95,6 +95,7 @@ def test_bfloat16_keeps_the_filter_and_positions_of_the_flow_in_float32(weights,
     restorer = keep.load_restorer(weights, "cpu", "bf16")
     assert restorer.net.get_parameter("lq_encoder.blocks.0.weight").dtype == torch.bfloat16
     assert restorer.net.get_parameter("flownet.backbone.conv1.weight").dtype == torch.bfloat16
+    assert isinstance(restorer.net.flownet, GMFlow)
     for part in (restorer.net.kalman_filter, restorer.net.flownet.upsampler):
         assert {p.dtype for p in part.parameters()} == {torch.float32}
     assert np.stack(list(restorer.restore(frames))).std() > 0
