@@ -18,5 +18,5 @@ def test_table(tmp_path, capsys, monkeypatch) -> None:
 
 
 def test_rounds_are_needed() -> None:
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="must be a whole number from 1 to"):
         norm.bench(["--rounds", "0"])
