@@ -164,14 +164,14 @@ def test_what_a_phone_notes_is_kept(tmp_path, suffix, way):
 
 
 def test_sound_that_nothing_decodes_is_refused_with_the_way_on(tmp_path):
-    """Speex: the FFmpeg of PyAV has its name only."""
+    """Its codec id, of the same length, is one that no decoder has."""
     from keep.inference.video.preflight import streams
     from keep.inference.video.settings import Settings
     from keep.utils.errors import UserError
 
     source = tmp_path / "in.mkv"
     with_sound(source, "pcm_s16le")
-    data = source.read_bytes().replace(b"A_PCM/INT/LIT", b"A_PCM/INT/XXX")
+    data = source.read_bytes().replace(b"A_PCM/INT/LIT", b"A_UNKNOWN/PCM")
     source.write_bytes(data)
     video = VideoSource(source)
     with pytest.raises(UserError, match="--without-sound goes on without it"):
