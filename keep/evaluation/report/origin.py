@@ -106,7 +106,7 @@ def file_hashes(value: Any, more: Iterable[Path] = ()) -> dict[str, str]:
         file = _located(path)
         if file.is_file():
             stat = file.stat()
-            found[str(path)] = _hash(file, stat.st_size, stat.st_mtime_ns)
+            found[str(path)] = file_hash(file, stat.st_size, stat.st_mtime_ns)
         elif str(path) in PUBLISHED:
             found[str(path)] = PUBLISHED[str(path)][1]
     return dict(sorted(found.items()))
@@ -118,8 +118,8 @@ def _located(path: Path) -> Path:
 
 
 @lru_cache(maxsize=256)
-def _hash(path: Path, size: int, time: int) -> str:
-    """Networks share files: each is read once, until it changes."""
+def file_hash(path: Path, size: int, time: int) -> str:
+    """The sha256 of a file. Networks share files, and clips one archive: each is read once, until it changes."""
     return sha256(path)
 
 

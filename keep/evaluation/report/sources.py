@@ -7,8 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from keep.evaluation.report.origin import file_hash
 from keep.evaluation.report.records import key_of
-from keep.utils.downloads import sha256
 from keep.utils.errors import UserError
 
 
@@ -40,7 +40,8 @@ def files_state(files: Iterable[Path], by_content: bool) -> str:
     for path in files:
         try:
             stat = path.stat()
-            facts.append([path.name, stat.st_size, sha256(path) if by_content else stat.st_mtime_ns])
+            time = stat.st_mtime_ns
+            facts.append([path.name, stat.st_size, file_hash(path, stat.st_size, time) if by_content else time])
         except OSError as error:  # reading the clip will report it
             facts.append([path.name, type(error).__name__])
     return key_of(facts)
