@@ -125,6 +125,16 @@ def _normalise(
 
 
 @triton.jit
+def _rows(mean, rstd, weight, bias, channels):
+    """Mean, 1 / deviation, weight and bias of each channel, from their addresses: float32 (1, B) each."""
+    m = tl.load(mean, mask=channels, other=0)[None, :]
+    r = tl.load(rstd, mask=channels, other=0)[None, :]
+    w = tl.load(weight, mask=channels, other=0).to(tl.float32)[None, :]
+    b = tl.load(bias, mask=channels, other=0).to(tl.float32)[None, :]
+    return m, r, w, b
+
+
+@triton.jit
 def apply(
     x, weight, bias, mean, rstd, y, hw, splits, rows,
     C: tl.constexpr, G: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, BC: tl.constexpr,
@@ -135,10 +145,7 @@ def apply(
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     channels = c < C
     group = n * G + c // (C // G)
-    m = tl.load(mean + group, mask=channels, other=0)[None, :]
-    r = tl.load(rstd + group, mask=channels, other=0)[None, :]
-    w = tl.load(weight + c, mask=channels, other=0).to(tl.float32)[None, :]
-    b = tl.load(bias + c, mask=channels, other=0).to(tl.float32)[None, :]
+    m, r, w, b = _rows(mean + group, rstd + group, weight + c, bias + c, channels)
     at = (n.to(tl.int64) * hw + start) * C
     _normalise(x + at, y + at, min(rows, hw - start), c, channels, m, r, w, b, C, SILU, P)
 
@@ -218,10 +225,7 @@ def gradient_sums(
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     channels = c < C
     group = n * G + c // (C // G)
-    m = tl.load(mean + group, mask=channels, other=0)[None, :]
-    r = tl.load(rstd + group, mask=channels, other=0)[None, :]
-    w = tl.load(weight + c, mask=channels, other=0).to(tl.float32)[None, :]
-    b = tl.load(bias + c, mask=channels, other=0).to(tl.float32)[None, :]
+    m, r, w, b = _rows(mean + group, rstd + group, weight + c, bias + c, channels)
     at = (n.to(tl.int64) * hw + start) * C
     a, s = _gradient_sums(dy + at, x + at, min(rows, hw - start), c, channels, m, r, w, b, C, SILU, P, BC)
     out = piece.to(tl.int64) * C + c
@@ -248,16 +252,7 @@ def group_sums(
         at = first + piece[:, None] * C + c[None, :]
         a += tl.load(plain + at, mask=mask, other=0)
         s += tl.load(scaled + at, mask=mask, other=0)
-    _store_sums(
-        tl.sum(a, 0), tl.sum(s, 0), weight, dbias, dweight, group_plain, group_scaled, pid, n, c, channels, hw, C, G
-    )
-
-
-@triton.jit
-def _store_sums(
-    a, s, weight, dbias, dweight, group_plain, group_scaled, pid, n, c, channels, hw,
-    C: tl.constexpr, G: tl.constexpr,
-):  # fmt: skip
+    a, s = tl.sum(a, 0), tl.sum(s, 0)
     total = hw.to(tl.float32) * (C // G)
     w = tl.load(weight + c, mask=channels, other=0).to(tl.float32)
     tl.store(dbias + n * C + c, a, mask=channels)
@@ -277,12 +272,9 @@ def input_gradient(
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     channels = c < C
     group = n * G + c // (C // G)
-    m = tl.load(mean + group, mask=channels, other=0)[None, :]
-    r = tl.load(rstd + group, mask=channels, other=0)[None, :]
+    m, r, w, b = _rows(mean + group, rstd + group, weight + c, bias + c, channels)
     a = tl.load(group_plain + group, mask=channels, other=0)[None, :]
     s = tl.load(group_scaled + group, mask=channels, other=0)[None, :]
-    w = tl.load(weight + c, mask=channels, other=0).to(tl.float32)[None, :]
-    b = tl.load(bias + c, mask=channels, other=0).to(tl.float32)[None, :]
     at = (n.to(tl.int64) * hw + start) * C
     _input_gradient(
         dy + at, x + at, dx + at, min(rows, hw - start), c, channels, m, r, w, b, a, s, C, SILU, P
