@@ -11,6 +11,7 @@ from pydantic import Field
 
 from keep.config.registry import IDENTITIES
 from keep.faces.align import crop, similarity
+from keep.faces.embedding import Embedding, from_onnx
 from keep.faces.files import facexlib, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
 from keep.utils.ranges import LARGEST_SIDE, Factor, Value
@@ -57,6 +58,14 @@ class Identity(ABC):
     def to(self, device: torch.device | str) -> Self:
         """Move the network. Networks outside PyTorch stay on the CPU."""
         return self
+
+    def differentiable(self) -> Embedding:
+        """The network in PyTorch, for losses: crops → the same vectors as :meth:`embed`, with gradients.
+
+        Raises:
+            UserError: the network cannot run in PyTorch.
+        """
+        raise UserError(f"{self.name} does not run in PyTorch: a loss needs ArcFace or ONNXIdentity")
 
     def __call__(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
         """One vector per frame.
@@ -108,6 +117,9 @@ class ArcFace(Identity):
         self.net.to(self.device)
         return self
 
+    def differentiable(self) -> Embedding:
+        return Embedding(self.net, colour=self.colour)
+
     @torch.no_grad()
     def embed(self, crops: np.ndarray) -> np.ndarray:
         ordered = crops[..., ::-1] if self.colour == "BGR" else crops
@@ -150,6 +162,9 @@ class ONNXIdentity(Identity):
         self.size, self.template, self.mean, self.scale = size, template, mean, scale
         self.colour, self.flip, self.files = colour, flip, (path,)
         self.width = self.embed(np.zeros((1, *size, 3), np.uint8)).shape[1]
+
+    def differentiable(self) -> Embedding:
+        return Embedding(from_onnx(self.files[0]), self.mean, self.scale, self.colour, self.flip)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         plain = self._run(crops)

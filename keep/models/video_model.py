@@ -51,6 +51,7 @@ class VideoModel(Recipe):
         discriminator: temporal 3-D PatchGAN; null trains without the adversarial term.
         perceptual: L_per; null trains without it.
         regions: more weight on parts of the face, such as ``FaceRegions``; null trains without it.
+        identity: distance of the faces' embeddings, such as ``FaceIdentity``; null trains without it.
         gan: L_adv; needed with a discriminator.
         gan_start: step at which the adversarial term begins.
         scale: the ×4 of eq. (9): how much smaller the LQ frames are.
@@ -74,6 +75,7 @@ class VideoModel(Recipe):
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
         regions: Loss | None = None,
+        identity: Loss | None = None,
         gan: Loss | None = None,
         gan_start: CountOrNone = 0,
         scale: Scale = 4,
@@ -88,7 +90,7 @@ class VideoModel(Recipe):
         if temporal is not None and flow is None and net.flownet is None:
             raise UserError("model.flow: the temporal loss needs a flow estimator; name one here or in model.net.flow")
         self.discriminator = discriminator
-        self.pixel, self.perceptual, self.regions = pixel, perceptual, regions
+        self.pixel, self.perceptual, self.regions, self.identity = pixel, perceptual, regions, identity
         self.gan, self.temporal = gan, temporal
         self.gan_start = gan_start
         self.scale = scale
@@ -118,6 +120,8 @@ class VideoModel(Recipe):
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.flatten(0, 1), y.flatten(0, 1))
         if self.regions is not None:
             terms["regions"] = self.regions.weight * self.regions(out, y)
+        if self.identity is not None:
+            terms["identity"] = self.identity.weight * self.identity(out, y)
         if self.temporal is not None and truth is not None:
             terms["temporal"] = self.temporal.weight * self.temporal(out, *truth)
         critic = self.discriminator if step >= self.gan_start else None

@@ -33,6 +33,7 @@ class VQGANModel(Recipe):
         pixel: L_1.
         perceptual: L_per; null trains without it.
         regions: more weight on parts of the face, such as ``FaceRegions``; null trains without it.
+        identity: distance of the faces' embeddings, such as ``FaceIdentity``; null trains without it.
         gan: L_adv; needed with a discriminator.
         codebook: the two code terms.
         gan_start: step at which the adversarial term begins.
@@ -57,6 +58,7 @@ class VQGANModel(Recipe):
         discriminator: Arch | None = None,
         perceptual: Loss | None = None,
         regions: Loss | None = None,
+        identity: Loss | None = None,
         gan: Loss | None = None,
         gan_start: CountOrNone = 0,
         adaptive: bool = True,
@@ -65,7 +67,7 @@ class VQGANModel(Recipe):
         super().__init__()
         self.net = net
         self.discriminator = discriminator
-        self.pixel, self.perceptual, self.regions = pixel, perceptual, regions
+        self.pixel, self.perceptual, self.regions, self.identity = pixel, perceptual, regions, identity
         self.gan, self.codebook = gan, codebook
         self.gan_start = gan_start
         self.adaptive = adaptive
@@ -94,6 +96,8 @@ class VQGANModel(Recipe):
             terms["perceptual"] = self.perceptual.weight * self.perceptual(out.reconstruction, y)
         if self.regions is not None:
             terms["regions"] = self.regions.weight * self.regions(out.reconstruction, y)
+        if self.identity is not None:
+            terms["identity"] = self.identity.weight * self.identity(out.reconstruction, y)
         reconstruction = sum(terms.values())
         terms["codebook"] = self.codebook.weight * self.codebook(out.z, out.z_q)
         critic = self.discriminator if step >= self.gan_start else None
