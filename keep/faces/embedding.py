@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from keep.utils.errors import UserError
 
+Colour = Literal["RGB", "BGR"]
+Flip = Literal["sum", "concat", "none"]
+
 
 class Embedding(nn.Module):
     """A frozen identity network behind its own preprocessing.
@@ -25,8 +28,8 @@ class Embedding(nn.Module):
         net: nn.Module,
         mean: float = 127.5,
         scale: float = 1 / 127.5,
-        colour: Literal["RGB", "BGR"] = "RGB",
-        flip: Literal["sum", "concat", "none"] = "none",
+        colour: Colour = "RGB",
+        flip: Flip = "none",
     ) -> None:
         super().__init__()
         self.net = net

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from keep.config.registry import IDENTITIES
 from keep.faces.align import crop, similarity
-from keep.faces.embedding import Embedding, from_onnx
+from keep.faces.embedding import Colour, Embedding, Flip, from_onnx
 from keep.faces.files import facexlib, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
 from keep.utils.ranges import LARGEST_SIDE, Factor, Value
@@ -103,14 +103,15 @@ class ArcFace(Identity):
     template = ARCFACE_112
     width = 512
 
-    def __init__(self, weights: Path | None = None, colour: Literal["BGR", "RGB"] = "BGR") -> None:
+    def __init__(self, weights: Path | None = None, colour: Colour = "BGR") -> None:
         module = facexlib("recognition.arcface_arch")
         path = weights_file("recognition_arcface_ir_se50.pth", weights)
         with torch.random.fork_rng(devices=[]):
             self.net = module.Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
         fill(self.net, state_dict(path), path)
         self.net.requires_grad_(False).eval()
-        self.colour, self.device, self.name, self.files = colour, torch.device("cpu"), "ArcFace-IR-SE50", (path,)
+        self.colour: Colour = colour
+        self.device, self.name, self.files = torch.device("cpu"), "ArcFace-IR-SE50", (path,)
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)
@@ -154,13 +155,15 @@ class ONNXIdentity(Identity):
         template: Template = ARCFACE_112X96,
         mean: Value = 127.5,
         scale: Factor = 1 / 128,
-        colour: Literal["RGB", "BGR"] = "RGB",
-        flip: Literal["sum", "concat", "none"] = "sum",
+        colour: Colour = "RGB",
+        flip: Flip = "sum",
     ) -> None:
         path = weights_file("an ONNX identity network", weights)
         self.net, self.name = read_onnx(path), name or path.stem
         self.size, self.template, self.mean, self.scale = size, template, mean, scale
-        self.colour, self.flip, self.files = colour, flip, (path,)
+        self.colour: Colour = colour
+        self.flip: Flip = flip
+        self.files = (path,)
         self.width = self.embed(np.zeros((1, *size, 3), np.uint8)).shape[1]
 
     def differentiable(self) -> Embedding:
