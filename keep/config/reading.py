@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from keep.config import shipped
 from keep.config.checking import check
 from keep.config.merging import Source, at, merge, override
 from keep.config.plugins import load_plugin
@@ -46,40 +47,42 @@ def load(path: Path | str, overrides: Iterable[str], schema: type[Config]) -> Co
 
 
 def read_yaml(path: Path, including: tuple[Path, ...] = (), counter: "itertools.count[int] | None" = None) -> Source:
-    """A YAML file, merged over the files that its ``_base_`` names (relative to the file).
+    """A YAML file, merged over the files that its ``_base_`` names (relative to the file, or shipped).
 
     A mapping is merged key by key. Where its ``type`` changes, the base's other options stay as far as the new class
     has them. ``plugins`` add up. A mapping below the top may have a ``_base_``, too; ``FILE#a.b`` includes only what
     the file has at ``a.b``.
 
     Args:
-        path: the file.
+        path: the file, or the name of one that the package ships (:mod:`keep.config.shipped`).
         including: the files that include this one, directly or not.
         counter: counts the files that the first of these reads.
 
     Raises:
         UserError: no such file, not valid YAML, a file that includes itself, or too many files.
     """
-    path = expand(path)
+    path = shipped.find(expand(path), path)
     counter = counter or itertools.count(1)
     including = (*including, Path(os.path.realpath(path)))  # Path.resolve raises for links in a circle
     own = _parse(path)
     source = Source({})
     for loc, given in _bases(own.data, ()):
         where = own.where((*loc, "_base_"))
-        for base in _file_names(given, "_base_", path, where):
-            file, _, part = str(base).partition("#")
-            _check_base(Path(file), including, next(counter), f"{where}: _base_: {shortened(file, 400)[1:-1]}")
-            included = read_yaml(Path(file), including, counter)
+        for base in _file_names(given, "_base_", where):
+            name, _, part = base.partition("#")
+            file = shipped.find(path.parent / name, name)
+            _check_base(file, name, including, next(counter), f"{where}: _base_: {shortened(str(file), 400)[1:-1]}")
+            included = read_yaml(file, including, counter)
             source = merge(source, _part(included, part, f"{where}: _base_: {file}").below(loc))
-    plugins = _file_names(own.data.get("plugins"), "plugins", path, own.where(("plugins",)))
+    names = _file_names(own.data.get("plugins"), "plugins", own.where(("plugins",)))
+    plugins = [path.parent / name for name in names]
     return _with_plugins(source, Source(_without_bases(own.data), own.lines, own.texts), plugins)
 
 
-def _check_base(file: Path, including: tuple[Path, ...], number: int, title: str) -> None:
+def _check_base(file: Path, name: str, including: tuple[Path, ...], number: int, title: str) -> None:
     """Raise UserError if a file cannot be included."""
     if not os.path.exists(file):  # noqa: PTH110, Path.exists raises for a name that is too long
-        raise UserError(f"{title}: there is no such file")
+        raise UserError(f"{title}: there is no such file{shipped.near(name)}")
     if Path(os.path.realpath(file)) in including:
         raise UserError(f"{title} includes itself")
     if len(including) >= MAX_CHAIN or number > MAX_FILES:
@@ -96,6 +99,7 @@ def _parse(path: Path) -> Source:
         parsed = parse_yaml(content.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        reason = f"there is no such file{shipped.near(path)}" if isinstance(error, FileNotFoundError) else reason
         raise UserError(f"cannot read the options file {path}: {reason}") from None
     except YamlError as error:
         raise UserError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from None
@@ -140,14 +144,14 @@ def _with_plugins(base: Source, own: Source, plugins: list[Path]) -> Source:
     return Source(data, {**merged.lines, **lines}, merged.texts, merged.inherited)
 
 
-def _file_names(given: Any, key: str, path: Path, where: str) -> list[Path]:
-    """The files that the value of ``key`` names, one or a list, relative to the YAML file at ``path``."""
+def _file_names(given: Any, key: str, where: str) -> list[str]:
+    """The files that the value of ``key`` names, one or a list."""
     given = given or []
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(p, str) and p.isprintable() for p in given):
         raise UserError(f"{where}: {key}: expected a file name or a list of them")
     try:
-        return [path.parent / expand(p) for p in given]
+        return [str(expand(p)) for p in given]
     except UserError as error:
         raise UserError(f"{where}: {key}: {error}") from None
 

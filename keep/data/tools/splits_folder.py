@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from pydantic import TypeAdapter
 
+from keep.config import shipped
 from keep.config.checking import validated
 from keep.config.reading import read_yaml
 from keep.config.registry import DEGRADATIONS, Spec
@@ -23,8 +24,7 @@ from keep.utils.io import write_file
 from keep.utils.version import __version__
 
 STEPS = TypeAdapter(tuple[Annotated[Any, DEGRADATIONS], ...])
-LEVELS = Path(__file__).with_name("levels")
-"""The shipped levels: a link to options/degradation, whose files are part of the installed package."""
+LEVELS = shipped.FOLDER / "degradation"
 
 
 class Split:
