@@ -1,5 +1,6 @@
 """KEEP: Kalman-inspired feature propagation (supplement, Algorithm 1)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from keep.archs.cfa import CFA
 from keep.archs.cft import CFT
 from keep.archs.code_transformer import CodeTransformer
+from keep.archs.evidence import clip_evidence
 from keep.archs.kalman import KalmanFilter
 from keep.archs.sizes import Sizes
 from keep.archs.vqgan import Codebook, Encoder, Generator, LQEncoder
@@ -70,6 +72,7 @@ class KEEPOutput:
         logits: (B, T, h·w, K).
         codes: (B, T, h·w).
         warped: ω(ŷ_{t-1}, Φ) (B, T - 1, 3, S, S).
+        evidence: the maps of :data:`keep.archs.evidence.EVIDENCE` (B, T, maps, S/8, S/8); None if not asked for.
     """
 
     output: Tensor
@@ -80,6 +83,7 @@ class KEEPOutput:
     logits: Tensor
     codes: Tensor
     warped: Tensor
+    evidence: Tensor | None = None
 
 
 @ARCHS.register()
@@ -177,6 +181,7 @@ class KEEP(nn.Module):
         use_filter: bool = True,
         grad: GradHalf = "both",
         return_states: bool = False,
+        evidence: bool = False,
     ) -> Tensor | KEEPOutput:
         """Restore clips (Algorithm 1).
 
@@ -196,6 +201,7 @@ class KEEP(nn.Module):
                 frame, ẑ⁺_t = z̃_t, all at once. The output then has no gains, predictions or warped frames.
             grad: the half of the network that keeps gradients, or both.
             return_states: return a :class:`KEEPOutput` instead of only ŷ.
+            evidence: with ``return_states`` and the filter, also measure the evidence; it changes nothing else.
 
         Returns:
             ŷ (B, T, 3, S, S) in about [-1, 1], or a :class:`KEEPOutput`.
@@ -240,6 +246,23 @@ class KEEP(nn.Module):
             logits=torch.stack([s.logits for s in steps], dim=1),
             codes=torch.stack([s.codes for s in steps], dim=1),
             warped=_stack([s.warped for s in steps[1:]], like=output),
+            evidence=self.evidence(lq, steps, z_obs, gains, flows) if evidence else None,
+        )
+
+    def evidence(
+        self,
+        lq: Tensor,
+        steps: Sequence[KalmanStep],
+        z_obs: Tensor,
+        gains: Tensor,
+        flows: Tensor,
+        before: Tensor | None = None,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        """What supports the output of these steps; see :func:`keep.archs.evidence.clip_evidence`."""
+        codes = self.codebook.embedding.weight
+        return clip_evidence(
+            lq, steps, z_obs, gains, flows, codes=codes, estimator=self.flownet, before=before, sizes=sizes
         )
 
     def _each_frame(

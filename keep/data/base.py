@@ -311,6 +311,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
             self.cache.put(path, lq)
         return lq
 
+    def clip_at(self, seed: int, position: int) -> SourceClip:
+        """The clip of ``dataset[seed, position]``; the next one if that is bad and ``on_bad`` is ``skip``."""
+        return self.clips[self._clip_number(seed, position)]
+
     def _clip_number(self, seed: int, position: int, attempt: int = 0) -> int:
         """The clip at a position: its own number, or its place in this epoch's order."""
         if self.clip_length is None:

@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from keep.config.registry import DATASETS, DEGRADATIONS, Spec
+from keep.data.base import SourceClip
 from keep.data.cache import digest
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
@@ -84,6 +85,11 @@ class Mixed(Dataset[dict[str, Any]]):
         if any(d.on_bad == "skip" for d in self.datasets):  # the samples of a batch have the same keys
             item.setdefault("skipped", "")
         return item
+
+    def clip_at(self, seed: int, position: int) -> SourceClip:
+        """As :meth:`keep.data.base.ClipDataset.clip_at`."""
+        dataset, own_seed, own_position = self.locate_sample(seed, position)
+        return dataset.clip_at(own_seed, own_position)
 
     def locate_sample(self, seed: int, position: int) -> tuple[Any, int, int]:
         """The dataset of a sample, with the sample's seed and position in it."""

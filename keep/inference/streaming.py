@@ -11,7 +11,8 @@ from itertools import groupby, islice
 import torch
 from torch import Tensor
 
-from keep.archs.keep import KEEP, KalmanState
+from keep.archs.confidence import ConfidenceHead, ErrorBands
+from keep.archs.keep import KEEP, KalmanState, KalmanStep
 from keep.utils.errors import UserError
 
 WINDOW = 8
@@ -20,10 +21,25 @@ CONTEXT = 7  # eight frames with the current one, the clip length of the public 
 
 @dataclass
 class RestoredFrame:
-    """One frame: ``output`` ŷ_t (B, 3, S, S) in about [-1, 1]; ``gain`` K_t (B, 1, h, w), unused at t = 1."""
+    """One frame.
+
+    Attributes:
+        output: ŷ_t (B, 3, S, S) in about [-1, 1].
+        gain: K_t (B, 1, h, w), unused at t = 1.
+        evidence: the maps of :data:`keep.archs.evidence.EVIDENCE` (B, maps, S/8, S/8), if asked for.
+        bands: with an error model, the lowest, middle and highest expected error of each block, calibrated
+            (:class:`keep.archs.confidence.ErrorBands`).
+    """
 
     output: Tensor
     gain: Tensor
+    evidence: Tensor | None = None
+    bands: ErrorBands | None = None
+
+    @property
+    def error(self) -> Tensor | None:
+        """The middle of the expected error of luma (B, 1, S/8, S/8), in grey levels of 255; None without a model."""
+        return None if self.bands is None else self.bands.middle[:, :1]
 
 
 class Streamer:
@@ -43,12 +59,23 @@ class Streamer:
         w: fidelity weight of CFT, 0 to 1.
         use_cft: apply CFT.
         use_cfa: apply CFA.
+        evidence: also measure what supports the output. It changes nothing else.
+        confidence: the error model of the network, which reads the evidence; None: no error is predicted.
     """
 
     def __init__(
-        self, net: KEEP, *, context: int = CONTEXT, w: float = 1.0, use_cft: bool = True, use_cfa: bool = True
+        self,
+        net: KEEP,
+        *,
+        context: int = CONTEXT,
+        w: float = 1.0,
+        use_cft: bool = True,
+        use_cfa: bool = True,
+        evidence: bool = False,
+        confidence: ConfidenceHead | None = None,
     ) -> None:
         self.net, self.w, self.use_cft, self.use_cfa = net, w, use_cft, use_cfa
+        self.evidence, self.confidence = evidence or confidence is not None, confidence
         self.context = 1 if net.kalman_filter.temporal == "causal" else context
         self.frames = 0
         """Number of frames restored so far."""
@@ -58,13 +85,14 @@ class Streamer:
         self._history: Tensor | None = None  # the last z̃, (B, ≤ context, C, h, w)
 
     @torch.no_grad()
-    def push(self, lq: Tensor, flows: Tensor | None = None) -> list[RestoredFrame]:
+    def push(self, lq: Tensor, flows: Tensor | None = None, sizes: Tensor | None = None) -> list[RestoredFrame]:
         """Restore the next frames of the clip.
 
         Args:
             lq: (B, n, 3, S, S) in [-1, 1], n ≥ 1, upsampled to the output's size.
             flows: flow of each of these frames to the one before it, (B, n, 2, S, S) in pixels. The first frame of
                 the clip has none: (B, n - 1, 2, S, S) at the first call. None: estimated.
+            sizes: side of the face in the input over S, (B, n), for the evidence; None: 1.
 
         Raises:
             UserError: frames or flows have another size, or there are neither flows nor a flow estimator.
@@ -76,7 +104,7 @@ class Streamer:
         gains = self._gains(z)
         if flows is None:
             flows = net.estimate_flows(lq if self._last is None else torch.cat([self._last, lq], dim=1))
-        restored = []
+        steps: list[KalmanStep] = []
         for i in range(lq.shape[1]):
             step, self._state = net.step(
                 z[:, i],
@@ -88,10 +116,20 @@ class Streamer:
                 use_cft=self.use_cft,
                 use_cfa=self.use_cfa,
             )
-            restored.append(RestoredFrame(step.output, gains[:, i]))
+            steps.append(step)
+        restored = [RestoredFrame(step.output, gains[:, i]) for i, step in enumerate(steps)]
+        if self.evidence:
+            self._judge(restored, net.evidence(lq, steps, z, gains, flows, self._last, sizes))
         self._last = lq[:, -1:].clone()  # a view would keep the memory of all frames
         self.frames += lq.shape[1]
         return restored
+
+    def _judge(self, restored: list[RestoredFrame], evidence: Tensor) -> None:
+        """Add the evidence (B, n, maps, b, b), and the error that the model predicts from it."""
+        for frame, maps in zip(restored, evidence.unbind(1), strict=True):
+            frame.evidence = maps
+            if self.confidence is not None:
+                frame.bands = self.confidence.bands(maps)
 
     def _gains(self, z: Tensor) -> Tensor:
         """K of a window (B, n, 1, h, w), from its z̃ (B, n, C, h, w) and the history."""
@@ -153,6 +191,8 @@ def stream(
     w: float = 1.0,
     use_cft: bool = True,
     use_cfa: bool = True,
+    evidence: bool = False,
+    confidence: ConfidenceHead | None = None,
 ) -> Iterator[RestoredFrame]:
     """Restore a clip of any length, frame by frame. At most ``window`` frames are read ahead.
 
@@ -165,13 +205,17 @@ def stream(
         w: fidelity weight of CFT.
         use_cft: apply CFT.
         use_cfa: apply CFA.
+        evidence: see :class:`Streamer`.
+        confidence: see :class:`Streamer`.
 
     Yields:
         a :class:`RestoredFrame` for every frame.
     """
     if window < 1 or context < 1:
         raise UserError(f"window and context must be at least 1 frame; got {window} and {context}")
-    streamer = Streamer(net, context=context, w=w, use_cft=use_cft, use_cfa=use_cfa)
+    streamer = Streamer(
+        net, context=context, w=w, use_cft=use_cft, use_cfa=use_cfa, evidence=evidence, confidence=confidence
+    )
     source, flow_source = iter(frames), None if flows is None else iter(flows)
     while batch := list(islice(source, window)):
         given = None

@@ -1,0 +1,234 @@
+"""What the network saw of a frame: maps that say how much of the restored face the input supports.
+
+All maps are on blocks of 8×8 pixels, (S/8, S/8). Nothing here changes what the network restores.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from keep.flow.warp import warp
+
+BLOCK = 8
+"""Side of a block, in pixels of the output."""
+
+EVIDENCE = {
+    "gain": "K of the Kalman filter, 0 to 1; 1 at a first frame, which has only its observation",
+    "entropy": "of T_Q's distribution over the codes, over that of equal probabilities: 0 to 1",
+    "top1": "probability of the chosen code, 0 to 1",
+    "innovation": "root mean square of ẑ⁻ − z̃ over the channels; 0 at a first frame",
+    "whitened": "the same in units of the codebook's covariance: 1 is as far as two codes are",
+    "motion": "mean |ŷ_t − ω(ŷ_{t-1})| of luma, in [-1, 1]; 0 at a first frame",
+    "failure": "pixels by which the flow there and back misses its start, at most 8; 0 at a first frame",
+    "residual": "mean difference of luma between the input and the output degraded again, at a quarter of the size",
+    "blur": "σ of the blur that explains the input best, in pixels of the output; equal in all blocks",
+    "change": "mean |ŷ − input| of luma",
+    "detail_in": "mean size of the fine detail of the input's luma",
+    "detail_out": "mean size of the fine detail of the output's luma",
+    "contrast": "standard deviation of the output's luma in the block",
+    "brightness": "mean luma of the output",
+    "size": "side of the face in the input over its side in the output; 1 if not given; equal in all blocks",
+}
+"""Name of each map, in the order of the channels → its meaning."""
+
+FAR = 8.0  # pixels: flow that misses by more has failed altogether
+SIGMAS = (0.0, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of the estimated blur, in pixels of the quarter size
+TAPS = 13
+LUMA = (0.299, 0.587, 0.114)
+
+
+def whitening(codes: Tensor) -> Tensor:
+    """W (C, C) with |W d|² / C = 1 on average for d a difference of two of the codes (K, C)."""
+    codes = codes.detach().float()
+    covariance = 2 * torch.cov(codes.T)
+    ridge = 1e-3 * covariance.diagonal().mean().clamp_min(1e-12)
+    eye = torch.eye(codes.shape[1], device=codes.device)
+    lower = torch.linalg.cholesky(covariance + ridge * eye)
+    return torch.linalg.solve_triangular(lower, eye, upper=False)
+
+
+class Step(Protocol):
+    """What :class:`keep.archs.keep.KalmanStep` has."""
+
+    output: Tensor
+    logits: Tensor
+    warped: Tensor | None
+    z_prior: Tensor | None
+
+
+@torch.no_grad()
+def clip_evidence(
+    lq: Tensor,
+    steps: Sequence[Step],
+    z_obs: Tensor,
+    gains: Tensor,
+    flows: Tensor,
+    *,
+    codes: Tensor,
+    estimator: nn.Module | None,
+    before: Tensor | None = None,
+    sizes: Tensor | None = None,
+) -> Tensor:
+    """The evidence of n frames in a row.
+
+    Args:
+        lq: the input, upsampled, (B, n, 3, S, S) in [-1, 1].
+        steps: one for each frame.
+        z_obs: z̃ (B, n, C, h, w).
+        gains: K (B, n, 1, h, w); not used at first frames.
+        flows: of each frame that has a prediction to the one before it, (B, m, 2, S, S) in pixels.
+        codes: the codebook (K, C).
+        estimator: of the flow back; None: ``failure`` is 0.
+        before: the input's frame before these, (B, 1, 3, S, S); None if these are the first.
+        sizes: side of the face in the input over S, (B, n); None: 1.
+
+    Returns:
+        float32 (B, n, channels of ``EVIDENCE``, S/8, S/8).
+    """
+    b, n = lq.shape[:2]
+    first = [step.z_prior is None for step in steps]
+    z_prior = torch.stack([z_obs[:, i] if s.z_prior is None else s.z_prior for i, s in enumerate(steps)], 1)
+    warped = torch.stack([s.output if s.warped is None else s.warped for s in steps], 1)
+    gain = torch.stack([torch.ones_like(z_obs[:, i, :1]) if first[i] else gains[:, i] for i in range(n)], 1)
+    quarter = [side // 4 for side in lq.shape[-2:]]
+    failure = lq.new_zeros(b, n, 1, *quarter, dtype=torch.float32)
+    if estimator is not None and not all(first):
+        frames = lq if before is None else torch.cat([before, lq], dim=1)
+        back = estimator(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
+        known = flow_failure(flows.flatten(0, 1), back).unflatten(0, (b, -1))
+        failure[:, n - known.shape[1] :] = known
+    maps = measure(
+        lq=lq.flatten(0, 1),
+        output=torch.stack([s.output for s in steps], 1).flatten(0, 1),
+        logits=torch.stack([s.logits for s in steps], 1).flatten(0, 1),
+        z_obs=z_obs.flatten(0, 1),
+        z_prior=z_prior.flatten(0, 1),
+        gain=gain.flatten(0, 1),
+        warped=warped.flatten(0, 1),
+        failure=failure.flatten(0, 1),
+        white=whitening(codes),
+        size=lq.new_ones(b * n) if sizes is None else sizes.flatten(),
+    )
+    return maps.unflatten(0, (b, n))
+
+
+def measure(
+    *,
+    lq: Tensor,
+    output: Tensor,
+    logits: Tensor,
+    z_obs: Tensor,
+    z_prior: Tensor,
+    gain: Tensor,
+    warped: Tensor,
+    failure: Tensor,
+    white: Tensor,
+    size: Tensor,
+) -> Tensor:
+    """The evidence of N frames. At a first frame ``z_prior`` is ``z_obs``, ``warped`` is ``output`` and ``gain`` is 1.
+
+    Args:
+        lq: the input, upsampled, (N, 3, S, S) in [-1, 1].
+        output: ŷ (N, 3, S, S).
+        logits: of T_Q (N, h·w, K).
+        z_obs: z̃ (N, C, h, w).
+        z_prior: ẑ⁻ (N, C, h, w).
+        gain: K (N, 1, h, w).
+        warped: ω(ŷ_{t-1}) (N, 3, S, S).
+        failure: of :func:`flow_failure` (N, 1, S/4, S/4).
+        white: of :func:`whitening`.
+        size: side of the face in the input over S, (N,).
+
+    Returns:
+        float32 (N, channels of ``EVIDENCE``, S/8, S/8).
+    """
+    given, made = luma(lq), luma(output)
+    blocks = made.shape[-1] // BLOCK
+    entropy, top1 = _certainty(logits, z_obs.shape[-2:])
+    residual, blur = _residual(given, made)
+    innovation = (z_prior - z_obs).float()
+    white_innovation = torch.einsum("dc,nchw->ndhw", white, innovation)
+    maps = {
+        "gain": gain.float(),
+        "entropy": entropy,
+        "top1": top1,
+        "innovation": innovation.square().mean(1, keepdim=True).sqrt(),
+        "whitened": white_innovation.square().mean(1, keepdim=True).sqrt(),
+        "motion": (made - luma(warped)).abs(),
+        "failure": failure,
+        "residual": residual,
+        "blur": blur.expand(-1, 1, blocks, blocks),
+        "change": (made - given).abs(),
+        "detail_in": _detail(given),
+        "detail_out": _detail(made),
+        "contrast": _contrast(made),
+        "brightness": made,
+        "size": size.float().view(-1, 1, 1, 1).expand(-1, 1, blocks, blocks),
+    }
+    return torch.cat([to_blocks(maps[name], blocks) for name in EVIDENCE], dim=1)
+
+
+def luma(frames: Tensor) -> Tensor:
+    """RGB (N, 3, H, W) in about [-1, 1] → float32 (N, 1, H, W) in [-1, 1]."""
+    r, g, b = frames.float().split(1, dim=1)
+    return (LUMA[0] * r).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2]).clamp_(-1, 1)
+
+
+def to_blocks(maps: Tensor, blocks: int) -> Tensor:
+    """Means over blocks: (N, 1, H, W) → (N, 1, blocks, blocks); a coarser map is repeated."""
+    if maps.shape[-1] == blocks:
+        return maps
+    if maps.shape[-1] % blocks == 0:
+        return F.avg_pool2d(maps, maps.shape[-1] // blocks)
+    return F.adaptive_avg_pool2d(maps, blocks)
+
+
+def flow_failure(forward: Tensor, backward: Tensor) -> Tensor:
+    """|f + ω(b, f)| at a quarter of the size, at most :data:`FAR` pixels: (N, 2, H, W), twice → (N, 1, H/4, W/4)."""
+    forward, backward = (F.avg_pool2d(flow.float(), 4) / 4 for flow in (forward, backward))
+    missed = 4 * (forward + warp(backward, forward))
+    return missed.square().sum(1, keepdim=True).sqrt().clamp_max(FAR)
+
+
+def _certainty(logits: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
+    """(N, h·w, K) → entropy over log K, and largest probability, (N, 1, h, w) each."""
+    logits = logits.float()
+    p, largest = logits.softmax(-1), logits.amax(-1)
+    top1 = p.amax(-1)
+    normaliser = largest - top1.log()  # the logarithm of the sum of exponentials
+    entropy = (normaliser - (p * logits).sum(-1)).clamp_min(0) / math.log(max(logits.shape[-1], 2))
+    return entropy.unflatten(1, grid)[:, None], top1.unflatten(1, grid)[:, None]
+
+
+def _residual(given: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """|↓4 of the input − ↓4 of the blurred output| (N, 1, S/4, S/4), and the σ that makes it smallest (N, 1, 1, 1)."""
+    given, made = F.avg_pool2d(given, 4), F.avg_pool2d(made, 4)
+    radius = TAPS // 2
+    x = torch.arange(-radius, radius + 1, device=made.device, dtype=torch.float32)
+    sigmas = torch.tensor(SIGMAS, device=made.device)
+    kernels = torch.exp(-0.5 * (x / sigmas.clamp_min(1e-3)[:, None]).square())
+    kernels = kernels / kernels.sum(1, keepdim=True)
+    edge = min(radius, made.shape[-1] - 1)
+    pad = F.pad(F.pad(made, (edge,) * 4, mode="reflect"), (radius - edge,) * 4, mode="replicate")
+    rows = F.conv2d(pad, kernels[:, None, None])
+    blurred = F.conv2d(rows, kernels[:, None, :, None], groups=len(SIGMAS))  # (N, σ, S/4, S/4)
+    difference = (blurred - given).abs()
+    best = difference.square().mean((2, 3)).argmin(1)
+    chosen = difference[torch.arange(len(best), device=best.device), best][:, None]
+    return chosen, 4 * sigmas[best].view(-1, 1, 1, 1)
+
+
+def _detail(x: Tensor) -> Tensor:
+    """|x − its mean over 4×4 pixels|."""
+    cells = x.unflatten(-1, (-1, 4)).unflatten(-3, (-1, 4))
+    return (cells - cells.mean((-3, -1), keepdim=True)).abs_().flatten(-4, -3).flatten(-2)
+
+
+def _contrast(x: Tensor) -> Tensor:
+    mean = F.avg_pool2d(x, BLOCK)
+    return (F.avg_pool2d(x.square(), BLOCK) - mean.square()).clamp_min(0).sqrt()
