@@ -1,5 +1,6 @@
-"""What the faces of a track look like, measured while they are found."""
+"""What shots and the faces of tracks look like, measured while they are found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -9,7 +10,8 @@ from keep.faces.align import crop, similarity
 from keep.faces.detect import Face
 
 STEP = 5  # a measurement every so many frames
-COLOURLESS = 3.0  # of 255: chroma below which a face has no colour
+COLOURLESS = 3.0  # of 128: chroma below which a shot and its faces have no colour; coding noise is less
+GREY = 1.0  # of 128: the same for a face in a coloured shot, where it is grey only as a picture within the picture
 # Sharpness up to which a restored face is taken as it is, and from which the input is. Measured with the weights
 # nano: faces of seven people, crops of 72, 112 and 176 px, blurred and compressed in nine ways. Restoring changes
 # PSNR to the clean face by +0.9 dB below 0.03 (median), -1.2 at 0.04 to 0.05, -2.9 at 0.05 to 0.06, -7.6 from 0.08.
@@ -44,9 +46,39 @@ class Measures:
         return float(np.clip((SHARP - np.median(self.sharpness)) / (SHARP - SOFT), 0, 1))
 
     @property
-    def gray(self) -> bool:
-        """Whether the faces have no colour, up to coding noise."""
-        return bool(self.chroma) and float(np.quantile(self.chroma, 0.9)) < COLOURLESS
+    def usual_chroma(self) -> float:
+        """Chroma that one face in ten exceeds."""
+        return upper(self.chroma)
+
+
+@dataclass
+class ShotMeasures:
+    """Measurements of one shot.
+
+    Attributes:
+        chroma: of every fifth frame, see :func:`chroma`.
+    """
+
+    seen: int = 0
+    chroma: list[float] = field(default_factory=list)
+
+    def add(self, image: np.ndarray) -> None:
+        """Measure the next frame, uint8 (H, W, 3) RGB."""
+        if self.seen % STEP == 0:
+            self.chroma.append(chroma(image))
+        self.seen += 1
+
+    def colourless(self, faces: Sequence[float]) -> bool:
+        """Whether the shot is black and white: neither its frames nor any of its ``faces`` (chroma) has colour.
+
+        A face counts beside the frame, because it may be its only coloured part.
+        """
+        return max([upper(self.chroma), *faces]) < COLOURLESS
+
+
+def upper(values: Sequence[float]) -> float:
+    """The value that one in ten exceeds; infinite without values."""
+    return float(np.quantile(values, 0.9)) if values else np.inf
 
 
 def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -64,7 +96,7 @@ def sharpness(face: np.ndarray) -> float:
 
 
 def chroma(image: np.ndarray) -> float:
-    """Distance from grey of the most colourful places of a face, in 0…128, averaged over an eighth of its side."""
+    """Distance from grey of the most colourful places of a picture, in 0…128, averaged over an eighth of its side."""
     small = cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA)
     parts = cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb)[..., 1:].astype(np.float32) - 128
     return float(np.quantile(np.hypot(parts[..., 0], parts[..., 1]), 0.9))

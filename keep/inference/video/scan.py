@@ -1,7 +1,7 @@
 """Pass 1: finds shots, faces and landmarks of a video. Only a few numbers a frame are kept."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from keep.data.mux import TimedFrame
 from keep.faces.align import similarity
 from keep.faces.follow import follow
-from keep.faces.measure import Measures
+from keep.faces.measure import GREY, Measures, ShotMeasures
 from keep.faces.shots import ShotDetector
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track, Tracker
@@ -31,7 +31,7 @@ class AlignedTrack:
         found: float32 (n, 5, 2), ``points`` before smoothing, with gaps filled.
         side: median of the shorter side of the boxes, in pixels.
         aspect: width of a pixel of the frame over its height.
-        gray: the face and its surroundings have no colour.
+        gray: the face has no colour.
         strength: how much of the restored face is wanted, 0 to 1 (:attr:`keep.faces.measure.Measures.strength`).
     """
 
@@ -114,7 +114,8 @@ def scan(
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]
-    measures: defaultdict[int, Measures] = defaultdict(Measures)
+    measures: defaultdict[int, Measures] = defaultdict(Measures)  # track → its faces
+    pictures: defaultdict[int, ShotMeasures] = defaultdict(ShotMeasures)  # shot → its frames
 
     def with_cuts() -> Iterator[tuple[TimedFrame, np.ndarray, bool]]:
         for frame in frames:
@@ -129,6 +130,7 @@ def scan(
         if seen.cut:
             tracker.cut()
         with clock("track"):
+            pictures[tracker.shot].add(frame.image)
             ids = tracker.update(frame.index, seen.faces, frame.image)
             for track, face in zip(ids, seen.faces, strict=True):
                 measures[track].add(frame.image, face, size)
@@ -137,15 +139,26 @@ def scan(
     result = Scan(count, len(starts), [])
     lengths = np.diff([*starts, count])
     for track in tracker.finish():
-        seen_as = measures[track.id]
-        aligned = replace(align(track, max_gap, sigma, radius), gray=seen_as.gray, strength=seen_as.strength)
+        aligned = replace(align(track, max_gap, sigma, radius), strength=measures[track.id].strength)
         if aligned.side < min_face:
             result.small += 1
         elif len(track) < min(min_frames, lengths[track.shot]):
             result.short += 1
         else:
             result.tracks.append(aligned)
+    result.tracks = [replace(track, gray=is_gray(track, result.tracks, pictures, measures)) for track in result.tracks]
     return result
+
+
+def is_gray(
+    track: AlignedTrack,
+    tracks: list[AlignedTrack],
+    pictures: Mapping[int, ShotMeasures],
+    measures: Mapping[int, Measures],
+) -> bool:
+    """Whether a track has no colour: its shot is black and white, or its faces have no trace of colour."""
+    faces = [measures[other.id].usual_chroma for other in tracks if other.shot == track.shot]
+    return pictures[track.shot].colourless(faces) or measures[track.id].usual_chroma < GREY
 
 
 def integer_aspect(width: int, aspect: float) -> float:

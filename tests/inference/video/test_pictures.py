@@ -245,6 +245,38 @@ def test_black_and_white_film_gains_no_colour(tmp_path, noise):
     assert colour[10:].min() > 60
 
 
+PALE = (131, 127, 126)
+
+
+@pytest.mark.parametrize(
+    ("face", "other", "ground", "coloured"),
+    [
+        (PALE, PALE, (60, 110, 60), True),  # pale faces in a coloured shot
+        (PALE, PALE, (90, 90, 90), False),  # coding noise
+        (PALE, GREEN, (90, 90, 90), True),  # one face is all the colour of the shot
+        ((128, 128, 128), GREEN, (60, 110, 60), False),  # a black and white picture within a coloured one
+    ],
+)
+def test_whether_a_shot_is_black_and_white(tmp_path, face, other, ground, coloured):
+    """It is judged by the frames and all faces of a shot, not by one face; a face without any colour stays so."""
+    image = np.full((120, 240, 3), ground, np.uint8)
+    image[20:100, 20:100] = np.repeat(image[:1, :1].mean(-1, keepdims=True), 3, -1)  # around the first face
+    for colour, (_, x, y, radius) in zip((face, other), FACES, strict=True):
+        cv2.circle(image, (x, y), radius, colour, -1)
+    source = encode(
+        tmp_path / "in.mkv", [av.VideoFrame.from_ndarray(image, format="rgb24") for _ in range(8)], "ffv1", "bgr0"
+    )
+
+    class Placed(Discs):
+        def __call__(self, frame: np.ndarray) -> Any:
+            return super().__call__(draw(FACES))
+
+    tools = Tools(Tinted(64), Placed())
+    restore_video(source, tmp_path / "out.mkv", tools, Settings(codec="ffv1"), announce=lambda line: None)
+    shown = next(iter(VideoSource(tmp_path / "out.mkv"))).image[60, 60].astype(int)
+    assert (np.ptp(shown) > 60) == coloured
+
+
 def interlaced(
     path: Path, codec: str, top_first: bool, form: str = "yuv420p", size: tuple[int, int] = (144, 240)
 ) -> Path:
