@@ -18,8 +18,7 @@ MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 EXACT = int(
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
-
-
+SMALL = 1920 * 1088  # pixels of a frame up to which one thread converts it: more take longer to start than they save
 DEEP = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}  # (bytes of a channel, channels)
 WITH_ALPHA = frozenset({"bgra", "gbrap16le"})
 
@@ -34,15 +33,21 @@ class Colours:
     color_range: int = 0
 
 
+def convert(frame: Any, form: str, **how: Any) -> Any:
+    """A PyAV frame in another pixel format. Options as for its ``reformat``."""
+    threads = 1 if frame.width * frame.height <= SMALL else 0
+    return frame.reformat(format=form, threads=threads, **how)
+
+
 def to_rgb(frame: Any, turn: tuple[int, bool]) -> np.ndarray:
     """Exact but slower than :func:`keep.data.decode.to_rgb`: pixels that are not restored must not change."""
-    return upright(frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray(), *turn)
+    return upright(convert(frame, "rgb24", interpolation=EXACT).to_ndarray(), *turn)
 
 
 def to_deep(frame: Any, layout: Layout, turn: tuple[int, bool]) -> np.ndarray:
     """A decoded PyAV frame with all its bits: uint8 or uint16 (H, W, 3), or (H, W, 4) with alpha; upright."""
     form = DEEP[np.dtype(layout.dtype).itemsize, 4 if layout.alpha else 3]
-    return upright(frame.reformat(format=form, interpolation=EXACT).to_ndarray(), *turn)
+    return upright(convert(frame, form, interpolation=EXACT).to_ndarray(), *turn)
 
 
 def to_yuv(picture: Any, matrix: int, full: bool, form: str = "yuv420p") -> Any:
@@ -52,8 +57,8 @@ def to_yuv(picture: Any, matrix: int, full: bool, form: str = "yuv420p") -> Any:
     """
     how = {"dst_colorspace": matrix, "interpolation": EXACT}
     if not full:
-        return picture.reformat(format=form, dst_color_range=1, **how)
-    deep = picture.reformat(format="yuv420p16le", dst_color_range=FULL, **how)
+        return convert(picture, form, dst_color_range=1, **how)
+    deep = convert(picture, "yuv420p16le", dst_color_range=FULL, **how)
     most, kind = (255, np.uint8) if form == "yuv420p" else (1023, np.uint16)
     planes = []
     for number, plane in enumerate(deep.planes):
@@ -78,4 +83,4 @@ def to_picture(image: np.ndarray, form: str, matrix: int, full: bool) -> Any:
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(plane), format=form)
     image = np.ascontiguousarray(image if form in WITH_ALPHA else image[..., :3])
     picture = av.VideoFrame.from_ndarray(image, format=DEEP[image.dtype.itemsize, image.shape[2]])
-    return to_yuv(picture, matrix, full, form) if form.startswith("yuv") else picture.reformat(format=form)
+    return to_yuv(picture, matrix, full, form) if form.startswith("yuv") else convert(picture, form)
