@@ -33,7 +33,7 @@ class Loss:
     def __init__(self, container: Any, video: Any, step: float, path: Path) -> None:
         self._size = path.stat().st_size
         self._format, self._video, self._step = container.format.name, video.index, step
-        self.packets = self.discarded = self.early = 0
+        self.packets = self.discarded = self.early = self._bytes = 0
         self.broken = False
         self.whole_start = True  # the first packet is a key frame
         self._begin: int | None = None  # place of the first packet in the file
@@ -85,24 +85,35 @@ class Loss:
         steady = self._format in BROADCAST and self._regular >= max(25, 0.85 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
-    def missing_at_the_ends(self, before: float, behind: float) -> int:
+    def missing_at_the_ends(self, begin: float, before: float, behind: float | None) -> int:
         """Pictures missing before the first and behind the last one, once all packets were seen.
 
         A video may start late, and its last picture may be shown for long. So here, too, the file must be damaged.
 
         Args:
-            before: seconds before the first picture.
-            behind: seconds between the last picture and the end that the header names.
+            begin: time of the first picture, in seconds.
+            before: seconds from the first packet of any stream to the first picture.
+            behind: seconds between the last picture and the end that the header names; None if that is not known.
         """
         step = median(self._steps) if len(self._steps) > 5 else self._step
-        first, last = max(round(before / step), 0), max(round(behind / step) - 1, 0)
-        if (clusters := self._clusters) is None:
-            return last if self.broken or last > max(2, 0.5 / step) else 0  # durations are not exact
+        if (clusters := self._clusters) is None:  # durations are not exact, and wrong where time stamps jump
+            last = _pictures(behind, step)
+            return last if not self._joins and (self.broken or last > max(2, 0.5 / step)) else 0
+        hole_first = 0 if clusters.begin is None else (self._begin or 0) - clusters.begin
+        hole_last = 0 if self._place is None else clusters.end - self._place
+        first = round(before / step) if any(time <= before + AT for time in self._wounds) else 0
+        if hole_first > HOLE:  # the first packet that is left is not the beginning; that was at about time 0
+            first = max(round(before / step), min(round(begin / step), self._pictures_in(hole_first)))
+            behind = None if behind is None else behind - (begin - before)
+        last = _pictures(behind, step)
         hurt = clusters.cut_short or not clusters.whole or bool(self._wounds)
-        hole_first = clusters.begin is not None and (self._begin or 0) - clusters.begin > HOLE
-        hole_first |= any(time <= before + AT for time in self._wounds)
-        hole_last = self._place is not None and clusters.end - self._place > HOLE
-        return first * hole_first + last * (hurt or hole_last)
+        if behind is None or self._joins:
+            last = max(last, self._pictures_in(hole_last))
+        return first + last * (hurt or hole_last > HOLE)
+
+    def _pictures_in(self, hole: int) -> int:
+        """About how many pictures so many bytes contain."""
+        return round(hole * self.packets / max(1, self._bytes)) if hole > HOLE else 0
 
     def _is_loss(self, begin: float, end: float, steady: bool) -> bool:
         if any(begin - AT <= time <= end + AT for time in self._joins):
@@ -119,6 +130,7 @@ class Loss:
             if self._place is not None and packet.pos - self._place > HOLE:
                 self._wounds.append(time if time is not None else self._last or 0.0)
             self._place = max(self._place or 0, packet.pos + packet.size)
+            self._bytes += packet.size
 
     def _follow(self, time: float) -> None:
         """Take the next display time in ascending order."""
@@ -130,6 +142,11 @@ class Loss:
                 self._gaps.append((self._last, time, round(step / usual) - 1))
             self._steps.append(step)
         self._last = time
+
+
+def _pictures(seconds: float | None, step: float) -> int:
+    """Pictures missing where one was shown for so long; None: for an unknown time."""
+    return max(round((seconds or 0) / step) - 1, 0)
 
 
 def ends_in_a_packet(path: Path) -> bool:

@@ -9,6 +9,7 @@ KNOWN = frozenset(
     {CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF}
 )
 """Elements in a segment: cluster, seek head, information, tracks, cues, attachments, chapters, tags, void, checksum."""
+CHUNK = 1 << 20  # bytes searched at once
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Clusters:
     """The extent of a file's clusters.
 
     Attributes:
-        begin: position of the first cluster's content; None if none was found.
+        begin: position of the first cluster's content; None if none was found. If damage comes before the first
+            cluster, the position of the damage.
         end: end of the last cluster that was found.
         whole: every element up to the end of the file is one of Matroska's. True also where sizes are not known, as in
             live recordings.
@@ -30,7 +32,7 @@ class Clusters:
 
 
 def read_clusters(path: Path) -> Clusters:
-    """Walk over the top elements of a file; contents are skipped."""
+    """Walk over the top elements of a file; contents are skipped. Behind damage, go on at the next cluster."""
     size, begin, end, whole, cut_short = path.stat().st_size, None, 0, True, False
     with path.open("rb") as file:
         at, kind, length = 0, *_element(file)
@@ -39,11 +41,13 @@ def read_clusters(path: Path) -> Clusters:
             kind, length = _element(file)
         limit = size if length is None else min(size, file.tell() + length)
         cut_short = length is not None and file.tell() + length > size
-        while file.tell() < limit:
+        while (at := file.tell()) < limit:
             kind, length = _element(file)
             if kind not in KNOWN:
-                whole = False
-                break
+                whole, begin = False, at if begin is None else begin
+                if not _find_cluster(file, at, limit):
+                    break
+                continue
             if length is None:  # live: sizes are not known
                 break
             if kind == CLUSTER:
@@ -52,6 +56,19 @@ def read_clusters(path: Path) -> Clusters:
             file.seek(length, 1)
             cut_short |= file.tell() > size
     return Clusters(begin, end, whole, cut_short)
+
+
+def _find_cluster(file: BinaryIO, begin: int, limit: int) -> bool:
+    """Move to the first cluster from ``begin`` on; False if there is none."""
+    name = CLUSTER.to_bytes(4)
+    while begin < limit:
+        file.seek(begin)
+        found = file.read(CHUNK).find(name)
+        if found >= 0:
+            file.seek(begin + found)
+            return True
+        begin += CHUNK - len(name) + 1
+    return False
 
 
 def _element(file: BinaryIO) -> tuple[int, int | None]:

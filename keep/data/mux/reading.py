@@ -170,13 +170,14 @@ class Pictures:
             self._delay = frame.dts - self._first_slot
         return frame.dts - self._delay
 
-    def lost(self, promised: int, before: float, behind: float) -> int:
+    def lost(self, promised: int, begin: float, before: float, behind: float | None) -> int:
         """Number of pictures that are missing or could not be decoded, once all were given.
 
         Args:
             promised: number of pictures according to the header; 0 if it does not say.
-            before: seconds before the first picture.
-            behind: seconds between the last picture and the end that the header names; 0 if it does not say.
+            begin: time of the first picture, in seconds.
+            before: seconds from the first packet of any stream to the first picture.
+            behind: seconds between the last picture and the end that the header names; None if it does not say.
         """
         loss = self._loss
         if self._slotted:
@@ -184,7 +185,7 @@ class Pictures:
         elif promised:
             missing = max(promised - loss.packets, 0)
         else:
-            missing = loss.missing() + loss.missing_at_the_ends(before, behind)
+            missing = loss.missing() + loss.missing_at_the_ends(begin, before, behind)
         # A broadcast may start within a group of pictures; those before its first key frame are no loss.
         within_group = self._container.format.name in BROADCAST and not loss.whole_start
         early = loss.early if within_group or not loss.broken else 0

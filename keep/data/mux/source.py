@@ -193,12 +193,13 @@ class VideoSource:
             with open_video(self.path) as again:
                 yield from islice(self._decode(again, video_stream(again, self.path)), pictures.given, None)
             return
-        seconds, before, behind = _duration(container, stream), 0.0, 0.0
+        seconds, begin, behind = _duration(container, stream), self.start, None
         if pictures.begin is not None:
-            before = float(pictures.begin * self._stamps - self.start)
-        if seconds is not None and pictures.end is not None and not pictures.jumps:
+            begin = pictures.begin * self._stamps
+        if seconds is not None and pictures.end is not None:
             behind = float(seconds - (pictures.end * self._stamps - self.start))
-        self.lost, self.jumps = pictures.lost(stream.frames, before, behind), pictures.jumps
+        self.lost = pictures.lost(stream.frames, float(begin), float(begin - self.start), behind)
+        self.jumps = pictures.jumps
         self.damaged = pictures.damaged or int(pictures.unfinished and not self.lost)
 
 

@@ -10,6 +10,7 @@ import pytest
 from videos import make
 
 from keep.data.mux import VideoSource
+from keep.data.mux.matroska import CLUSTER
 from keep.data.mux.reading import Packets
 
 
@@ -33,6 +34,36 @@ def test_a_part_that_is_overwritten_is_lost(tmp_path, texture, suffix, audio):
     frames, lost = counts(path)
     assert 25 < frames < 57
     assert frames + lost == pytest.approx(60, abs=4)
+
+
+def cluster_and_pictures(path: Path) -> tuple[int, list[int]]:
+    """Place of the first cluster in a Matroska file, and places of its pictures."""
+    with av.open(str(path)) as container:
+        pictures = [packet.pos for packet in container.demux(video=0) if packet.size and packet.pos is not None]
+    return path.read_bytes().index(CLUSTER.to_bytes(4)), pictures
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+@pytest.mark.parametrize("kind", ["head of the first cluster", "one byte more, rest unreadable", "wrong time, cut off"])
+def test_damaged_structure_of_matroska(tmp_path, texture, suffix, kind):
+    """The structure cannot be followed past the damage, or times jump: the missing bytes tell what is lost."""
+    codec = "libvpx" if suffix == ".webm" else "libx264"
+    path = make(
+        tmp_path / f"in{suffix}", texture(60), codec=codec, g="10", **({"bf": "0"} if codec[3:] != "vpx" else {})
+    )
+    data, (cluster, pictures) = bytearray(path.read_bytes()), cluster_and_pictures(path)
+    if kind == "head of the first cluster":
+        data[cluster : pictures[20]] = np.random.default_rng(0).bytes(pictures[20] - cluster)
+    elif kind == "one byte more, rest unreadable":
+        data[pictures[30] :] = np.random.default_rng(0).bytes(len(data) - pictures[30] + 1)
+    else:
+        at = pictures[0] + 1  # behind the track's number: the time, 16 bits
+        data[at : at + 2] = (512).to_bytes(2)
+        del data[pictures[40] :]
+    path.write_bytes(data)
+    frames, lost = counts(path)
+    assert 20 <= frames <= 50
+    assert frames + lost == pytest.approx(60, abs=12), "an estimate"
 
 
 @pytest.mark.parametrize("audio", [False, True])
