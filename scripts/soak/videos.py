@@ -2,6 +2,8 @@
 
     python -m scripts.soak.videos                                10,000 files, some hours on one core
     python -m scripts.soak.videos --files 200 --out soak.json
+    python -m scripts.soak.videos --results soak.jsonl           the same command again resumes where it stopped
+    python -m scripts.soak.videos --suffix .webm                 only the files made from .webm
     python -m scripts.soak.videos --only 4711 --work folder      file 4711 again; it is kept in the folder
 
 Small videos are made in six containers, with and without sound and B-frames. Each of the files is one of them, damaged
@@ -19,8 +21,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ class Result:
 
     Attributes:
         number: number of the file.
+        seed: seed of the damage.
         source: the intact file.
         operations: how it was damaged.
         intact: frames of the intact file.
@@ -63,6 +66,7 @@ class Result:
     """
 
     number: int
+    seed: int
     source: str
     operations: list[str]
     intact: int = 0
@@ -111,7 +115,9 @@ def soak(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(asdict(restore_one(made, work, args.seed, args.only)), indent=1))
             return 0
         if args.worker is not None:
-            for number in range(args.worker, args.files):
+            for number in numbers(args, made):
+                if number < args.worker:
+                    continue
                 result = restore_one(made, work, args.seed, number)
                 (work / "damaged" / input_name(made, number)).unlink()
                 print(json.dumps(asdict(result)), flush=True)
@@ -128,7 +134,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", type=arguments.count_or_none, metavar="N", help="restore file N alone, and print what happened"
     )
     p.add_argument("--work", type=Path, help="folder to work in, which is kept; default: a temporary folder")
+    p.add_argument("--suffix", choices=tuple(KINDS), help="only files of this container; they keep their numbers")
     p.add_argument("--out", type=Path, help="write the result to this file as JSON")
+    p.add_argument("--results", type=Path, help="add each file's result to this file, and skip those it has already")
     p.add_argument(
         "--worker", type=arguments.count_or_none, metavar="N", help=argparse.SUPPRESS
     )  # restores from file N on
@@ -138,30 +146,62 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def numbers(args: argparse.Namespace, made: list[Made]) -> list[int]:
+    """Numbers of the files to restore."""
+    wanted = [args.suffix in (None, one.path.suffix) for one in made]
+    return [number for number in range(args.files) if wanted[number % len(made)]]
+
+
 def watch(args: argparse.Namespace, work: Path, made: list[Made]) -> list[Result]:
     """Restore the files in another process. Where it ends or hangs, another one goes on behind that file."""
-    results: list[Result] = []
-    begun = time.perf_counter()
-    while len(results) < args.files and time.perf_counter() - begun < args.seconds:
-        command = [sys.executable, "-m", "scripts.soak.videos", "--worker", str(len(results)), "--work", str(work)]
-        command += ["--files", str(args.files), "--seed", str(args.seed)]
-        with (
-            (work / "log.txt").open("ab") as log,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as worker,
-        ):
-            assert worker.stdout is not None
-            while not (hung := not select.select([worker.stdout], [], [], PATIENCE)[0]):
-                if not (line := worker.stdout.readline()):
-                    break
-                results.append(Result(**json.loads(line)))
-                if time.perf_counter() - begun > args.seconds:
-                    break
-            worker.kill()
-        if len(results) < args.files and time.perf_counter() - begun < args.seconds:
-            mistake = f"no result for {PATIENCE:.0f} s" if hung else f"the process ended with status {worker.wait()}"
-            number = len(results)
-            results.append(Result(number, input_name(made, number), [], mistake=mistake))
+    results = [result for result in read_results(args.results) if result.seed == args.seed]
+    done = {result.number for result in results}
+    pending = deque(number for number in numbers(args, made) if number not in done)
+    end = time.perf_counter() + args.seconds
+    while pending and time.perf_counter() < end:
+        for result in worker_results(args, work, pending[0], end):
+            if result.number == pending[0]:  # else an earlier run has it
+                keep(result, results, pending, args.results)
+        if pending and time.perf_counter() < end:
+            number = pending[0]
+            mistake = f"the process ended, or gave no result for {PATIENCE:.0f} s; see {work / 'log.txt'}"
+            keep(
+                Result(number, args.seed, input_name(made, number), [], mistake=mistake), results, pending, args.results
+            )
     return results
+
+
+def keep(result: Result, results: list[Result], pending: deque[int], path: Path | None) -> None:
+    """Take the result of the next pending file."""
+    pending.popleft()
+    results.append(result)
+    if path is not None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
+
+
+def read_results(path: Path | None) -> list[Result]:
+    """The results of earlier runs, written by :func:`keep`."""
+    if path is None or not path.exists():
+        return []
+    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def worker_results(args: argparse.Namespace, work: Path, number: int, end: float) -> Iterator[Result]:
+    """Results of a process that restores the files from ``number`` on, until it ends or hangs, or time is over."""
+    command = [sys.executable, "-m", "scripts.soak.videos", "--worker", str(number), "--work", str(work)]
+    command += ["--files", str(args.files), "--seed", str(args.seed)]
+    command += ["--suffix", args.suffix] if args.suffix else []
+    with (
+        (work / "log.txt").open("ab") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as worker,
+    ):
+        assert worker.stdout is not None
+        while time.perf_counter() < end and select.select([worker.stdout], [], [], PATIENCE)[0]:
+            if not (line := worker.stdout.readline()):
+                break
+            yield Result(**json.loads(line))
+        worker.kill()
 
 
 def input_name(made: list[Made], number: int) -> str:
@@ -178,7 +218,7 @@ def restore_one(made: list[Made], work: Path, seed: int, number: int) -> Result:
     for folder in (path.parent, out):
         folder.mkdir(exist_ok=True)
     path.write_bytes(data)
-    result = Result(number, intact.path.name, operations, intact.frames)
+    result = Result(number, seed, intact.path.name, operations, intact.frames)
     result.decodable, result.damaged = count_frames(path)
     begun = time.perf_counter()
     output = out / ("out.mp4" if number % 2 else "out.mkv")
