@@ -61,7 +61,7 @@ def test_damaged_structure_of_matroska(tmp_path, texture, suffix, kind):
     path.write_bytes(data)
     frames, lost = counts(path)
     assert 20 <= frames <= 50
-    assert frames + lost == pytest.approx(60, abs=12), "an estimate"
+    assert frames + lost == pytest.approx(60, abs=15), "an estimate"
 
 
 @pytest.mark.parametrize("audio", [False, True])
