@@ -147,7 +147,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         self.interval, self.tone_jitter = tuple(interval), tuple(tone_jitter)
         self.reverse, self.flip, self.move_stills = reverse, flip, move_stills
         self.on_bad, self.lq_cache_epochs = on_bad, lq_cache_epochs
-        self.pipeline = Pipeline(degradation) if degradation else None
+        self.pipeline = Pipeline(degradation, size) if degradation else None
         if not self.root.exists():
             raise UserError(f"{self.root}: no such folder or file")
         self._bad: list[str] = []

@@ -27,7 +27,8 @@ class PairedClips(Dataset[dict[str, Any]]):
             as ``keep-data splits`` writes it.
 
     Raises:
-        UserError: a twin is missing; on reading, its number of frames differs, or its size is not an integer fraction.
+        UserError: a twin is missing, or the twins were made for another size; on reading, its number of frames
+            differs, or its size is not an integer fraction.
     """
 
     def __init__(self, gt: Annotated[Any, DATASETS], lq: str) -> None:
@@ -43,8 +44,14 @@ class PairedClips(Dataset[dict[str, Any]]):
         most = gt.max_frames or max(clip.frames for clip in gt.clips)
         self.clips = [SourceClip(clip.name, min(clip.frames, most), sources[clip.name]) for clip in gt.clips]
         self._truth = {clip.name: clip for clip in gt.clips}
-        manifest = self.lq / "manifest.json"
-        self._manifest = json.loads(manifest.read_text(encoding="utf-8"))["clips"] if manifest.is_file() else {}
+        path = self.lq / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if manifest.get("size", gt.size) != gt.size:
+            raise UserError(
+                f"{self.lq}: was made from frames of {manifest['size']}×{manifest['size']}, but the size of gt is "
+                f"{gt.size}; set the size of gt to {manifest['size']}, or make the split again with --size {gt.size}"
+            )
+        self._manifest = manifest.get("clips", {})
 
     def _files(self, name: str) -> tuple[Path, ...]:
         """The video of the twin, or its frames in order; empty if there is no twin."""

@@ -11,10 +11,14 @@ from pydantic import Field
 
 from keep.config.registry import DEGRADATIONS
 from keep.degradation.noise import GaussianNoise
-from keep.degradation.pipeline import Drawn, check_range
+from keep.degradation.pipeline import Drawn, check_range, scaled_sigma
 from keep.degradation.resize import Downsample
 from keep.utils.errors import UserError
-from keep.utils.ranges import Share, Sigma
+from keep.utils.logging import log
+from keep.utils.ranges import Share, Side, Sigma
+
+PAPER_SIZE, STRONGEST = 512, 10
+"""Side of the paper's frames in pixels, and its strongest σ there (supplement A.4)."""
 
 
 @DEGRADATIONS.register()
@@ -29,7 +33,9 @@ class GaussianBlur:
             Supplement A.4: [2, 10] in training.
         anisotropic: probability of an anisotropic kernel: σ is drawn twice, for two perpendicular axes, and their
             direction uniformly. The paper has none; the public code .3.
-        taps: side of the kernel in pixels, odd; null extends it to 4σ.
+        taps: side of the kernel in pixels of the frame, odd; null extends it to 4σ.
+        sigma_at: side of the frames, in pixels, for which ``sigma`` is given: it is multiplied by the clip's side over
+            this one. null: ``sigma`` is in pixels of the clip, whatever its size.
     """
 
     def __init__(
@@ -37,11 +43,23 @@ class GaussianBlur:
         sigma: tuple[Sigma, Sigma] = (2.0, 10.0),
         anisotropic: Share = 0.0,
         taps: Annotated[int, Field(ge=1, le=1001)] | None = None,
+        sigma_at: Side | None = None,
     ) -> None:
         check_range(self, "sigma", sigma)
         if taps is not None and taps % 2 == 0:
             raise UserError(f"GaussianBlur: taps must be odd, got {taps}")
-        self.sigma, self.anisotropic, self.taps = sigma, anisotropic, taps
+        self.sigma, self.anisotropic, self.taps, self.sigma_at = sigma, anisotropic, taps, sigma_at
+
+    def at(self, size: int) -> "GaussianBlur":
+        """The step for clips of side ``size``; warns of a σ that was probably meant for larger ones."""
+        largest = self.sigma[1] * PAPER_SIZE / size
+        if self.sigma_at is None and size < PAPER_SIZE and largest > STRONGEST:
+            log.warning(
+                f"warning: GaussianBlur: sigma up to {self.sigma[1]:g} on clips of {size}×{size} is {largest:.3g} at "
+                f"{PAPER_SIZE}×{PAPER_SIZE}, where the paper's strongest is {STRONGEST}; if sigma is meant for "
+                f"{PAPER_SIZE}×{PAPER_SIZE}, add sigma_at: {PAPER_SIZE}"
+            )
+        return scaled_sigma(self, size)
 
     def draw(self, rng: np.random.Generator) -> dict[str, float]:
         drawn = {"sigma": float(rng.uniform(*self.sigma))}

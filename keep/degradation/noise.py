@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from keep.config.registry import DEGRADATIONS
-from keep.degradation.pipeline import check_range
-from keep.utils.ranges import Share, Sigma
+from keep.degradation.pipeline import check_range, scaled_sigma
+from keep.utils.ranges import Share, Side, Sigma
 
 
 @DEGRADATIONS.register()
@@ -20,11 +20,20 @@ class GaussianNoise:
             Supplement A.4: [0, 10] in training.
         grey: probability of grey noise, the same in all three channels; otherwise the channels are independent.
             The paper does not specify it; the public code .5.
+        sigma_at: side of the frames, in pixels, for which ``sigma`` is given: it is multiplied by the clip's side over
+            this one. Noise in grey levels has no size, but a pixel of a clip four times smaller stands for 4×4 of the
+            others, whose noise averages to a quarter. null: ``sigma`` is used as it is.
     """
 
-    def __init__(self, sigma: tuple[Sigma, Sigma] = (0.0, 10.0), grey: Share = 0.0) -> None:
+    def __init__(
+        self, sigma: tuple[Sigma, Sigma] = (0.0, 10.0), grey: Share = 0.0, sigma_at: Side | None = None
+    ) -> None:
         check_range(self, "sigma", sigma)
-        self.sigma, self.grey = sigma, grey
+        self.sigma, self.grey, self.sigma_at = sigma, grey, sigma_at
+
+    def at(self, size: int) -> "GaussianNoise":
+        """The step for clips of side ``size``."""
+        return scaled_sigma(self, size)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         drawn: dict[str, Any] = {"sigma": float(rng.uniform(*self.sigma)), "seed": int(rng.integers(2**32))}

@@ -1,13 +1,15 @@
 """A degradation pipeline: steps drawn once per clip, applied in order, recorded so that they can be replayed.
 
-A step (registered in ``DEGRADATIONS``) has two methods and an optional third:
+A step (registered in ``DEGRADATIONS``) has two methods and two optional ones:
 
 - ``draw(rng) -> dict``: its random parameters for one clip, plain JSON data;
 - ``apply(clip, **drawn) -> clip``: float32 (T, H, W, 3) RGB in [0, 255] to the same, deterministic;
 - ``fuse(drawn, following) -> (count, function) | None``: a faster function for this step and the next ``count`` of
-  ``following`` (pairs of step and drawn) in one, with the same result up to float rounding; it also takes uint8.
+  ``following`` (pairs of step and drawn) in one, with the same result up to float rounding; it also takes uint8;
+- ``at(size) -> step``: the step for frames of that side, where its options are given for another (``sigma_at``).
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -25,10 +27,12 @@ class Pipeline:
 
     Args:
         steps: built degradation steps, applied in order.
+        size: side of the clips in pixels; steps whose σ is given for another size (``sigma_at``) are scaled to it.
+            None: every σ is taken as it is given.
     """
 
-    def __init__(self, steps: Sequence[Any]) -> None:
-        self.steps = tuple(steps)
+    def __init__(self, steps: Sequence[Any], size: int | None = None) -> None:
+        self.steps = tuple(step.at(size) if size is not None and hasattr(step, "at") else step for step in steps)
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[Drawn]]:
         """Draw one set of parameters for the clip and apply it.
@@ -130,6 +134,15 @@ def check_range(step: object, option: str, bounds: tuple[float, float]) -> None:
     low, high = bounds
     if not 0 <= low <= high:
         raise UserError(f"{type(step).__name__}: {option} must be [low, high] with 0 <= low <= high, got {bounds}")
+
+
+def scaled_sigma(step: Any, size: int) -> Any:
+    """A copy of ``step`` for clips of side ``size``, its ``sigma`` times size / ``sigma_at``; without one, itself."""
+    if step.sigma_at is None:
+        return step
+    own = copy.copy(step)
+    own.sigma, own.sigma_at = tuple(s * size / step.sigma_at for s in step.sigma), None
+    return own
 
 
 def check_choice(step: object, option: str, values: Sequence[Any], probabilities: Sequence[float] | None) -> None:

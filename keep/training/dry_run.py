@@ -115,12 +115,13 @@ class RandomClips:
 
     def __init__(self, options: Any) -> None:
         self.size, self.length = options.get("size") or 512, options.get("clip_length") or CPU_FRAMES
-        self.steps = build(options.get("degradation") or ())
+        steps = build(options.get("degradation") or ())
+        self.pipeline = Pipeline(steps, self.size) if steps else None
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         rng = np.random.default_rng(key)
         clip = rng.integers(0, 256, (self.length, self.size, self.size, 3), dtype=np.uint8)
         sample: dict[str, Any] = {"gt": torch.from_numpy(clip).permute(0, 3, 1, 2), "name": "random"}
-        if self.steps:
-            sample["lq"] = torch.from_numpy(Pipeline(self.steps)(clip, rng)[0]).permute(0, 3, 1, 2)
+        if self.pipeline is not None:
+            sample["lq"] = torch.from_numpy(self.pipeline(clip, rng)[0]).permute(0, 3, 1, 2)
         return sample

@@ -13,6 +13,7 @@ import yaml
 from keep.config.explain import explain
 from keep.config.reading import check, load, merge, override, read_yaml, to_yaml
 from keep.config.schema import TestConfig, TrainConfig
+from keep.degradation.pipeline import Pipeline
 from keep.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +79,7 @@ def test_stages_of_a_small_network_fit_each_other(name: str) -> None:
     for config in (stage2, stage3):
         train = config.data.train.options
         paper = train["datasets"][0].options if "datasets" in train else train  # lite: the first of several strengths
-        sigmas = {s.type: s.options.get("sigma") for s in paper["degradation"]}
+        sigmas = sigmas_at(paper["degradation"], keep["image_size"])
         for step, (low, high) in scaled.items():
             assert sigmas[step] == (low * keep["image_size"] / 512, high * keep["image_size"] / 512)
 
@@ -214,7 +215,13 @@ A1 = {"mild": ((2, 5), (0, 5), (18, 25)), "medium": ((5, 10), (5, 10), (25, 35))
 
 def ranges(data: Any) -> tuple[tuple[float, ...], ...]:
     steps = {s.type: s.options for s in data.options["degradation"]}
-    return steps["GaussianBlur"]["sigma"], steps["GaussianNoise"]["sigma"], steps["VideoCodec"]["crf"]
+    sigmas = sigmas_at(data.options["degradation"], data.options["size"])
+    return sigmas["GaussianBlur"], sigmas["GaussianNoise"], steps["VideoCodec"]["crf"]
+
+
+def sigmas_at(steps: Any, size: int) -> dict[str, tuple[float, float]]:
+    """Step → the range of its σ on clips of this size."""
+    return {type(s).__name__: s.sigma for s in Pipeline([s.build() for s in steps], size).steps if hasattr(s, "sigma")}
 
 
 @pytest.mark.parametrize(
@@ -329,7 +336,7 @@ def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
 def test_explain_tells_type_value_and_meaning_of_every_option() -> None:
     text = explain(TrainConfig, load(ROOT / "options/tiny/stage2.yml", [], TrainConfig))
     assert "train.optim.lr  (float)  = 0.003\n      learning rate before the schedule." in text
-    assert "data.train.degradation.0.sigma  ([float, float])  = [0.375, 1.875]" in text
+    assert "data.train.degradation.0.sigma  ([float, float])  = [2.0, 10.0]" in text
     general = explain(TrainConfig)
     assert "loss L1:" in general
     assert "arch KEEP:" in general

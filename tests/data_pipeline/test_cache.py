@@ -136,7 +136,7 @@ def test_a_clip_survives_the_disk(tmp_path: Path) -> None:
 
 def test_built_objects_are_described_by_their_options() -> None:
     about = describe(STEPS)
-    assert about[0] == {"type": "GaussianBlur", "anisotropic": 0.0, "sigma": [1, 2], "taps": None}
+    assert about[0] == {"type": "GaussianBlur", "anisotropic": 0.0, "sigma": [1, 2], "sigma_at": None, "taps": None}
     assert about[3]["backend"] == {"type": "PyAV"}
     assert json.loads(json.dumps(about)) == about
     assert difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == "a.1.b is 2 in the cache, 3 now"

@@ -63,3 +63,12 @@ def test_what_does_not_fit_is_named(clip_folder: Path, twins: Path) -> None:
         paired(clip_folder, twins)
     with pytest.raises(UserError, match="no such folder"):
         paired(clip_folder, twins / "nowhere")
+
+
+def test_twins_of_another_size_are_refused(clip_folder: Path, twins: Path) -> None:
+    """Low-quality frames of 12×12 from 96×96: an integer fraction of 48×48, too, but degraded twice as much."""
+    (twins / "manifest.json").write_text(json.dumps({"size": 96, "clips": {}}))
+    with pytest.raises(UserError, match=r"was made from frames of 96×96, but the size of gt is 48; set .* --size 48"):
+        paired(clip_folder, twins)
+    (twins / "manifest.json").write_text(json.dumps({"size": 48, "clips": {}}))
+    assert len(paired(clip_folder, twins)) == 3

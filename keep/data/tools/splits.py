@@ -4,8 +4,9 @@
     keep-data splits GT splits --levels heavy my_level.yml --format h264 --seed 1
 
 Writes ``OUT/mild``, ``OUT/medium`` and ``OUT/heavy``: every clip, as lossless frames or as the H.264 stream itself,
-degraded by the levels of table A1 (``options/degradation/*.yml``), and a ``manifest.json`` of the parameters drawn. The
-clips equal those that ``keep.test`` makes on reading with the same seed. ``OUT/test.yml`` tests on them.
+degraded by the levels of table A1 (``options/degradation/*.yml``, whose σ is for 512×512 frames and is scaled to
+``--size``), and a ``manifest.json`` of the parameters drawn. The clips equal those that ``keep.test`` makes on reading
+with the same seed. ``OUT/test.yml`` tests on them.
 
 A level appears when it is complete; until then it is ``OUT/.mild.unfinished``. After an interruption, run the command
 again: written clips are skipped, and finished levels are checked against their manifests. Bad clips are listed at the
@@ -34,9 +35,6 @@ from keep.utils.io import write_file
 from keep.utils.lock import lock
 from keep.utils.tables import console_table
 
-BASE_SIZE = 512
-"""Side of the frames, in pixels, for which table A1 gives σ."""
-
 
 def make_splits(argv: Sequence[str] | None) -> int:
     args = parse(argv)
@@ -49,9 +47,6 @@ def write_splits(args: argparse.Namespace) -> int:
     kind = args.type or dataset_for(args.gt)
     dataset, bad = open_clips(kind, args)
     splits = [Split(level, args, [clip.name for clip in dataset.clips]) for level in args.levels]
-    if args.size != BASE_SIZE:
-        sizes = f"table A1 gives it for frames of {BASE_SIZE}×{BASE_SIZE}, these are {args.size}×{args.size}"
-        print(f"note: σ is in pixels; {sizes}")
     bad += degrade(dataset, splits, args.seed)
     if bad:
         print("\n  ".join([f"{len(bad)} bad clips:", *bad]), file=sys.stderr)
@@ -76,9 +71,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     p.add_argument("--format", choices=("frames", "h264"), default="frames", help="lossless PNG, or the H.264 stream")
     p.add_argument("--seed", type=arguments.seed, default=0, help="seed of the drawn parameters (0, as in keep.test)")
-    p.add_argument(
-        "--size", type=arguments.side, default=BASE_SIZE, help=f"side of the ground-truth frames ({BASE_SIZE})"
-    )
+    p.add_argument("--size", type=arguments.side, default=512, help="side of the ground-truth frames (512)")
     p.add_argument("--max-frames", type=arguments.count, help="use only the first frames of each clip, this many")
     p.add_argument("--type", help="dataset class that reads GT (default: VideoClips or FrameFolders, by its files)")
     args = p.parse_args(argv)

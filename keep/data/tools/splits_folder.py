@@ -51,7 +51,7 @@ class Split:
         path = level_file(level)
         steps = read_steps(path)
         self.name, self.format = path.stem, args.format
-        self.pipeline = Pipeline([step.build() for step in steps])
+        self.pipeline = Pipeline([step.build() for step in steps], args.size)
         self.try_steps(args.size)
         self.folder: Path = args.out / self.name
         self.finished = self.folder.exists()
