@@ -68,6 +68,9 @@ class TemporalPatchGAN(nn.Module):
         channels: channels of the first layer; the second layer has twice, the others four times as many.
     """
 
+    clips = True
+    """It scores clips; other discriminators score images."""
+
     def __init__(self, in_channels: Width = 3, channels: Width = 32) -> None:
         super().__init__()
         widths = [in_channels, channels, 2 * channels] + [4 * channels] * 4

@@ -71,8 +71,9 @@ def dry_batch(run: Run, data: Any) -> dict[str, Any]:
     count = run.batch_size if device.type != "cpu" else 1
     batch = default_collate([data[config.seed, i] for i in range(count)])
     if device.type == "cpu":
-        log.info(f"  on a CPU: one clip of at most {CPU_FRAMES} frames")
-        batch = {k: v[:, :CPU_FRAMES] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        frames = max(CPU_FRAMES, run.recipe.min_frames)
+        log.info(f"  on a CPU: one clip of at most {frames} frames")
+        batch = {k: v[:, :frames] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     return to_device(batch, device)
 
 

@@ -201,9 +201,10 @@ def check_data(recipe: Recipe, train: Any, val: Any) -> None:
     if length is None:
         raise UserError("data.train.clip_length: training needs the number of frames of a clip, e.g. 8")
     if length < recipe.min_frames:
+        without = ", or model.per_frame: true" if hasattr(recipe, "per_frame") or hasattr(recipe, "used") else ""
         raise UserError(
-            f"data.train.clip_length: {length}, but {type(recipe).__name__} trains parts that act from the second "
-            f"frame on: use {recipe.min_frames} or more, or model.per_frame: true"
+            f"data.train.clip_length: {length}, but what {type(recipe).__name__} trains needs "
+            f"{recipe.min_frames} frames or more{without}"
         )
     for name, data in (("train", train), ("val", val)):
         if data is not None and recipe.needs_lq and getattr(data, "pipeline", True) is None:

@@ -30,7 +30,7 @@ from keep.training.optimizers import Adam
 from keep.training.prefetch import step_batches
 from keep.training.records import RunLog
 from keep.training.run import build_run, check_data, split_step
-from keep.training.schedules import Constant, Cosine, MultiStep
+from keep.training.schedules import Constant, Cosine, CosineRestart, MultiStep
 from keep.utils import weight_files
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
@@ -347,6 +347,11 @@ def test_schedules() -> None:
     assert cosine(1.0, 0, 11) == 1.0
     assert cosine(1.0, 5, 11) == pytest.approx(0.55)
     assert cosine(1.0, 10, 11) == pytest.approx(0.1)
+    restart = CosineRestart((4, 2), (1.0, 0.5), 0.1)
+    expected = {0: 1.0, 2: 0.55, 4: 0.55, 5: 0.325, 6: 0.1, 9: 0.1}  # .1 + .9 · ½ at the restart in step 4
+    assert {s: restart(1.0, s, 7) for s in expected} == pytest.approx(expected)
+    with pytest.raises(UserError, match="1 values for 2 periods"):
+        CosineRestart((4, 2), (1.0,))
 
 
 def test_learning_rate_warms_up_and_follows_the_schedule(tiny) -> None:
