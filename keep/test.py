@@ -1,7 +1,7 @@
 """Restore and score clips with any registered restorers, and write a report.
 
     python -m keep.test -opt options/test/vfhq_heavy.yml
-    python -m keep.test -opt options/test/vfhq_heavy.yml --num 5               # a quick look at five clips
+    python -m keep.test -opt options/test/vfhq_heavy.yml --quick               # five clips of 24 frames each
     torchrun --nproc-per-node 4 -m keep.test -opt options/test/vfhq.yml        # the ranks share the clips
 
 The same command resumes a stopped run. Exit status: 0, everything has a score; 1, the run is complete but something
@@ -23,19 +23,27 @@ with starting():
     from keep.inference.fast import keep_freed_memory
     from keep.utils.logging import to_console
 
+QUICK = (5, 24)
+"""Clips of each split, and frames of each, that --quick scores."""
+
 
 def command(argv: Sequence[str] | None) -> int:
     parser = cli.parser("keep-test", "Restore and score clips from an options file.")
     parser.add_argument(
         "--num", type=arguments.count, metavar="N", help="score only the first N clips of each split: a quick look"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"score {QUICK[1]} frames of the first {QUICK[0]} clips of each split"
+    )
     args = parser.parse_args(argv)
+    if args.quick and args.num:
+        parser.error("--quick has its own number of clips: give --quick or --num")
     config = cli.read_options(args, TestConfig)
     if config is None:
         return 0
     to_console(logging.INFO)
     keep_freed_memory()
-    return run_benchmark(config, args.num)
+    return run_benchmark(config, *(QUICK if args.quick else (args.num, None)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -208,6 +208,9 @@ class TestConfig(RunOptions):
     """Row name → restorer. All restore the same clips."""
     metrics: tuple[Metric, ...]
     """Metrics to measure."""
+    trained: dict[str, str] = {}
+    """Row name → what its network was trained on and for how long, in words, for the report. Rows whose weight file
+    was written by keep.train have it from there."""
     by_content: bool = False
     """Scores of an earlier run are reused for clips whose files have not changed. true: compare the contents of the
     files, which reads all of them; false: their sizes and times of change."""

@@ -55,12 +55,13 @@ class Parts:
     problems: list[str]
 
 
-def run_benchmark(config: TestConfig, num: int | None = None) -> int:
+def run_benchmark(config: TestConfig, num: int | None = None, frames: int | None = None) -> int:
     """Score every pending clip of this rank, then write the report if all ranks are done.
 
     Args:
         config: the options.
         num: score only the first clips of each split, with results in ``root/name_num``; None scores all.
+        frames: score only the first so many frames of each clip, with results in ``root/name_numxframes``.
 
     Returns:
         Exit status of ``keep.test``: 0, or 1 if something failed.
@@ -70,7 +71,12 @@ def run_benchmark(config: TestConfig, num: int | None = None) -> int:
     check_names(config.restorers)
     if unknown := config.paper.keys() - config.data.keys():
         raise UserError(f"paper: {', '.join(unknown)}: no such split in data; its splits are {', '.join(config.data)}")
-    folder = config.root / (config.name if num is None else f"{config.name}_{num}")
+    if unknown := config.trained.keys() - config.restorers.keys():
+        raise UserError(f"trained: {', '.join(unknown)}: no such row; the rows are {', '.join(config.restorers)}")
+    if frames is not None:
+        config = config.model_copy(update={"data": {k: first_frames(v, frames) for k, v in config.data.items()}})
+    shortened = "x".join(str(n) for n in (num, frames) if n is not None)
+    folder = config.root / f"{config.name}{'_' * bool(shortened)}{shortened}"
     group = key_of(to_yaml(config), world) if world > 1 else ""
     with lock(folder, f"rank{rank}" if world > 1 else "", group):
         return _run(config, folder, num, rank, world, device)
@@ -181,6 +187,14 @@ def keep_damaged(spec: Spec) -> Spec:
     options = {k: keep_damaged(v) if isinstance(v, Spec) else v for k, v in spec.options.items()}
     if issubclass(spec.cls, ClipDataset) and "on_bad" in options and options.get("clip_length") is None:
         options["on_bad"] = "keep"
+    return replace(spec, options=options)
+
+
+def first_frames(spec: Spec, frames: int) -> Spec:
+    """``spec`` with at most ``frames`` as ``max_frames`` in all datasets that have this option."""
+    options = {k: first_frames(v, frames) if isinstance(v, Spec) else v for k, v in spec.options.items()}
+    if issubclass(spec.cls, ClipDataset) and "max_frames" in options:
+        options["max_frames"] = min(frames, options["max_frames"] or frames)
     return replace(spec, options=options)
 
 

@@ -575,3 +575,24 @@ def test_validation_while_training_prints_the_numbers_of_keep_test(clips, tmp_pa
     assert validated.keys() == {"val/PSNR (ema)", "val/SSIM (ema)"}
     for metric in ("PSNR", "SSIM"):
         assert f"{validated[f'val/{metric} (ema)']:.4f}" == f"{row[metric]:.4f}"
+
+
+def test_a_quick_run_scores_a_few_frames_beside_the_full_results(options, here, capsys, monkeypatch):
+    folder = here("a")
+    monkeypatch.setattr(keep_test, "QUICK", (1, 4))
+    assert keep_test.main([*options(), "--quick"]) == 0
+    quick = folder.with_name("run_1x4")
+    frames = {f"{p.parent.name}/{p.stem}": json.loads(p.read_text())["frames"] for p in quick.glob("clips/*/*.json")}
+    assert frames == {"mild/disc0": 4, "own/disc0": 3}  # the second split has max_frames: 3
+    assert not folder.exists()
+    assert keep_test.main([*options(), "--quick", "--num", "2"]) == 2
+    assert "give --quick or --num" in capsys.readouterr().err
+
+
+def test_the_report_names_the_training_of_each_row(options, here):
+    folder = here("a")
+    assert keep_test.main(options(trained={"bicubic": "nothing to train"})) == 0
+    result = json.loads((folder / "results.json").read_text())
+    assert result["restorers"] == {"bicubic": "bicubic ×4; trained: nothing to train", "shaky/one": "Shaky"}
+    assert "bicubic ×4; trained: nothing to train" in (folder / "table.md").read_text()
+    assert keep_test.main(options(trained={"bicubc": "nothing"})) == 2

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from keep.evaluation.report import paper
-from keep.evaluation.report.notes import missing_values, origin_of, paper_headers
+from keep.evaluation.report.notes import missing_values, origin_of, paper_headers, too_few
 
 DIGITS = 6  # of a value on the page; the other files hold all digits
 
@@ -32,7 +32,7 @@ def page(content: Mapping[str, Any], options: str, records: Sequence[Mapping[str
         own = [r for r in records if r["split"] == split["name"]]
         note = paper.note(split["sizes"]) if split["paper"] else ""
         shown = {"clips": [_clip(r) for r in own], "worst": _worst(own, content, worst), "note": note}
-        splits.append({**split, **shown, "missing": missing_values(split)})
+        splits.append({**split, **shown, "missing": missing_values(split), "few": too_few(split)})
     quoted = {
         "source": paper.SOURCE,
         "headers": paper_headers(),

@@ -23,6 +23,22 @@ def is_significant(pair: Row) -> bool:
     return (number(pair["low"]) > 0 or number(pair["high"]) < 0) and number(pair["p"]) < LEVEL
 
 
+def smallest_p(clips: int) -> float:
+    """The smallest p that ``clips`` differences can have: the signs as they are, and all of them reversed."""
+    return 2.0 ** (1 - clips)
+
+
+def too_few(split: Row) -> list[str]:
+    """A line where the split has too few clips for any difference to be significant."""
+    p, clips = smallest_p(len(split["clips"])), len(split["clips"])
+    if clips < 2 or len(split["rows"]) < 2 or p < LEVEL:
+        return []
+    return [
+        f"{clips} clips: no difference can be significant here. With {clips} clips the smallest p by sign changes is "
+        f"{p:.3g}, above {LEVEL:g}; six clips are needed."
+    ]
+
+
 def differences(split: Row, content: Row) -> list[str]:
     """One line per pair of :func:`compared` and metric: the paired difference, and whether it is significant."""
     columns = {c["name"]: c for c in content["columns"]}

@@ -179,6 +179,8 @@
   }
 
   function drawForest() {
+    $("few").hidden = !split().few.length;
+    $("few").textContent = split().few.join(" ");
     const others = names.filter((n) => n !== state.reference);
     const scored = columns.filter((c) => split().pairs.some((p) => p.metric === c.name));
     if (!others.length) return fill($("forest"), el("p", { class: "empty" }, "There is only one restorer: nothing to compare."));

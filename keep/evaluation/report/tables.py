@@ -14,6 +14,7 @@ from keep.evaluation.report.notes import (
     origin_of,
     paper_headers,
     scaled_mean,
+    too_few,
 )  # fmt: skip
 from keep.evaluation.report.summary import Row
 from keep.utils.tables import console_table, markdown_table
@@ -26,7 +27,8 @@ def console(content: Row) -> str:
     for split in content["splits"]:
         table = console_table(_means(split, content), columns, digits)
         parts.append(f"{split['name']}: {clip_count(split)}\n" + table)
-        parts.append("".join(f"  {line}\n" for line in [*differences(split, content), *missing_values(split)]))
+        notes = [*too_few(split), *differences(split, content), *missing_values(split)]
+        parts.append("".join(f"  {line}\n" for line in notes))
     return "\n".join(parts)
 
 
@@ -43,7 +45,7 @@ def markdown(content: Row) -> str:
             for r in split["rows"]
         ]
         lines.append(markdown_table(intervals, list(columns)))
-        notes = [*differences(split, content), *missing_values(split)]
+        notes = [*too_few(split), *differences(split, content), *missing_values(split)]
         lines += ["\n".join(f"- {note}" for note in notes) + "\n"] if notes else []
         if split["paper"]:
             lines += _quoted(split)

@@ -11,6 +11,7 @@ from keep.evaluation.report.html import page
 from keep.evaluation.report.latex import latex
 from keep.evaluation.report.records import Unit, table_of, write_json
 from keep.evaluation.report.summary import column_of, flat_rows, split_of
+from keep.evaluation.report.training import training_of
 from keep.utils.io import write_file
 from keep.utils.logging import log
 
@@ -45,7 +46,7 @@ def write_report(
     content = {
         "name": config.name,
         **about,
-        "restorers": {name: describe(restorer) for name, restorer in restorers.items()},
+        "restorers": {name: _described(restorer, config.trained.get(name, "")) for name, restorer in restorers.items()},
         "columns": [column_of(m) for m in metrics],
         "splits": splits,
         "problems": [*problems, *(line for split in splits for line in split["problems"])],
@@ -71,6 +72,12 @@ def _public(record: Mapping[str, Any]) -> dict[str, Any]:
     failures = [{k: v for k, v in f.items() if k != "key"} for f in record["failures"]]
     rest = {k: v for k, v in record.items() if k not in ("key", "media", "launch")}
     return {**rest, "restorers": restorers, "failures": failures}
+
+
+def _described(restorer: Any, trained: str) -> str:
+    """The restorer and its training, which is ``trained`` or, if that is empty, what its weight file stores."""
+    trained = trained or training_of(restorer)
+    return describe(restorer) + (f"; trained: {trained}" if trained else "")
 
 
 def describe(restorer: Any) -> str:

@@ -14,6 +14,7 @@ from keep.evaluation.evaluate import ClipScore, Failure, Table
 from keep.evaluation.report import notes, tables
 from keep.evaluation.report.latex import latex, tex
 from keep.evaluation.report.summary import column_of, split_of
+from keep.evaluation.statistics import paired
 from keep.metrics.base import Metric, SetMetric
 
 
@@ -85,6 +86,21 @@ def test_differences_are_clip_by_clip(content):
     assert notes.differences(content["splits"][0], content)[0].endswith("not significant")
     second = notes.differences(content["splits"][0], content)[1]
     assert "2 clips: not significant" in second
+
+
+def test_with_fewer_than_six_clips_the_tables_say_that_nothing_can_be_significant(content):
+    (split,) = content["splits"]
+    (line,) = notes.too_few(split)
+    assert line.startswith("3 clips: no difference can be significant here.")
+    assert "smallest p by sign changes is 0.25, above 0.05; six clips are needed" in line
+    assert line in tables.markdown(content)
+    assert line in tables.console(content)
+    for clips, lines in ((1, 0), (5, 1), (6, 0)):  # the sign test's 2 / 2ⁿ: .0625 for five clips, .03125 for six
+        assert len(notes.too_few({**split, "clips": ["clip"] * clips})) == lines
+        if clips > 1:
+            ahead = paired(np.arange(1.0, clips + 1), np.zeros(clips))
+            assert ahead.p == notes.smallest_p(clips)
+    assert notes.too_few({**split, "rows": split["rows"][:1]}) == []
 
 
 def test_a_failure_is_one_line_with_the_clips_it_befell(content):
