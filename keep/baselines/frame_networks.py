@@ -22,8 +22,8 @@ from keep.utils.torchscript import load_torchscript
 class Spandrel:
     """GFPGAN, RestoreFormer or CodeFormer through the package spandrel, which detects the network from the file.
 
-    Files: ``GFPGANv1.3.pth`` or ``GFPGANv1.4.pth``, ``RestoreFormer.ckpt`` (or ``.pth``), ``codeformer.pth``. GFPGAN
-    draws noise, as in its authors' script; here the number of the frame is its seed.
+    Files: those of :data:`FILES`; docs/baselines.md has their sizes, hashes and licences. GFPGAN draws noise, as in
+    its authors' script; here the number of the frame is its seed.
 
     Args:
         weights: the file that its authors published.
@@ -35,11 +35,10 @@ class Spandrel:
     def __init__(self, weights: Path, fidelity: Share = 0.5, scale: Scale = 4) -> None:
         path = expand(weights)
         if not path.is_file():
-            raise UserError(f"weights: there is no file {path}")
+            raise UserError(f"weights: there is no file {path}; {WANTED}")
         model = _load_with_spandrel(path)
         if model.architecture.id not in CALLS:
-            known = ", ".join(CALLS)
-            raise UserError(f"{weights} holds {model.architecture.name}; expected one of {known}")
+            raise UserError(f"{weights} holds {model.architecture.name}, no face restorer; {WANTED}")
         self.arch = model.architecture.id
         self.net = model.model.requires_grad_(False).eval()
         self.weights, self.scale, self.fidelity, self.files = weights, scale, fidelity, (path,)
@@ -57,6 +56,14 @@ class Spandrel:
         """(T, 3, 128, 128) in [-1, 1] → (T, 3, 512, 512) in [-1, 1]."""
         return _each(lq, self.scale, lambda frame: CALLS[self.arch](self.net, frame, self.fidelity), side=512)
 
+
+FILES = {
+    "GFPGAN": "GFPGANv1.4.pth or GFPGANv1.3.pth",
+    "RestoreFormer": "RestoreFormer.ckpt",
+    "CodeFormer": "codeformer.pth",
+}
+"""Network → the files of its authors that are read."""
+WANTED = "wanted: " + ", ".join(f"{files} ({name})" for name, files in FILES.items())
 
 # The networks are called directly: spandrel's descriptors pass images in [0, 1] to CodeFormer and GFPGAN, which need
 # [-1, 1], and do not pass w.
@@ -133,7 +140,7 @@ def _load_with_spandrel(path: Path) -> Any:
         return ModelLoader("cpu").load_from_file(path)
     except UnsupportedModelError:
         hint = "" if extra else "; CodeFormer needs the package spandrel-extra-arches beside it"
-        raise UserError(f"{path} holds a network that spandrel{extra} does not support{hint}") from None
+        raise UserError(f"{path} holds a network that spandrel{extra} does not support; {WANTED}{hint}") from None
     except Exception as error:  # unpickling and loading raise many kinds of errors
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} cannot be loaded by spandrel: {reason}") from error
+        raise UserError(f"{path} cannot be loaded by spandrel ({reason}); {WANTED}") from error

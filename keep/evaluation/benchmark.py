@@ -192,7 +192,9 @@ def keep_damaged(spec: Spec) -> Spec:
 
 def first_frames(spec: Spec, frames: int) -> Spec:
     """``spec`` with at most ``frames`` as ``max_frames`` in all datasets that have this option."""
-    options = {k: first_frames(v, frames) if isinstance(v, Spec) else v for k, v in spec.options.items()}
+    options: dict[str, Any] = {
+        k: first_frames(v, frames) if isinstance(v, Spec) else v for k, v in spec.options.items()
+    }
     if issubclass(spec.cls, ClipDataset) and "max_frames" in options:
         options["max_frames"] = min(frames, options["max_frames"] or frames)
     return replace(spec, options=options)
