@@ -41,7 +41,7 @@ def test_the_tools_are_listed(program: str, arguments: list[str], capsys) -> Non
     ("argument", "hint"),
     [
         ("algin", "; did you mean 'align'?"),
-        ("zzz", "; choose from align, collect, prepare, pack, splits, preview"),
+        ("zzz", "; choose from quickstart, align, collect, prepare, pack, splits, preview"),
     ],
 )
 def test_an_unknown_tool_is_reported_in_one_line(argument: str, hint: str, capsys) -> None:

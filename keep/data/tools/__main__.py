@@ -9,6 +9,7 @@ with starting():
     from keep.utils.subcommands import run_tool
 
 TOOLS = {
+    "quickstart": ("keep.data.tools.quickstart", "from a folder of videos to everything that training needs"),
     "align": ("keep.data.tools.align", "cut out the largest face of photographs and videos, aligned"),
     "collect": ("keep.data.tools.collect", "make aligned one-person clips from raw videos"),
     "prepare": ("keep.data.tools.prepare", "check a VFHQ tree, list its clips, write a smaller copy"),

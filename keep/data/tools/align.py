@@ -11,7 +11,7 @@ is 1 if nothing was written.
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -58,7 +58,7 @@ def align_folder(args: argparse.Namespace) -> int:
                 write_file(target.with_suffix(".png"), encode_image(align_photograph(path, detector, args), "png"))
                 written += 1
             else:
-                written += align_video(path, target, detector, args)
+                written += len(align_video(path, target, detector, args))
         except UserError as error:
             skipped.append(str(error))
     print(f"{args.out}: {written} written, {len(skipped)} files skipped")
@@ -81,6 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--crf", type=arguments.crf, default=12, help="H.264 quality of the videos, lower is better (12)")
     p.add_argument("--min-frames", type=arguments.count, default=30, help="skip shorter shots (30)")
+    p.add_argument("--max-frames", type=arguments.count, help="use only the first frames of each video, this many")
     args = p.parse_args(argv)
     if not args.root.is_dir():
         raise UserError(f"{args.root}: no such folder")
@@ -104,19 +105,22 @@ def align_photograph(path: Path, detector, args: argparse.Namespace) -> np.ndarr
     return crop(frame, matrix, args.size, border="reflect")
 
 
-def align_video(path: Path, target: Path, detector, args: argparse.Namespace) -> int:
-    """Write the aligned shots of a video beside ``target``; returns their number.
+def align_video(path: Path, target: Path, detector, args: argparse.Namespace) -> list[Path]:
+    """Write the aligned shots of a video beside ``target``; returns their files.
 
     Raises:
         UserError: no usable shot, or a small face.
     """
     info = probe(path)
-    starts = [0, *shot_cuts(iter_video(path)), info.frames]
-    written = 0
+    frames = min(info.frames, args.max_frames or info.frames)
+    starts = [0, *shot_cuts(frames_between(path, 0, frames)), frames]
+    written: list[Path] = []
+    faces = 0
     for number, (start, end) in enumerate(pairwise(starts)):
         if end - start < args.min_frames:
             continue
         _, points = largest_faces(detector, frames_between(path, start, end), progress=True)
+        faces += int(np.isfinite(points[:, 0, 0]).sum())
         points = smooth(fill_gaps(points, limit=GAP))
         if np.isnan(points).any():
             continue
@@ -129,14 +133,23 @@ def align_video(path: Path, target: Path, detector, args: argparse.Namespace) ->
         name = target.with_name(f"{target.stem}_{number}.mp4" if len(starts) > 2 else f"{target.stem}.mp4")
         name.parent.mkdir(parents=True, exist_ok=True)
         write_video(name, crops, info.fps, crf=args.crf)
-        written += 1
+        written.append(name)
+    if not written and longest(starts) < args.min_frames:
+        raise UserError(f"{path}: too short: its longest shot has {longest(starts)} frames of {args.min_frames}")
+    if not written and not faces:
+        raise UserError(f"{path}: no face found")
     if not written:
         raise UserError(f"{path}: no shot of {args.min_frames} frames has a face throughout")
     return written
 
 
+def longest(starts: Sequence[int]) -> int:
+    """Frames of the longest shot."""
+    return max(end - start for start, end in pairwise(starts))
+
+
 def frames_between(path: Path, start: int, end: int) -> Iterator[np.ndarray]:
-    return (frame for t, frame in enumerate(iter_video(path)) if start <= t < end)
+    return islice(iter_video(path), start, end)
 
 
 def refuse_small(path: Path, matrix: np.ndarray, args: argparse.Namespace) -> None:
