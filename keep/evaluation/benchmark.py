@@ -86,6 +86,7 @@ def _run(config: TestConfig, folder: Path, num: int | None, rank: int, world: in
     """Score this rank's clips in ``folder``, which it holds."""
     datasets = {split: keep_damaged(spec).build() for split, spec in config.data.items()}
     parts = build_parts(config, device)
+    check_truth(datasets, parts.metrics)
     about = {"versions": versions(), "code": code(), "device": device.type}
     units = plan(config, folder, datasets, [about, file_hashes(config.plugins)], parts.restorer_keys, num)
 
@@ -177,6 +178,17 @@ def _attempt(where: str, make: Callable[[], T], problems: list[str]) -> T | None
     except UserError as error:
         problems.append(f"{where}: {error}")
         return None
+
+
+def check_truth(datasets: Mapping[str, Any], metrics: Sequence[Any]) -> None:
+    """Raise UserError if a metric compares with a ground truth that a split lacks."""
+    for split, dataset in datasets.items():
+        needing = [m.name for m in metrics if getattr(m, "needs_truth", True)]
+        if needing and not getattr(dataset, "has_truth", True):
+            raise UserError(
+                f"metrics: {', '.join(needing)} compare with a ground truth, and the clips of {split} have none; "
+                "without one: NIQE, PyIQA, VIDD, WarpingError"
+            )
 
 
 # --- clips ------------------------------------------------------------------------------------------------------

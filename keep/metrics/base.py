@@ -69,6 +69,7 @@ class Metric(ABC):
         higher_is_better: whether a higher score is better.
         first: the first frame that has a value; 1 for a metric of neighbouring frames, where ``values[t]`` compares
             frames t - 1 and t, and ``values[0]`` is NaN.
+        needs_truth: whether it compares with the ground truth; False for a metric that can be measured without one.
         per_frame: whether the values of frames are shown; False for a σ, whose values are another metric's.
         factor: tables show the score times this: 100 where the paper writes (×10⁻²). Files hold the score itself.
         decimals: number of decimals in tables.
@@ -79,6 +80,7 @@ class Metric(ABC):
     name: str
     higher_is_better: bool
     first: int = 0
+    needs_truth: bool = True
     per_frame: bool = True
     factor: float = 1
     decimals: int = 4
@@ -130,11 +132,12 @@ class SetMetric(ABC):
     """One column of the table with a single value for a set of clips, and none for a clip.
 
     Attributes:
-        name, higher_is_better, factor, decimals, files: as in :class:`Metric`.
+        name, higher_is_better, needs_truth, factor, decimals, files: as in :class:`Metric`.
     """
 
     name: str
     higher_is_better: bool
+    needs_truth: bool = True
     factor: float = 1
     decimals: int = 4
     files: tuple[Path, ...] = ()

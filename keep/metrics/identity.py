@@ -58,7 +58,7 @@ class VIDD(Metric):
         faces: where the face of the output is located; see ``IDS``.
     """
 
-    first = 1
+    needs_truth, first = False, 1
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class NIQE(Metric):
             (36, 36); null uses the authors' file, which the installed package basicsr contains.
     """
 
-    decimals = 3
+    needs_truth, decimals = False, 3
 
     def __init__(self, weights: Path | None = None) -> None:
         self.name, self.higher_is_better = "NIQE", False

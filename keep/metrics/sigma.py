@@ -27,6 +27,7 @@ class Sigma(Metric):
             raise UserError(f"Sigma needs a metric with a value for every frame; {of.name} has none")
         self.of, self.factor, self.first = of, factor, of.first
         self.name, self.higher_is_better, self.per_frame = f"σ_{of.name}", False, False
+        self.needs_truth = of.needs_truth
 
     def describe(self) -> str:
         return f"Standard deviation over a clip's frames, mean over clips, of: {self.of.describe()}"

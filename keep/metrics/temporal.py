@@ -26,11 +26,13 @@ class WarpingError(Metric):
     the forward-backward check |f + b|² ≤ .01 (|f|² + |b|²) + .5 and is not a motion boundary,
     |∇u|² + |∇v|² ≤ .01 |f|² + .002 (Sundaram et al., ECCV 2010).
 
+    Of clips without ground truth the flow is that of the low-quality input.
+
     Args:
         flow: the flow estimator; the metric's name includes its name.
     """
 
-    first, factor, decimals = 1, 1000, 5
+    needs_truth, first, factor, decimals = False, 1, 1000, 5
 
     def __init__(self, flow: Flow) -> None:
         if isinstance(flow, GMFlow):

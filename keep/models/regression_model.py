@@ -7,6 +7,7 @@ import torch
 
 from keep.config.registry import MODELS, Arch, Loss
 from keep.degradation.resize import upsample
+from keep.models import base
 from keep.models.base import (
     Batch,
     Recipe,
@@ -15,7 +16,6 @@ from keep.models.base import (
     adversarial_phases,
     check_gan,
     discriminator_slot,
-    frozen,
 )  # fmt: skip
 from keep.models.clip_nets import restore_clip, upsampling_before
 from keep.utils.errors import UserError, nearest
@@ -26,8 +26,8 @@ from keep.utils.ranges import CountOrNone, Scale
 class RegressionModel(Recipe):
     """A network trained on pairs of degraded and true clips: L = λ_pix L_pix + λ_per L_per + λ_adv L_adv.
 
-    All weights of the network train, from the first step or from that of ``part_start``. Slots of ``pretrained``, all
-    optional: ``net``, a network to continue from, and ``discriminator``.
+    All weights of the network train that are not ``frozen``, from the first step or from that of ``part_start``.
+    Slots of ``pretrained``, all optional: ``net``, a network to continue from, and ``discriminator``.
 
     Args:
         net: a network of clips (B, T, 3, h, w) in [-1, 1], such as ``EDVR``, ``BasicVSR``, ``BasicVSRPP`` or
@@ -44,6 +44,7 @@ class RegressionModel(Recipe):
             ``scale`` does not cover.
         part_start: part of the network → step at which it begins to train, such as ``{spynet: 5000}``; before, its
             weights stay as they are. ``train.lr_scale`` gives a part a smaller learning rate.
+        frozen: parts of the network that do not train, such as a codebook and its generator.
     """
 
     needs_lq = True
@@ -60,6 +61,7 @@ class RegressionModel(Recipe):
         gan_start: CountOrNone = 0,
         scale: Scale = 4,
         part_start: dict[str, CountOrNone] = {},  # noqa: B006, it is never changed
+        frozen: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.net, self.discriminator = net, discriminator
@@ -69,11 +71,18 @@ class RegressionModel(Recipe):
         self.min_frames = getattr(net, "window", None) or getattr(net, "min_frames", 1)
         self.unused_parameters = any(self.part_start.values())
         check_gan(self, gan)
-        parts = [name for name, part in net.named_children() if any(p.requires_grad for p in part.parameters())]
+        for part in frozen:
+            self._part(part, "frozen").requires_grad_(False)
         for part in self.part_start:
-            if part not in parts:
-                hint = nearest(part, parts) or f"; parts: {', '.join(parts)}"
-                raise UserError(f"model.part_start.{part}: no such part of the network{hint}")
+            self._part(part, "part_start")
+
+    def _part(self, name: str, option: str) -> torch.nn.Module:
+        """The part of the network that an option names; it must have weights that train."""
+        parts = {k: part for k, part in self.net.named_children() if any(p.requires_grad for p in part.parameters())}
+        if name not in parts:
+            hint = nearest(name, parts) or f"; parts: {', '.join(parts)}"
+            raise UserError(f"model.{option}: {name}: no such part of the network trains{hint}")
+        return parts[name]
 
     def slots(self) -> dict[str, Slot]:
         convert = getattr(self.net, "from_public", None)
@@ -89,7 +98,7 @@ class RegressionModel(Recipe):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"]
         waiting = torch.nn.ModuleList(getattr(self.net, p) for p, start in self.part_start.items() if step < start)
-        with frozen(waiting):
+        with base.frozen(waiting):
             out = self.net(upsample(batch["lq"], self.upsampling))
         if out.dim() == 4:  # the middle frame of the window
             out, y = out[:, None], y[:, y.shape[1] // 2, None]
@@ -100,7 +109,7 @@ class RegressionModel(Recipe):
             terms["regions"] = self.regions.weight * self.regions(out, y)
         critic = self.discriminator if step >= self.gan_start else None
         if critic is not None:
-            with frozen(critic):
+            with base.frozen(critic):
                 terms["gan"] = self.gan.weight * self.gan.generator(critic(self._judged(out)))
         yield "net", terms
         if critic is not None:

@@ -20,10 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAIN_FILES = sorted(p for d in ("train", "tiny") for p in (ROOT / "options" / d).glob("stage*.yml"))
 SMALL_NETWORKS = ("nano", "lite", "small")
 SMALL_FILES = sorted(p for d in SMALL_NETWORKS for p in (ROOT / "options" / d).glob("stage*.yml"))
-TEST_FILES = sorted([*(ROOT / "options/test").glob("vfhq*.yml"), ROOT / "options/tiny/test.yml"])
+BASELINE_FILES = sorted(p for p in (ROOT / "options/baselines").rglob("[a-z]*.yml") if p.stem != "test")
+TEST_FILES = sorted(
+    p for d in ("test/[a-z]*", "tiny/test", "baselines/**/test") for p in (ROOT / "options").glob(f"{d}.yml")
+)
 
 
-@pytest.mark.parametrize("path", [*TRAIN_FILES, *SMALL_FILES], ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize(
+    "path", [*TRAIN_FILES, *SMALL_FILES, *BASELINE_FILES], ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
 def test_shipped_training_options_load_and_come_back_equal(path: Path, tmp_path: Path) -> None:
     config = load(path, [], TrainConfig)
     copy = tmp_path / "options.yml"
@@ -62,7 +67,7 @@ def test_the_paper_s_stages_align_frames_and_count_clips_as_published(stage: str
 
 def test_shipped_files_are_all_here() -> None:
     assert len(TRAIN_FILES) == 7
-    assert len(TEST_FILES) == 5
+    assert len(TEST_FILES) == 7
 
 
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
@@ -330,7 +335,7 @@ def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
     shipped = json.loads((ROOT / "options/schema.json").read_text())
     assert shipped == schema, "run: python -m keep.train --schema > options/schema.json"
     jsonschema = pytest.importorskip("jsonschema")
-    for path in [*TRAIN_FILES, *SMALL_FILES, *TEST_FILES]:
+    for path in [*TRAIN_FILES, *SMALL_FILES, *BASELINE_FILES, *TEST_FILES]:
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
 
 

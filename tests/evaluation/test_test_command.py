@@ -596,3 +596,14 @@ def test_the_report_names_the_training_of_each_row(options, here):
     assert result["restorers"] == {"bicubic": "bicubic ×4; trained: nothing to train", "shaky/one": "Shaky"}
     assert "bicubic ×4; trained: nothing to train" in (folder / "table.md").read_text()
     assert keep_test.main(options(trained={"bicubc": "nothing"})) == 2
+
+
+def test_clips_without_truth_take_metrics_without_a_reference_alone(options, here, clips, capsys):
+    folder = here("a")
+    own = {"type": "LowQualityClips", "clips": {"type": "VideoClips", "root": str(clips), "size": 32, "max_frames": 3}}
+    flow = {"type": "WarpingError", "flow": {"type": "dis", "preset": "ultrafast"}}
+    assert keep_test.main(options(data={"own": own}, metrics=[flow, "PSNR"])) == 2
+    assert "metrics: PSNR compare with a ground truth, and the clips of own have none" in capsys.readouterr().err
+    assert keep_test.main(options(data={"own": own}, metrics=[flow])) == 0
+    result = json.loads((folder / "results.json").read_text())
+    assert {r["restorer"] for r in result["table"] if r["E_warp (DIS-ultrafast)"] >= 0} == {"bicubic", "shaky/one"}

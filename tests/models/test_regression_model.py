@@ -93,8 +93,18 @@ def test_a_part_waits_for_its_step() -> None:
         assert model.net.main.weight.grad is not None
         assert model.net.aligner.weight.requires_grad
         assert loss == pytest.approx(backward(model, 9)["net"]["pixel"])  # it acts all the same
-    with pytest.raises(UserError, match=r"model\.part_start\.alinger: no such part of the network.*aligner"):
+    with pytest.raises(UserError, match=r"model\.part_start: alinger: no such part of the network trains.*aligner"):
         RegressionModel(Enlarging(), L1(), part_start={"alinger": 3})
+
+
+def test_frozen_parts_do_not_train() -> None:
+    torch.manual_seed(0)
+    model = RegressionModel(Enlarging(), L1(), frozen=("main",))
+    backward(model, 0)
+    assert {k.split(".")[0] for k, p in model.net.named_parameters() if p.grad is not None} == {"aligner"}
+    assert len(model.parameter_groups()["net"]) == 2
+    with pytest.raises(UserError, match=r"model\.frozen: tail: no such part of the network trains.*main"):
+        RegressionModel(Enlarging(), L1(), frozen=("tail",))
 
 
 @pytest.mark.parametrize("critic", [TemporalPatchGAN(channels=4), PatchGAN(channels=4, layers=2, norm="none")])
