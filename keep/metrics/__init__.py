@@ -4,10 +4,10 @@
 ``metric.score(values)`` is the score of the clip.
 """
 
-from keep.metrics import fvd, identity, landmarks, lpips, niqe, psnr_ssim, pyiqa, sigma, temporal
+from keep.metrics import fvd, identity, landmarks, lpips, niqe, no_reference, psnr_ssim, sigma, temporal
 from keep.metrics.base import Clip, Metric, SetMetric, build_metrics
 
 __all__ = [
     "Clip", "Metric", "SetMetric", "build_metrics",
-    "fvd", "identity", "landmarks", "lpips", "niqe", "psnr_ssim", "pyiqa", "sigma", "temporal",
+    "fvd", "identity", "landmarks", "lpips", "niqe", "no_reference", "psnr_ssim", "sigma", "temporal",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from keep.metrics.pyiqa import PyIQA
+from keep.metrics.no_reference import PyIQA
 from keep.utils.errors import UserError
 
 
