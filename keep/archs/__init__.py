@@ -1,7 +1,21 @@
 """The networks. Importing this package registers them in :data:`keep.config.registry.ARCHS`."""
 
-from keep.archs import cfa, cft, code_transformer, codeformer, confidence, discriminators, kalman, keep, vqgan
+from keep.archs import (
+    basicvsr,
+    basicvsrpp,
+    cfa,
+    cft,
+    code_transformer,
+    codeformer,
+    confidence,
+    discriminators,
+    edvr,
+    kalman,
+    keep,
+    vqgan,
+)
 
 __all__ = [
-    "cfa", "cft", "code_transformer", "codeformer", "confidence", "discriminators", "kalman", "keep", "vqgan",
+    "basicvsr", "basicvsrpp", "cfa", "cft", "code_transformer", "codeformer", "confidence", "discriminators", "edvr",
+    "kalman", "keep", "vqgan",
 ]  # fmt: skip

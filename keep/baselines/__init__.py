@@ -1,8 +1,8 @@
 """Restorers that ``keep.test`` compares: KEEP and the baselines."""
 
 from keep.baselines import (  # noqa: F401  (importing registers)
-    basicsr,
     bicubic,
+    clip_networks,
     frame_networks,
     keep_restorer,
     lanczos,

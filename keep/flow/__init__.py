@@ -4,6 +4,6 @@ Flow is in pixels, channel 0 = x, channel 1 = y. ``flow(current, previous)`` poi
 frame to its position in the previous one: sampling the previous frame at p + flow(p) gives the current frame.
 """
 
-from keep.flow import dis, gmflow, raft
+from keep.flow import dis, gmflow, raft, spynet
 
-__all__ = ["dis", "gmflow", "raft"]
+__all__ = ["dis", "gmflow", "raft", "spynet"]

@@ -1,5 +1,7 @@
 """Warping by optical flow, and the mask of consistent flow."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,11 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     Returns:
         (N, C, H, W). With ``x`` the previous frame and ``flow`` current→previous: the current frame.
     """
+    return sample(x, flow, "zeros")
+
+
+def sample(x: Tensor, flow: Tensor, outside: Literal["zeros", "border"]) -> Tensor:
+    """:func:`warp` with a choice of what lies outside the image: zeros, or its nearest pixel."""
     h, w = flow.shape[-2:]
     dtype = torch.promote_types(x.dtype, torch.float32)  # half precision cannot address 512 pixels
     ys = torch.arange(h, dtype=dtype, device=x.device)[:, None]
@@ -22,7 +29,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     grid_x = 2 * (xs + flow[:, 0].to(dtype)) / max(w - 1, 1) - 1
     grid_y = 2 * (ys + flow[:, 1].to(dtype)) / max(h - 1, 1) - 1
     grid = torch.stack([grid_x, grid_y], dim=-1)
-    return F.grid_sample(x.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(x.dtype)
+    return F.grid_sample(x.to(dtype), grid, mode="bilinear", padding_mode=outside, align_corners=True).to(x.dtype)
 
 
 def consistency_mask(forward: Tensor, backward: Tensor) -> Tensor:
