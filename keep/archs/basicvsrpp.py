@@ -38,7 +38,7 @@ class FlowGuidedAlignment(DeformableConv):
         self.max_residue = max_residue
 
     def forward(self, x: Tensor, seen: Tensor, flow_1: Tensor, flow_2: Tensor) -> Tensor:
-        """Features of both frames (N, 2C, h, w), the warped and the current ones (N, 3C, h, w), flows → (N, C, h, w)."""
+        """Features of both frames (N, 2C, h, w), the warped and current ones (N, 3C, h, w), flows → (N, C, h, w)."""
         flows = [flow_1.to(seen.dtype), flow_2.to(seen.dtype)]
         y, x_offset, logits = self.conv_offset(torch.cat([seen, *flows], 1)).float().chunk(3, 1)
         residue = self.max_residue * torch.tanh(torch.cat([y, x_offset], 1))
