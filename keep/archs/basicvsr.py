@@ -91,7 +91,8 @@ def clip_flows(net: SpyNet, clip: Tensor) -> tuple[Tensor, Tensor]:
     """Flow of each frame to the next, and of each to the previous: (B, T, 3, h, w) → (B, T - 1, 2, h, w), twice."""
     b, t, _, h, w = clip.shape
     if t == 1:
-        return (clip.new_zeros(b, 0, 2, h, w, dtype=torch.float32),) * 2
+        none = clip.new_zeros(b, 0, 2, h, w, dtype=torch.float32)
+        return none, none
     first, second = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
     return net(first, second).unflatten(0, (b, t - 1)), net(second, first).unflatten(0, (b, t - 1))
 

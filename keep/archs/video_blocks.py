@@ -76,7 +76,7 @@ class DeformableConv(nn.Module):
         groups: deformable groups.
     """
 
-    def __init__(self, inputs: int, outputs: int, offsets: nn.Module, groups: int) -> None:
+    def __init__(self, inputs: int, outputs: int, offsets: nn.Conv2d | nn.Sequential, groups: int) -> None:
         super().__init__()
         if inputs % groups:
             raise UserError(f"{inputs} channels cannot be split into {groups} deformable groups")
@@ -86,15 +86,15 @@ class DeformableConv(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         self.conv_offset = offsets
         last = offsets[-1] if isinstance(offsets, nn.Sequential) else offsets
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
     def sampled(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """Features (N, C, h, w), offsets (N, 18g, h, w) in pixels, modulation (N, 9g, h, w) → (N, C', h, w)."""
         with torch.autocast(x.device.type, enabled=False):  # torchvision's kernels have no bfloat16
             parts = (t.float() for t in (x, offset, self.weight, self.bias))
             x32, offset32, weight, bias = parts
-            return deform_conv2d(x32, offset32, weight, bias, padding=1, mask=mask.float()).to(x.dtype)
+            return deform_conv2d(x32, offset32, weight, bias, padding=(1, 1), mask=mask.float()).to(x.dtype)
 
 
 def pad_to(frames: Tensor, multiple: int) -> Tensor:

@@ -30,7 +30,7 @@ class Level(nn.Module):
         self.basic_module = nn.Sequential(*layers, nn.Conv2d(16, 2, 7, padding=3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.basic_module(x.to(self.basic_module[0].weight.dtype)).float()
+        return self.basic_module(x.to(next(self.parameters()).dtype)).float()
 
 
 class SpyNet(nn.Module):
