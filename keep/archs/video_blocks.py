@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from keep.utils.errors import UserError
 
@@ -91,6 +90,8 @@ class DeformableConv(nn.Module):
 
     def sampled(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """Features (N, C, h, w), offsets (N, 18g, h, w) in pixels, modulation (N, 9g, h, w) → (N, C', h, w)."""
+        from torchvision.ops import deform_conv2d  # torchvision is slow to import, and KEEP does not need it
+
         with torch.autocast(x.device.type, enabled=False):  # torchvision's kernels have no bfloat16
             parts = (t.float() for t in (x, offset, self.weight, self.bias))
             x32, offset32, weight, bias = parts
