@@ -44,6 +44,7 @@ from scripts.soak.made_videos import KINDS, Made, make_videos
 
 SETTINGS = Settings(preset="ultrafast", min_face=8, without_sound=True)
 PATIENCE = 60.0  # seconds without a result after which a file counts as hung
+STARTING = 600.0  # the same for the first result of a process, which has to import everything
 
 
 @dataclass
@@ -164,7 +165,7 @@ def watch(args: argparse.Namespace, work: Path, made: list[Made]) -> list[Result
                 keep(result, results, pending, args.results)
         if pending and time.perf_counter() < end:
             number = pending[0]
-            mistake = f"the process ended, or gave no result for {PATIENCE:.0f} s; see {work / 'log.txt'}"
+            mistake = f"the process ended, or gave no result in time; see {work / 'log.txt'}"
             keep(
                 Result(number, args.seed, input_name(made, number), [], mistake=mistake), results, pending, args.results
             )
@@ -197,9 +198,11 @@ def worker_results(args: argparse.Namespace, work: Path, number: int, end: float
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as worker,
     ):
         assert worker.stdout is not None
-        while time.perf_counter() < end and select.select([worker.stdout], [], [], PATIENCE)[0]:
+        patience = STARTING
+        while time.perf_counter() < end and select.select([worker.stdout], [], [], patience)[0]:
             if not (line := worker.stdout.readline()):
                 break
+            patience = PATIENCE
             yield Result(**json.loads(line))
         worker.kill()
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from heapq import heappop, heappush
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,6 +14,7 @@ BROADCAST = frozenset({"mpegts", "mpeg"})  # formats whose pictures have a const
 HOLE = 100  # bytes between two packets that are more than headers
 AT = 0.2  # seconds between a join and the gap that it explains
 NEAR = 1.0  # seconds between damage and the gap in time that it explains
+SYNC = ((188, 0), (192, 4), (204, 0))  # length of MPEG-TS packets, place of their sync byte
 REORDERED = 20  # packets that may wait for one with an earlier display time
 
 
@@ -46,6 +48,7 @@ class Loss:
         self._silences: list[tuple[float, float]] = []
         self._sound_ends: dict[int, float] = {}
         self._last: float | None = None
+        self._latest = -inf  # highest display time
         self._regular = self._total = 0  # steps of the usual length, all steps
         self._clusters = read_clusters(path) if self._format == "matroska,webm" else None
         self.unfinished = self._format == "mpegts" and ends_in_a_packet(path)
@@ -63,8 +66,12 @@ class Loss:
         elif packet.stream_index == self._video:
             self.whole_start = packet.is_keyframe if not self.packets else self.whole_start
             self.packets += 1
+            if packet.is_discard and time is not None and time < self._latest - NEAR:
+                self.wound(self._latest)  # not cut away by an edit list: its time is nonsense
+                return
             self.discarded += packet.is_discard
             if time is not None:
+                self._latest = max(self._latest, time)
                 heappush(self._waiting, time)
                 if len(self._waiting) > REORDERED:
                     self._follow(heappop(self._waiting))
@@ -82,6 +89,8 @@ class Loss:
         """Pictures missing between the packets seen, once all were seen."""
         while self._waiting:
             self._follow(heappop(self._waiting))
+        if self._hole_behind() > HOLE:  # pictures that are shown earlier may be in it
+            self._wounds.append(self._last or 0.0)
         steady = self._format in BROADCAST and self._regular >= max(25, 0.85 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
@@ -100,7 +109,7 @@ class Loss:
             last = _pictures(behind, step)
             return last if not self._joins and (self.broken or last > max(2, 0.5 / step)) else 0
         hole_first = 0 if clusters.begin is None else (self._begin or 0) - clusters.begin
-        hole_last = 0 if self._place is None else clusters.end - self._place
+        hole_last = self._hole_behind()
         first = round(before / step) if any(time <= before + AT for time in self._wounds) else 0
         if hole_first > HOLE:  # the first packet that is left is not the beginning; that was at about time 0
             first = max(round(before / step), min(round(begin / step), self._pictures_in(hole_first)))
@@ -110,6 +119,10 @@ class Loss:
         if behind is None or self._joins:
             last = max(last, self._pictures_in(hole_last))
         return first + last * (hurt or hole_last > HOLE)
+
+    def _hole_behind(self) -> int:
+        """Bytes behind the last packet that belong to none, in Matroska."""
+        return 0 if self._place is None or self._clusters is None else self._clusters.end - self._place
 
     def _pictures_in(self, hole: int) -> int:
         """About how many pictures so many bytes contain."""
@@ -152,10 +165,12 @@ def _pictures(seconds: float | None, step: float) -> int:
 def ends_in_a_packet(path: Path) -> bool:
     """Whether an MPEG-TS file ends in the middle of one of its packets."""
     size = path.stat().st_size
-    if any(size % packet == 0 for packet in (188, 192, 204)):
-        return False
     with path.open("rb") as file:
+        start = file.read(4 * 204)
         file.seek(max(0, size - 5 * 204))
         end = file.read()
+    sizes = [step for step, first in SYNC if start[first::step][:4] == 4 * b"\x47"]
+    if any(size % packet == 0 for packet in sizes or [step for step, _ in SYNC]):
+        return False
     # Something may have been inserted before: are the last packets complete?
-    return not any(end[-first::-step][:4] == 4 * b"\x47" for step, first in ((188, 188), (192, 188), (204, 204)))
+    return not any(end[first - step :: -step][:4] == 4 * b"\x47" for step, first in SYNC)

@@ -1,5 +1,6 @@
 """The clusters of a Matroska file: where its pictures are, and whether its structure is whole."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -9,6 +10,7 @@ KNOWN = frozenset(
     {CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF}
 )
 """Elements in a segment: cluster, seek head, information, tracks, cues, attachments, chapters, tags, void, checksum."""
+LONG = re.compile(b"|".join(re.escape(name.to_bytes(4)) for name in sorted(KNOWN) if name > 0xFF), re.DOTALL)
 CHUNK = 1 << 20  # bytes searched at once
 
 
@@ -19,7 +21,7 @@ class Clusters:
     Attributes:
         begin: position of the first cluster's content; None if none was found. If damage comes before the first
             cluster, the position of the damage.
-        end: end of the last cluster that was found.
+        end: end of the last cluster that was found, or of the damage behind it.
         whole: every element up to the end of the file is one of Matroska's. True also where sizes are not known, as in
             live recordings.
         cut_short: the file is shorter than its elements say.
@@ -32,12 +34,12 @@ class Clusters:
 
 
 def read_clusters(path: Path) -> Clusters:
-    """Walk over the top elements of a file; contents are skipped. Behind damage, go on at the next cluster."""
+    """Walk over the top elements of a file; contents are skipped. Behind damage, go on at the next element."""
     size, begin, end, whole, cut_short = path.stat().st_size, None, 0, True, False
     with path.open("rb") as file:
         at, kind, length = 0, *_element(file)
         while kind and length is not None and kind != SEGMENT and at < 1024:  # the header
-            at = file.seek(length, 1)
+            at = file.seek(min(file.tell() + length, size))
             kind, length = _element(file)
         limit = size if length is None else min(size, file.tell() + length)
         cut_short = length is not None and file.tell() + length > size
@@ -45,30 +47,27 @@ def read_clusters(path: Path) -> Clusters:
             kind, length = _element(file)
             if kind not in KNOWN:
                 whole, begin = False, at if begin is None else begin
-                if not _find_cluster(file, at, limit):
-                    break
+                end = file.seek(_next_element(file, at, limit))  # what is lost may be pictures
                 continue
             if length is None:  # live: sizes are not known
                 break
             if kind == CLUSTER:
                 begin = file.tell() if begin is None else begin
                 end = file.tell() + length
-            file.seek(length, 1)
-            cut_short |= file.tell() > size
+            cut_short |= file.tell() + length > size
+            file.seek(min(file.tell() + length, size))
     return Clusters(begin, end, whole, cut_short)
 
 
-def _find_cluster(file: BinaryIO, begin: int, limit: int) -> bool:
-    """Move to the first cluster from ``begin`` on; False if there is none."""
-    name = CLUSTER.to_bytes(4)
-    while begin < limit:
-        file.seek(begin)
-        found = file.read(CHUNK).find(name)
-        if found >= 0:
-            file.seek(begin + found)
-            return True
-        begin += CHUNK - len(name) + 1
-    return False
+def _next_element(file: BinaryIO, begin: int, limit: int) -> int:
+    """Place of the first element with a name of four bytes behind ``begin``; ``limit`` if there is none."""
+    at = begin + 1
+    while at < limit:
+        file.seek(at)
+        if found := LONG.search(file.read(min(CHUNK, limit - at))):
+            return at + found.start()
+        at += CHUNK - 3
+    return limit
 
 
 def _element(file: BinaryIO) -> tuple[int, int | None]:

@@ -1,7 +1,9 @@
 """Loss inside a file is measured against its time stamps; long frames and late starts are no loss."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -10,7 +12,8 @@ import pytest
 from videos import make
 
 from keep.data.mux import VideoSource
-from keep.data.mux.matroska import CLUSTER
+from keep.data.mux.loss import Loss, ends_in_a_packet
+from keep.data.mux.matroska import CLUSTER, read_clusters
 from keep.data.mux.reading import Packets
 
 
@@ -62,6 +65,69 @@ def test_damaged_structure_of_matroska(tmp_path, texture, suffix, kind):
     frames, lost = counts(path)
     assert 20 <= frames <= 50
     assert frames + lost == pytest.approx(60, abs=15), "an estimate"
+
+
+def test_pictures_at_the_end_of_matroska_that_are_shown_earlier(tmp_path, texture):
+    """With B-frames, the last packets are not the last pictures: they are a gap in time, beside a hole in the file."""
+    path = make(tmp_path / "in.mkv", texture(41), g="40", bf="2", **{"x264-params": "b-adapt=0"})
+    _, pictures = cluster_and_pictures(path)
+    data = bytearray(path.read_bytes())
+    data[pictures[-2] - 7 : pictures[-1] + 100] = bytes(pictures[-1] + 107 - pictures[-2])
+    path.write_bytes(data)
+    frames, lost = counts(path)
+    assert frames < 41
+    assert frames + lost == pytest.approx(41, abs=1)
+
+
+def test_an_element_of_absurd_length(tmp_path, texture):
+    path = make(tmp_path / "in.mkv", texture(20))
+    data = bytearray(path.read_bytes())
+    cluster = data.index(CLUSTER.to_bytes(4)) + 4
+    data[cluster : cluster + 8] = b"\x01" + 7 * b"\xfe"
+    path.write_bytes(data)
+    clusters = read_clusters(path)
+    assert clusters.cut_short
+    data[4] = 0x01  # the header's length
+    data[5:12] = 7 * b"\xfe"
+    path.write_bytes(data)
+    assert read_clusters(path).begin is None
+
+
+@pytest.mark.parametrize("packet", [188, 192, 204])
+def test_whether_a_broadcast_ends_within_a_packet(tmp_path, packet):
+    """A size that another packet length divides says nothing."""
+    path = tmp_path / "in.ts"
+    one = {188: b"\x47" + bytes(187), 192: bytes(4) + b"\x47" + bytes(187), 204: b"\x47" + bytes(203)}[packet]
+    whole = one * (17 * 48)
+    for other in (188, 192, 204):
+        path.write_bytes(whole[: len(whole) // other * other])
+        assert ends_in_a_packet(path) == (other != packet and len(whole) % other != 0)
+    path.write_bytes(whole[: packet * 50] + bytes(33) + whole[packet * 50 :])
+    assert not ends_in_a_packet(path), "something was inserted"
+
+
+def test_pictures_with_times_of_nonsense_are_lost(tmp_path):
+    """A damaged table of times: FFmpeg then drops pictures as if an edit list cut them away."""
+    path = tmp_path / "in.mov"
+    path.write_bytes(b"")
+    container: Any = SimpleNamespace(format=SimpleNamespace(name="mov,mp4"))
+    stream: Any = SimpleNamespace(index=0)
+
+    def seen(times: list[float], dropped: range) -> Loss:
+        loss = Loss(container, stream, 0.04, path)
+        for i, time in enumerate(times):
+            loss.see(
+                SimpleNamespace(
+                    pts=round(1000 * time), dts=None, time_base=Fraction(1, 1000), stream=SimpleNamespace(type="video"),
+                    stream_index=0, is_keyframe=i == 0, is_discard=i in dropped, is_corrupt=False, pos=i, size=1,
+                )
+            )  # fmt: skip
+        return loss
+
+    head = seen([0.04 * i - 0.4 for i in range(40)], range(10))
+    assert (head.discarded, head.broken) == (10, False), "cut away by an edit list"
+    nonsense = seen([0.04 * i - 74710 * (i > 25) for i in range(40)], range(26, 40))
+    assert (nonsense.discarded, nonsense.broken) == (0, True)
 
 
 @pytest.mark.parametrize("audio", [False, True])
