@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from keep.faces.align import crop, similarity
+from keep.faces.align import crop, scale_of, similarity
 from keep.faces.detect import Face
 
 STEP = 5  # a measurement every so many frames
@@ -15,7 +15,9 @@ GREY = 1.0  # of 128: the same for a face in a coloured shot, where it is grey o
 # Sharpness up to which a restored face is taken as it is, and from which the input is. Measured with the weights
 # nano: faces of seven people, crops of 72, 112 and 176 px, blurred and compressed in nine ways. Restoring changes
 # PSNR to the clean face by +0.9 dB below 0.03 (median), -1.2 at 0.04 to 0.05, -2.9 at 0.05 to 0.06, -7.6 from 0.08.
+# With lite, faces of three people: -0.5 dB below 0.04, -1.0 up to 0.055, -3.0 up to 0.07, -4.7 up to 0.085, -6.4 above.
 SOFT, SHARP = 0.055, 0.085
+LEAST = 128  # px: smallest crop in which sharpness is measured
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Measures:
         """Measure the face of the next frame, uint8 (H, W, 3) RGB; the network's crops have ``size`` pixels."""
         if self.seen % STEP == 0 and (part := cut(image, face.box)) is not None:
             self.chroma.append(chroma(part))
-            self.sharpness.append(sharpness(crop(image, similarity(face.points, size), size)))
+            side = measured_side(face.points, size)
+            self.sharpness.append(sharpness(crop(image, similarity(face.points, side), side)))
         self.seen += 1
 
     @property
@@ -74,6 +77,16 @@ class ShotMeasures:
         A face counts beside the frame, because it may be its only coloured part.
         """
         return max([upper(self.chroma), *faces]) < COLOURLESS
+
+
+def measured_side(points: np.ndarray, size: int) -> int:
+    """Side of the crop in which sharpness is measured, for a network of ``size`` pixels.
+
+    A face larger than the network loses its finer detail anyway; of a smaller one, the output shows no finer detail
+    than the frame has pixels. Below 128 pixels the limits were measured in crops of 128.
+    """
+    shown = size / scale_of(similarity(points, size))
+    return round(max(LEAST, min(size, shown)))
 
 
 def upper(values: Sequence[float]) -> float:

@@ -38,6 +38,7 @@ SYNCHRONISE = """
 """
 
 ABOUT = "Upload a video and press Restore. Every face is found, tracked and restored; sound and timing are kept."
+HINT = "Options like --codec are set where this page is started, if they are not above."
 NOT_ON_PAGE = ("frames", "fps", "compare", "plots", "overwrite", "aligned")  # options of keep.restore
 
 
@@ -95,14 +96,16 @@ def build(tools: Tools, folder: Path, settings: Settings | None = None) -> Any:
     weight = tools.network.options.get("w", 1) if isinstance(tools.network, KeepNetwork) else 1
 
     def run(
-        video: str | None, aligned: bool, fidelity: float, match_color: bool, scale: str, smoothing: float, crf: int,
+        video: str | None, aligned: bool, fidelity: float, match_color: bool, auto: bool, scale: str, smoothing: float,
+        crf: int,
         progress: Any = gr.Progress(),  # noqa: B008, Gradio finds its progress bar by this default
     ) -> tuple[Any, ...]:  # fmt: skip
         if not video:
             raise gr.Error("Choose a video first.", print_exception=False)
         chosen = replace(
-            defaults, aligned=aligned, match_color=match_color, scale=sizes[scale], sigma=smoothing, crf=int(crf)
-        )
+            defaults, aligned=aligned, match_color=match_color, auto=auto, scale=sizes[scale], sigma=smoothing,
+            crf=int(crf),
+        )  # fmt: skip
         output = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(video).stem}_restored.mp4"
         try:
             summary = restore_video(video, output, with_fidelity(tools, fidelity), chosen, reporter(progress), gr.Info)
@@ -154,13 +157,17 @@ def add_controls(gr: Any, defaults: Settings, fidelity: float, sizes: list[str],
         )
     weight = gr.Slider(0, 1, fidelity, step=0.05, label="Fidelity", info="0: most detail, 1: closest to the input")
     with gr.Accordion("More", open=False):
+        auto = gr.Checkbox(
+            label="Keep sharp faces (--auto)", value=defaults.auto,
+            info="Leave faces that are sharp already as they are, or blend them with the input.",
+        )  # fmt: skip
         scale = gr.Radio(sizes, value=default_size, label="Size of the output")
         smoothing = gr.Slider(
             0, max(10, defaults.sigma), defaults.sigma, step=0.5, label="Smoothing of landmarks",
             info="σ in frames: higher is steadier, lower follows fast motion; 0: none",
         )  # fmt: skip
         crf = gr.Slider(0, 51, defaults.crf, step=1, label="CRF", info="Lower: better quality and a larger file")
-    return [aligned, weight, match, scale, smoothing, crf]
+    return [aligned, weight, match, auto, scale, smoothing, crf]
 
 
 def serve(page: Any, folder: Path, **options: Any) -> Any:
@@ -188,7 +195,9 @@ def reporter(progress: Any) -> Progress:
 def describe(summary: Summary) -> str:
     """A summary as Markdown: counts, then what is not as in the input, then notes, then costs."""
     first, *costs = (line.strip() for line in summary.lines(notes=False))
-    return "\n\n".join([first.partition(": ")[2], *summary.preflight, *summary.notes, *costs])
+    said = [*summary.preflight, *summary.notes]
+    hint = [HINT] if any("--" in line for line in said) else []
+    return "\n\n".join([first.partition(": ")[2], *said, *hint, *costs])
 
 
 def scales(given: float | None, background: float) -> tuple[dict[str, float], str]:

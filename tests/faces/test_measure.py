@@ -2,7 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from keep.faces.measure import COLOURLESS, SHARP, SOFT, Measures, chroma, cut, sharpness
+from keep.faces.align import TEMPLATE_512
+from keep.faces.detect import Face
+from keep.faces.measure import COLOURLESS, SHARP, SOFT, Measures, chroma, cut, measured_side, sharpness
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,25 @@ def test_strength_falls_with_sharpness():
         assert Measures(sharpness=[value] * 3).strength == pytest.approx(strength)
     assert Measures().strength == 1
     assert Measures().usual_chroma > COLOURLESS, "unknown: not black and white"
+
+
+@pytest.mark.parametrize(("shown", "size", "side"), [(400, 256, 256), (200, 256, 200), (60, 256, 128), (400, 128, 128)])
+def test_sharpness_is_measured_as_the_output_shows_it(shown, size, side):
+    """Neither in more pixels than the frame or the network has, nor in fewer than the limits were measured with."""
+    assert measured_side(TEMPLATE_512 * shown / 512 + 20, size) == pytest.approx(side, abs=1)
+
+
+def test_a_large_blurred_face_is_not_sharp(picture):
+    """In a crop smaller than the network's it would look sharp."""
+    blurred = cv2.resize(picture, (480, 480), interpolation=cv2.INTER_CUBIC)
+    face = Face(np.array([0, 0, 480, 480], np.float32), (TEMPLATE_512 * 480 / 512).astype(np.float32), 0.9)
+    strengths = []
+    for size in (128, 256):
+        measures = Measures()
+        measures.add(blurred, face, size)
+        strengths.append(measures.strength)
+    assert strengths[0] < 0.5
+    assert strengths[1] == 1
 
 
 def test_chroma(picture):

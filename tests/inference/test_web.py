@@ -78,6 +78,8 @@ def test_what_was_done_comes_before_what_it_cost():
         "3 frames, 1 shot, 0 tracks, 0 faces in 2.0 s (1.5 frames/s)", "no face was found: the content is unchanged",
         "time: detect 2.0 s", "peak memory: 100 MiB",
     ]  # fmt: skip
+    summary.preflight = ["10 bits a channel: written with 8 (--codec h265 keeps 10, ffv1 all)"]
+    assert web.describe(summary).split("\n\n")[1:4] == [*summary.preflight, *summary.notes, web.HINT]
 
 
 def test_the_pages_sizes():
@@ -90,7 +92,7 @@ def test_the_pages_sizes():
 def test_the_page_restores_with_the_command_lines_settings(tmp_path, monkeypatch):
     """What is not on the page reaches the restoration; what is on it is its default."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    given, seen = Settings(min_face=40, max_gap=3, codec="h265", crf=30, sigma=12, scale=3), []
+    given, seen = Settings(min_face=40, max_gap=3, codec="h265", crf=30, sigma=12, scale=3, auto=True), []
 
     def record(video: str, output: Path, tools: Tools, settings: Settings, progress: Any) -> None:
         seen.append(settings)

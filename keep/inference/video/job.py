@@ -178,7 +178,7 @@ def find_faces(job: Job) -> Scan:
         shown = (replace(frame, image=as_shown(frame.image, aspect)) for frame in frames)
         found = scan(
             shown, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
-            settings.min_face, settings.min_frames, settings.detect_every, report,
+            settings.min_face, settings.min_frames, settings.detect_every, report, tools.network.size,
         )  # fmt: skip
     if isinstance(tools.detector, PlausibleFaces):
         found.turned = tools.detector.rejected

@@ -110,7 +110,7 @@ def scan(
         min_frames: shortest track that is restored, unless the shot itself is shorter.
         every: frames from one search of the whole frame to the next; faces are followed in between.
         report: called with the number of each finished frame.
-        size: side of the network's crops, in which sharpness is measured.
+        size: side of the network's crops; sharpness is measured for it.
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]

@@ -69,14 +69,13 @@ def test_damaged_structure_of_matroska(tmp_path, texture, suffix, kind):
 
 def test_pictures_at_the_end_of_matroska_that_are_shown_earlier(tmp_path, texture):
     """With B-frames, the last packets are not the last pictures: they are a gap in time, beside a hole in the file."""
-    path = make(tmp_path / "in.mkv", texture(41), g="40", bf="2", **{"x264-params": "b-adapt=0"})
+    path = make(tmp_path / "in.mkv", texture(40), g="40", bf="2", **{"x264-params": "b-adapt=0"})
     _, pictures = cluster_and_pictures(path)
     data = bytearray(path.read_bytes())
-    data[pictures[-2] - 7 : pictures[-1] + 100] = bytes(pictures[-1] + 107 - pictures[-2])
+    begin, end = pictures[-2] - 7, read_clusters(path).end  # the last two
+    data[begin:end] = bytes(end - begin)
     path.write_bytes(data)
-    frames, lost = counts(path)
-    assert frames < 41
-    assert frames + lost == pytest.approx(41, abs=1)
+    assert counts(path) == (38, 2)
 
 
 def test_an_element_of_absurd_length(tmp_path, texture):

@@ -363,6 +363,14 @@ def test_fields_can_be_kept_or_ignored(tmp_path):
     assert combs(tmp_path / "off.mkv") > 0.8 * combs(source)
 
 
+def test_sharpness_is_measured_for_the_networks_size(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("keep.faces.measure.Measures.add", lambda self, image, face, size: sizes.append(size))
+    frames = [av.VideoFrame.from_ndarray(draw(FACES), format="rgb24") for _ in range(8)]
+    run(encode(tmp_path / "in.mkv", frames, "ffv1", "bgr0"), tmp_path / "out.mkv", Recorder(192))
+    assert set(sizes) == {192}
+
+
 @pytest.mark.parametrize(("strength", "auto"), [(0.0, False), (0.0, True), (0.5, True), (1.0, True)])
 def test_sharp_faces_are_named_and_left_or_blended(tmp_path, monkeypatch, strength, auto):
     monkeypatch.setattr("keep.faces.measure.Measures.strength", strength)
