@@ -94,7 +94,7 @@ def test_the_page_restores_with_the_command_lines_settings(tmp_path, monkeypatch
     pytest.importorskip("gradio", reason="gradio is not installed")
     given, seen = Settings(min_face=40, max_gap=3, codec="h265", crf=30, sigma=12, scale=3, auto=True), []
 
-    def record(video: str, output: Path, tools: Tools, settings: Settings, progress: Any) -> None:
+    def record(video: str, output: Path, tools: Tools, settings: Settings, *_: Any) -> None:
         seen.append(settings)
         raise UserError("enough")
 

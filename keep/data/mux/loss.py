@@ -23,7 +23,7 @@ class Loss:
 
     A gap in time alone is no loss: pictures may be shown for long. It is one where the file is damaged nearby: bytes
     that belong to no packet, a packet marked as damaged, an error, sound that is missing too, or a broadcast file whose
-    other pictures all follow each other at the same pace.
+    other pictures all follow each other at the same pace. The same holds for a Matroska file whose structure is broken.
 
     Args:
         container: the open file.
@@ -91,7 +91,8 @@ class Loss:
             self._follow(heappop(self._waiting))
         if self._hole_behind() > HOLE:  # pictures that are shown earlier may be in it
             self._wounds.append(self._last or 0.0)
-        steady = self._format in BROADCAST and self._regular >= max(25, 0.85 * self._total)
+        cut = self._clusters is not None and (self._clusters.cut_short or not self._clusters.whole)
+        steady = (self._format in BROADCAST or cut) and self._regular >= max(25, 0.85 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
     def missing_at_the_ends(self, begin: float, before: float, behind: float | None) -> int:
@@ -119,6 +120,10 @@ class Loss:
         if behind is None or self._joins:
             last = max(last, self._pictures_in(hole_last))
         return first + last * (hurt or hole_last > HOLE)
+
+    def plausible(self, promised: int) -> int:
+        """``promised``, a header's number of pictures; 0 where the file is too small for them."""
+        return promised if promised < self._size else 0
 
     def _hole_behind(self) -> int:
         """Bytes behind the last packet that belong to none, in Matroska."""

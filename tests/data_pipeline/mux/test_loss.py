@@ -69,13 +69,33 @@ def test_damaged_structure_of_matroska(tmp_path, texture, suffix, kind):
 
 def test_pictures_at_the_end_of_matroska_that_are_shown_earlier(tmp_path, texture):
     """With B-frames, the last packets are not the last pictures: they are a gap in time, beside a hole in the file."""
-    path = make(tmp_path / "in.mkv", texture(40), g="40", bf="2", **{"x264-params": "b-adapt=0"})
+    options: Any = {"g": "40", "bf": "2", "x264-params": "b-adapt=0"}
+    path = make(tmp_path / "in.mkv", texture(40), **options)
     _, pictures = cluster_and_pictures(path)
     data = bytearray(path.read_bytes())
     begin, end = pictures[-2] - 7, read_clusters(path).end  # the last two
     data[begin:end] = bytes(end - begin)
     path.write_bytes(data)
     assert counts(path) == (38, 2)
+
+
+def test_a_piece_cut_out_of_one_cluster(tmp_path, texture):
+    """No bytes are left over between the packets, but the file is shorter than its elements say."""
+    path = make(tmp_path / "in.mkv", texture(60), g="10", bf="0")
+    _, pictures = cluster_and_pictures(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: pictures[33] - 7] + data[pictures[36] - 7 :])
+    assert counts(path) == (57, 3)
+
+
+def test_a_header_that_promises_too_much(tmp_path, texture):
+    """More pictures than the file has bytes: the header is damaged, not the pictures."""
+    path = make(tmp_path / "in.avi", texture(20), codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"strh") + 8 + 32  # the stream's length
+    data[at + 3] = 0x80
+    path.write_bytes(data)
+    assert counts(path) == (20, 0)
 
 
 def test_an_element_of_absurd_length(tmp_path, texture):
