@@ -12,7 +12,7 @@ from torch import Tensor
 
 from keep.config.registry import BASELINES
 from keep.degradation.resize import upsample
-from keep.utils.errors import UserError
+from keep.utils.errors import OptionError, UserError
 from keep.utils.paths import expand
 from keep.utils.ranges import Scale, Share
 from keep.utils.torchscript import load_torchscript
@@ -35,7 +35,7 @@ class Spandrel:
     def __init__(self, weights: Path, fidelity: Share = 0.5, scale: Scale = 4) -> None:
         path = expand(weights)
         if not path.is_file():
-            raise UserError(f"weights: there is no file {path}; {WANTED}")
+            raise OptionError(f"{{place}}weights: there is no file {path}; {WANTED}")
         model = _load_with_spandrel(path)
         if model.architecture.id not in CALLS:
             raise UserError(f"{weights} holds {model.architecture.name}, no face restorer; {WANTED}")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, 
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from keep.utils.errors import UserError, nearest, shortened
+from keep.utils.errors import UserError, nearest, placed, shortened
 
 C = TypeVar("C", bound=type)
 
@@ -109,7 +109,8 @@ class Spec:
         A class that builds specs itself names these options in ``built_by_itself``.
         """
         unbuilt = getattr(self.cls, "built_by_itself", ())
-        options = {k: v if k in unbuilt else build(v) for k, v in self.options.items() if k not in extra} | extra
+        own = {k: v for k, v in self.options.items() if k not in extra}
+        options = {k: v if k in unbuilt else build_at(k, v) for k, v in own.items()} | extra
         for name, kind in dataclass_parameters(self.cls).items():
             options[name] = kind(**{f.name: options.pop(f.name) for f in fields(kind)})
         return self.cls(**options)
@@ -124,10 +125,16 @@ def build(value: Any) -> Any:
     if isinstance(value, Spec):
         return value.build()
     if isinstance(value, list | tuple):
-        return type(value)(build(v) for v in value)
+        return type(value)(build_at(i, v) for i, v in enumerate(value))
     if isinstance(value, Mapping):
-        return {k: build(v) for k, v in value.items()}
+        return {k: build_at(k, v) for k, v in value.items()}
     return value
+
+
+def build_at(name: str | int, value: Any) -> Any:
+    """:func:`build`; a mistake in an option names it with its place, of which ``name`` is the first part."""
+    with placed(name):
+        return build(value)
 
 
 def dump(value: Any) -> Any:

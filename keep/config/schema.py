@@ -194,6 +194,9 @@ class SaveOptions(Options):
     """Number of clips, the first of each split, that get videos, x–t slices and gain maps."""
     crf: Crf = 16
     """H.264 quality of the videos; lower is better."""
+    frames: Literal["png"] | None = None
+    """png: also keep every frame of these clips, of each restorer, the input and the truth, as a lossless PNG; null:
+    videos alone."""
     worst: CountOrNone = 4
     """Number of worst frames of each restorer and split that the page shows; 0: none are kept."""
 

@@ -6,6 +6,7 @@ communicate: each scores its own units, and the last one to finish finds every r
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from keep.config.reading import to_yaml
-from keep.config.registry import Spec, dump
+from keep.config.registry import Spec, build_at, dump
 from keep.config.schema import TestConfig
 from keep.data.base import ClipDataset
 from keep.evaluation.evaluate import check_names
@@ -150,7 +151,7 @@ def build_parts(config: TestConfig, device: torch.device) -> Parts:
     hashes = {**file_hashes(config.plugins), **metric_files}
     restorers, keys = {}, {}
     for name, spec in config.restorers.items():
-        restorer = _attempt(f"restorer {name}", spec.build, problems)
+        restorer = _attempt(f"restorer {name}", partial(build_at, f"restorers.{name}", spec), problems)
         if restorer is not None:
             files = file_hashes(spec, files_of(restorer))
             restorers[name], keys[name] = restorer.to(device), key_of(dump(spec), describe(restorer), files, measured)
@@ -167,7 +168,11 @@ def _build_metrics(config: TestConfig, problems: list[str]) -> list[Any]:
     try:
         return build_metrics(config.metrics)
     except UserError:  # find out which one
-        good = [s for s in config.metrics if _attempt(f"metric {s.type}", s.build, problems) is not None]
+        tried = [
+            _attempt(f"metric {s.type}", partial(build_at, f"metrics.{i}", s), problems)
+            for i, s in enumerate(config.metrics)
+        ]
+        good = [s for s, metric in zip(config.metrics, tried, strict=True) if metric is not None]
         return build_metrics(good)
 
 

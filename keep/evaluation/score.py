@@ -11,7 +11,7 @@ import numpy as np
 from keep.config.schema import TestConfig
 from keep.data.base import ClipDataset
 from keep.evaluation.evaluate import ClipResult, Failure, one_line, score_clip
-from keep.evaluation.report.media import Media, save_clip, save_worst
+from keep.evaluation.report.media import Media, save_clip, save_frames, save_worst
 from keep.evaluation.report.records import Unit, failed_record, record_of, restorer_of, samples_of, write_json
 from keep.metrics.base import SetMetric
 from keep.utils.clock import Clock
@@ -91,7 +91,8 @@ def read_sample(dataset: Any, seed: int, number: int, clock: Clock) -> Mapping[s
 def wanted_media(unit: Unit, config: TestConfig) -> dict[str, Any]:
     """Which pictures and videos of this clip are saved, as plain data for its record."""
     videos = list(unit.restorer_keys) if unit.number < config.save.clips else []
-    return {"videos": videos, "crf": config.save.crf, "worst": config.save.worst > 0}
+    wanted = {"videos": videos, "crf": config.save.crf, "worst": config.save.worst > 0}
+    return {**wanted, "frames": config.save.frames} if videos and config.save.frames else wanted
 
 
 def _save_media(
@@ -107,6 +108,8 @@ def _save_media(
     clips = {k: np.ascontiguousarray(v.permute(0, 2, 3, 1).numpy()) for k, v in result.panels.items()}
     if wanted["videos"]:
         media = save_clip(unit.folder, folder, clips, result.gains, fps, config.save.crf)
+    if "frames" in wanted:
+        save_frames(folder, clips)
     judge = next((m for m in metrics if not isinstance(m, SetMetric) and m.per_frame), None)
     if wanted["worst"] and judge is not None:
         for score in result.scores:

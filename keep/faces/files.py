@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from keep.utils.downloads import cache_folder, fetch
-from keep.utils.errors import UserError
+from keep.utils.errors import OptionError, UserError
 from keep.utils.opencv import quiet_opencv
 from keep.utils.paths import expand
 from keep.utils.weight_files import load_network
@@ -58,7 +58,7 @@ def weights_file(file_name: str, weights: Path | None = None, cache: Path | None
     if weights is not None:
         path = expand(weights)
         if not path.is_file():
-            raise UserError(f"weights: there is no file {path} (expected: {file_name})")
+            raise OptionError(f"{{place}}weights: there is no file {path} (expected: {file_name})")
         return path
     folder, sha256 = PUBLISHED[file_name]
     return fetch(f"{folder}/{file_name}", sha256, file_name, cache)
@@ -81,15 +81,15 @@ def facexlib(module: str) -> ModuleType:
         return importlib.import_module(f"facexlib.{module}")
     except ImportError as error:
         raise UserError(
-            f"this network needs facexlib, which cannot be imported ({error}): pip install keep-vfsr[faces]"
+            f"this network needs facexlib, which cannot be imported ({error}): pip install --no-deps facexlib"
         ) from error
 
 
-def package_folder(package: str, extra: str) -> Path:
-    """The folder of an installed package, found without importing it."""
+def package_folder(package: str, install: str) -> Path:
+    """The folder of an installed package, found without importing it; ``install`` is what pip needs to install it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(f"the package {package} is not installed: pip install keep-vfsr[{extra}]")
+        raise UserError(f"the package {package} is not installed: pip install {install}")
     return Path(spec.origin).parent
 
 

@@ -237,7 +237,7 @@ def import_dlib() -> Any:
 
 def dlib_model(file_name: str) -> Path:
     """A file of face-recognition-models. It is found by path because importing that package needs pkg_resources."""
-    path = package_folder("face_recognition_models", "dlib") / "models" / file_name
+    path = package_folder("face_recognition_models", "keep-vfsr[dlib]") / "models" / file_name
     if not path.is_file():
         raise UserError(f"{path} is missing: pip install --force-reinstall face-recognition-models")
     return path

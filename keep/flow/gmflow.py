@@ -14,15 +14,16 @@ from torch import Tensor
 from keep.archs.blocks import to_map, to_tokens
 from keep.config.registry import FLOWS
 from keep.flow.windows import GridCache, Grids
-from keep.utils.errors import UserError
+from keep.utils.errors import OptionError, UserError
 from keep.utils.weight_files import fill, load_network
 
 DIM = 128
 LAYERS = 6
 STRIDE = 8
 SOURCES = (
-    "set its option weights to the official file gmflow_sintel-0c07dcb3.pth (github.com/haofeixu/gmflow) or to a KEEP "
-    "checkpoint that contains GMFlow, such as KEEP-b76feb75.pth; the flow estimator 'dis' needs no weights"
+    "set its option weights (in a network: model.net.flow.weights) to the official file gmflow_sintel-0c07dcb3.pth "
+    "(github.com/haofeixu/gmflow) or to a KEEP checkpoint that contains GMFlow, such as KEEP-b76feb75.pth; the flow "
+    "estimator 'dis' needs no weights"
 )
 
 
@@ -61,7 +62,7 @@ class GMFlow(nn.Module):
         self.register_load_state_dict_pre_hook(_note_weights)
         if weights is not None:
             if not weights.is_file():
-                raise UserError(f"flow estimator GMFlow: there is no file {weights}; {SOURCES}")
+                raise OptionError(f"{{place}}weights: GMFlow: there is no file {weights}; {SOURCES}")
             fill(self, gmflow_weights(load_network(weights), weights), weights, "GMFlow")
 
     def require_weights(self) -> None:

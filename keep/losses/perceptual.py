@@ -130,7 +130,8 @@ class _Perceptual(nn.Module, ABC):
             self.net = cls(*options)
         except Unavailable as error:
             if self.if_missing == "stop":
-                raise
+                more = "; {place}if_missing: skip trains without this loss"
+                raise Unavailable(error.message + more, error.place) from error
             log.warning("loss %s is OFF (if_missing: skip): %s", type(self).__name__, error)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:

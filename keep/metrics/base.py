@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from keep.config.registry import Spec, dump, summary
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, placed
 
 T = TypeVar("T")
 
@@ -173,11 +173,15 @@ def build_metrics(specs: Sequence[Spec]) -> list[Any]:
         if isinstance(value, Spec):
             key = json.dumps([value.cls.__qualname__, dump(value)], sort_keys=True)
             if key not in built:
-                built[key] = value.cls(**{k: make(v) for k, v in value.options.items()})
+                built[key] = value.cls(**{k: make_at(k, v) for k, v in value.options.items()})
             return built[key]
-        return type(value)(make(v) for v in value) if isinstance(value, list | tuple) else value
+        return type(value)(make_at(*i) for i in enumerate(value)) if isinstance(value, list | tuple) else value
 
-    metrics = [make(spec) for spec in specs]
+    def make_at(name: str | int, value: Any) -> Any:
+        with placed(name):
+            return make(value)
+
+    metrics = [make_at(f"metrics.{i}", spec) for i, spec in enumerate(specs)]
     twice = [name for name, n in Counter(m.name for m in metrics).items() if n > 1]
     if twice:
         raise UserError(f"metrics: two columns are named {twice[0]}; names must be unique")

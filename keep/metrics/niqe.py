@@ -58,7 +58,7 @@ def _basicsr_file() -> Path:
     """The parameter file in the installed package basicsr, located without importing it: its import breaks easily."""
     package = importlib.util.find_spec("basicsr")
     if package is None or not package.submodule_search_locations:
-        raise UserError("NIQE needs the parameters in the package basicsr: pip install keep-vfsr[baselines]")
+        raise UserError("NIQE needs the parameters in the package basicsr: pip install --no-deps basicsr==1.4.2")
     return Path(package.submodule_search_locations[0]) / "metrics/niqe_pris_params.npz"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from keep.config.registry import Spec, build
+from keep.config.registry import Spec, build, build_at
 from keep.config.schema import TrainConfig
 from keep.models.base import Recipe
 from keep.training import precision
@@ -146,7 +146,7 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     split_step(config, ranks.world)
     warn_of_old_options(config, ranks.world)
     device = prepare(config.device, config.threads, config.seed, ranks.local)
-    recipe: Recipe = config.model.build()
+    recipe: Recipe = build_at("model", config.model)
     precision.check_compile(recipe, config.train.compile)
     files = load_pretrained(recipe, config) if start else {}
     if start:

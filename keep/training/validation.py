@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from keep.config.registry import build
+from keep.config.registry import build_at
 from keep.config.schema import TrainConfig
 from keep.data.frames import to_uint8
 from keep.evaluation.evaluate import Table, evaluate
@@ -59,7 +59,7 @@ class Validation:
         Raises:
             UserError: ``log.best_metric`` is not among ``val.metrics``.
         """
-        metrics, name = build(config.val.metrics), config.log.best_metric
+        metrics, name = build_at("val.metrics", config.val.metrics), config.log.best_metric
         known = {m.name: m for m in metrics}
         if name is not None and name not in known:
             raise UserError(f"log.best_metric: {name!r} is not among val.metrics: {', '.join(known) or 'none'}")

@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 import torch
 
-from keep.utils.errors import UserError
+from keep.utils.errors import OptionError, UserError
 from keep.utils.paths import expand
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
 
 
-class Unavailable(UserError):  # noqa: N818, named as it reads in an except clause
+class Unavailable(OptionError):  # noqa: N818, named as it reads in an except clause
     """A pretrained network is not on this machine and cannot be downloaded. A loss may be set to run without it."""
 
 
@@ -61,7 +61,7 @@ def fetch(url: str, sha256_prefix: str, file_name: str, cache: Path | None = Non
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(
             f"{file_name} is not on this machine and {url} cannot be downloaded ({error}): "
-            f"put the file at {path}, or set option {option!r} to its path"
+            f"put the file at {path}, or set option {{place}}{option} to its path"
         ) from error
     if not sha256(path).startswith(sha256_prefix):
         raise UserError(f"{path} is damaged (its sha256 does not start with {sha256_prefix}): delete it")
@@ -151,7 +151,7 @@ def torchvision_weights(file_name: str, weights: Path | None = None, option: str
     if weights is not None:
         path = expand(weights)
         if not path.is_file():
-            raise UserError(f"{option}: there is no file {path} (expected: {file_name})")
+            raise OptionError(f"{{place}}{option}: there is no file {path} (expected: {file_name})")
         return path
     match = re.search(r"-([0-9a-f]{8,})\.pth$", file_name)
     if match is None:

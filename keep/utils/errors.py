@@ -1,7 +1,8 @@
 """The exception whose message is for the user."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -9,6 +10,28 @@ class UserError(Exception):
 
     Entry points print it as ``error: …`` and exit with status 2 (see :mod:`keep.config.cli`).
     """
+
+
+class OptionError(UserError):
+    """A mistake that concerns an option of a class, which does not know where it stands in the options file.
+
+    Args:
+        message: ``{place}`` in it stands before the name of an option.
+        place: what is known of the place, ``model.perceptual.``; :func:`placed` adds to it from outside.
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message.replace("{place}", place))
+        self.message, self.place = message, place
+
+
+@contextmanager
+def placed(name: str | int) -> Iterator[None]:
+    """Inside, the class at option ``name`` is built: an :class:`OptionError` names its options with their full path."""
+    try:
+        yield
+    except OptionError as error:
+        raise type(error)(error.message, f"{name}.{error.place}") from error
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

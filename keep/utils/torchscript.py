@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from keep.utils.errors import UserError
+from keep.utils.errors import OptionError, UserError
 from keep.utils.paths import expand
 
 
@@ -18,7 +18,7 @@ def load_torchscript(path: Path) -> Any:
     """
     path = expand(path)
     if not path.is_file():
-        raise UserError(f"weights: there is no file {path}")
+        raise OptionError(f"{{place}}weights: there is no file {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # deprecated, but networks are published in it

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ from keep import test as keep_test
 from keep import train as keep_train
 from keep.config.registry import DEGRADATIONS, build
 from keep.data.clips import VideoClips
+from keep.data.images import read_images
 from keep.data.video_io import probe, write_video
 from keep.evaluation import benchmark
 from keep.utils.errors import UserError
@@ -328,6 +330,21 @@ def test_other_options_are_not_mixed_with_old_records(options, here):
     assert keep_test.main([*options(), "--set", "save.clips=2"]) == 0  # no other numbers, more to look at
     assert files(folder)["frames.csv"] == first["frames.csv"]
     assert (folder / "media/mild/disc1/truth.mp4").exists()
+
+
+def test_frames_are_kept_without_loss(options, here):
+    folder = here("a")
+    assert keep_test.main(options(save=LOOK)) == 0
+    assert not (folder / "media/mild/disc0/truth").exists()
+    assert keep_test.main([*options(save=LOOK), "--set", "save.frames=png"]) == 0  # no other numbers, more to look at
+    shown = folder / "media/mild/disc0"
+    assert {p.name for p in shown.iterdir() if p.is_dir()} == {"input", "bicubic", "shaky%2Fone", "truth"}
+    assert not (folder / "media/mild/disc1/truth").exists()  # save.clips: 1
+    truth, output = (read_images(sorted((shown / name).glob("*.png"))).astype(float) for name in ("truth", "bicubic"))
+    values = [10 * np.log10(255**2 / ((a - b) ** 2).mean()) for a, b in zip(truth, output, strict=True)]
+    rows = csv.DictReader((folder / "frames.csv").read_text().splitlines())
+    scored = [float(r["PSNR"]) for r in rows if (r["split"], r["restorer"], r["clip"]) == ("mild", "bicubic", "disc0")]
+    assert values == pytest.approx(scored, abs=1e-6)
 
 
 def count_calls(monkeypatch) -> list[tuple[str, list[str]]]:

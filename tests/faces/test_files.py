@@ -38,8 +38,8 @@ def test_state_dict_layouts(tmp_path):
         files.state_dict(tmp_path / "w.pth")
 
 
-def test_a_missing_package_names_its_extra():
-    with pytest.raises(UserError, match=r"keep-vfsr\[faces\]"):
+def test_a_missing_package_says_how_to_install_it():
+    with pytest.raises(UserError, match="pip install --no-deps facexlib"):
         files.facexlib("no_such_module")
-    with pytest.raises(UserError, match=r"keep-vfsr\[dlib\]"):
-        files.package_folder("no_such_package_at_all", "dlib")
+    with pytest.raises(UserError, match=r"pip install keep-vfsr\[dlib\]"):
+        files.package_folder("no_such_package_at_all", "keep-vfsr[dlib]")

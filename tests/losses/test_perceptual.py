@@ -108,7 +108,7 @@ def test_a_missing_backbone_stops(build, tmp_path):
         build()
     message = str(error.value)
     assert "\n" not in message
-    assert all(s in message for s in ("vgg16-397923af.pth", str(tmp_path / "home"), "'weights'"))
+    assert all(s in message for s in ("vgg16-397923af.pth", str(tmp_path / "home"), "set option weights to"))
 
 
 @pytest.mark.parametrize("build", [LPIPS, VGGPerceptual])

@@ -74,7 +74,7 @@ def test_no_network(monkeypatch, tmp_path):
         downloads.fetch(URL, HASH, "net.pth", option="losses.lpips.weights")
     message = str(error.value)
     assert "\n" not in message
-    assert all(s in message for s in (URL, str(tmp_path / "home/net.pth"), "'losses.lpips.weights'"))
+    assert all(s in message for s in (URL, str(tmp_path / "home/net.pth"), "option losses.lpips.weights to"))
 
 
 class Server(http.server.BaseHTTPRequestHandler):

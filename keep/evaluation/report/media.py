@@ -83,6 +83,18 @@ def save_clip(
     return media
 
 
+def save_frames(folder: Path, clips: Mapping[str, np.ndarray]) -> None:
+    """Every frame of one clip without loss: ``folder/PANEL/00000.png``, …
+
+    Args:
+        folder: of this clip.
+        clips: panel → uint8 RGB (T, H, W, 3).
+    """
+    for name, clip in clips.items():
+        for t, frame in enumerate(clip):
+            write_file(folder / file_name(name) / f"{t:05d}.png", encode_image(frame, "png"))
+
+
 def save_worst(
     root: Path, folder: Path, name: str, clips: Mapping[str, np.ndarray], values: np.ndarray, higher_is_better: bool
 ) -> dict[str, Any] | None:
