@@ -3,9 +3,9 @@
     python -m scripts.bench.baselines                   KEEP, BasicVSR++, BasicVSR and EDVR of the nano size, on the CPU
     python -m scripts.bench.baselines FILE FILE …       other options files of keep.train; ratios are to the first
 
-The weights are random. Each network gets the clips of its own options file. Steps of all networks alternate in one run;
-the ratio is the median of the paired ratios. A step is without perceptual loss, so that no weights are downloaded. GFLOP
-are counted by torch.utils.flop_counter, two for a multiplication with its addition; optical flow by OpenCV is not counted.
+The weights are random. Each network gets the clips of its own options file. Steps of all networks alternate in one
+run; the ratio is the median of the paired ratios. A step has no perceptual loss: no weights are downloaded. GFLOP are
+counted by torch.utils.flop_counter, two for a multiplication and its addition; flow by OpenCV is not counted.
 """  # fmt: skip
 
 import argparse
