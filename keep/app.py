@@ -10,13 +10,12 @@ videos.
 import sys
 from collections.abc import Sequence
 
-from keep.utils.starting import INTERRUPTED, starting
+from keep.utils.starting import starting
 
-with starting(terminated=INTERRUPTED):
+with starting():
     from keep.config import arguments, cli
     from keep.inference import web
     from keep.inference.fast import keep_freed_memory
-    from keep.inference.video import command
     from keep.utils.logging import to_console
 
 
@@ -34,9 +33,8 @@ def parser() -> cli.Parser:
 
 
 def serve(argv: Sequence[str] | None) -> None:
-    command.stop_on_sigterm()
     address, rest = parser().parse_known_args(argv)
-    with starting(terminated=INTERRUPTED):
+    with starting():
         web.import_gradio()
     args = web.parse(rest)
     web.check_address(address.host, address.port)

@@ -8,9 +8,9 @@
 import sys
 from collections.abc import Sequence
 
-from keep.utils.starting import INTERRUPTED, starting
+from keep.utils.starting import starting
 
-with starting(terminated=INTERRUPTED):
+with starting():
     from keep.config import cli
     from keep.inference.fast import keep_freed_memory
     from keep.inference.video import command, options
@@ -18,7 +18,6 @@ with starting(terminated=INTERRUPTED):
 
 
 def restore(argv: Sequence[str] | None) -> int:
-    command.stop_on_sigterm()
     args = options.parse(argv)
     to_console()
     keep_freed_memory()

@@ -5,9 +5,9 @@
     torchrun --nproc-per-node 4 -m keep.test -opt options/test/vfhq.yml        # the ranks share the clips
 
 The same command resumes a stopped run. Exit status: 0, everything has a score; 1, the run is complete but something
-failed (each failure is logged in one line and listed in the report); 2, bad input, nothing was run; 130, stopped with
-Ctrl-C. With several ranks, only the last one to finish returns the status of the run; the others return 0, as torchrun
-would otherwise stop the rest.
+failed (each failure is logged in one line and listed in the report), or another rank was killed before it was done; 2,
+bad input, nothing was run; 130, stopped by Ctrl-C or SIGTERM. With several ranks, only the last one to finish returns
+the status of the run; the others return 0, as torchrun would otherwise stop the rest.
 """  # fmt: skip
 
 import logging

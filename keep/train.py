@@ -5,20 +5,21 @@
     python -m keep.train -opt options/train/stage3_video.yml --dry-run
     torchrun --nproc-per-node 8 -m keep.train -opt options/train/stage3_video.yml --auto-resume
 
-Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGUSR1 after saving: start again with ``--auto-resume``;
-2 bad input, a loss that is not finite, or a GPU out of memory, reported in one line; 1 anything else.
+Exit status: 0 finished; 75 stopped by SIGTERM, SIGINT or SIGUSR1, after saving if it trained: start again with
+``--auto-resume``; 2 bad input, a loss that is not finite, a GPU out of memory, or another process of the run lost,
+reported in one line; 1 anything else.
 """  # fmt: skip
 
 import sys
 from collections.abc import Sequence
 
+from keep.utils.signals import REQUEUE, SIGNALS, Stopped
 from keep.utils.starting import starting
 
-with starting():
+with starting(REQUEUE, SIGNALS):
     from keep.config import cli
     from keep.config.schema import TrainConfig
     from keep.utils.errors import UserError
-    from keep.utils.signals import REQUEUE, Stopped
 
 
 def command(argv: Sequence[str] | None) -> int | None:
@@ -41,7 +42,7 @@ def command(argv: Sequence[str] | None) -> int | None:
     config = cli.read_options(args, TrainConfig)
     if config is None:
         return None
-    with starting():
+    with starting(REQUEUE, SIGNALS):
         from keep.training import dry_run, trainer
         from keep.utils.logging import to_console
 
@@ -61,7 +62,7 @@ def command(argv: Sequence[str] | None) -> int | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(command, argv)
+    return cli.run(command, argv, REQUEUE, SIGNALS)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,8 @@ COMPILED = {
 def words(stage: int, clips: Path, root: Path, device: torch.device, *more: str) -> tuple[Path, list[str]]:
     """(options file, overrides) of a run of three steps."""
     quiet = ["log.image_interval=100", "log.save_interval=100", "log.safetensors=false", f"train.iters={STEPS}"]
-    adaptive = ["model.adaptive=false"] if stage == 1 else []  # its second derivative cannot be compiled
     return options_and_start(
-        stage, clips, root, f"device={device}", *quiet, *PHASES[stage], *adaptive, "train.warmup=0", *more
+        stage, clips, root, f"device={device}", *quiet, *PHASES[stage], "train.warmup=0", *more
     )  # fmt: skip
 
 

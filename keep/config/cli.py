@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from keep.config.explain import explain, json_schema
 from keep.config.registry import Registry
 from keep.config.schema import TestConfig, TrainConfig
 from keep.utils.errors import UserError
+from keep.utils.signals import interrupted_by
+from keep.utils.starting import ENDING, INTERRUPTED
 
 Config = TypeVar("Config", TrainConfig, TestConfig)
 
@@ -66,14 +69,26 @@ def read_options(args: argparse.Namespace, schema: type[Config]) -> Config | Non
     return reading.load(args.opt, args.set, schema)
 
 
-def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+def run(
+    command: Callable[[Sequence[str] | None], int | None],
+    argv: Sequence[str] | None = None,
+    stopped: int = INTERRUPTED,
+    numbers: Sequence[signal.Signals] = ENDING,
+) -> int:
     """Run ``command``.
 
+    Args:
+        command: takes the arguments; returns the exit status, or None for 0.
+        argv: the arguments; None: those of the process.
+        stopped: exit status after a signal that the command does not handle itself.
+        numbers: the signals; unfinished files are removed on the way out.
+
     Returns:
-        The exit status: 0, 2 after a user's mistake (reported in one line, no traceback), 130 after Ctrl-C.
+        The exit status: 0, 2 after a user's mistake (reported in one line, no traceback), or ``stopped``.
     """
     try:
-        return command(argv) or 0
+        with interrupted_by(numbers):
+            return command(argv) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -91,7 +106,7 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return stopped
 
 
 def check_apart(source: Path, out: Path) -> None:

@@ -9,6 +9,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from keep.data.workers import watched_workers
 from keep.utils import signals
 from keep.utils.errors import UserError
 
@@ -46,7 +47,7 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
 
 
 class ClipLoader(DataLoader[Any]):
-    """A DataLoader that raises a worker's UserError with its message alone, without a traceback."""
+    """A DataLoader that raises UserError in one line: a worker's own, or for a worker that was killed."""
 
     def __iter__(self) -> Generator[Any, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         with signals.blocked():  # a signal would kill a worker that is still starting
@@ -55,7 +56,8 @@ class ClipLoader(DataLoader[Any]):
         stop = getattr(batches, "_shutdown_workers", lambda: None)
         atexit.register(stop)
         try:
-            yield from batches
+            with watched_workers(getattr(batches, "_workers", ())):
+                yield from batches
         except UserError as error:
             # torch adds the worker's traceback to the message; the last line is the error itself.
             line = str(error).strip().splitlines()[-1]

@@ -121,6 +121,7 @@ class Recipe(nn.Module, ABC):
         codes: indices of the codes chosen in the last step, whose use is logged: name → int64 tensor.
         ranks: collective operations over the processes that share the step; the trainer sets it.
         last_step: number of the step that runs or has just ended, from 0; the trainer sets it.
+        keeps_graph: whether :meth:`losses` itself runs a backward pass, through a graph that the trainer uses again.
         unused_parameters: whether some steps leave trained parameters without a gradient. Such steps do not change
             these parameters, and the optimizer has no state of them.
     """
@@ -136,6 +137,7 @@ class Recipe(nn.Module, ABC):
         self.codes: dict[str, torch.Tensor] = {}
         self.ranks = OneProcess()
         self.last_step = 0
+        self.keeps_graph = False
         self.unused_parameters = False
 
     @property
@@ -172,10 +174,6 @@ class Recipe(nn.Module, ABC):
     def phases(self) -> dict[str, int]:
         """Name → first step (0-based) of every phase of the run; a dry run makes one step of each."""
         return {"start": 0}
-
-    def uncompilable(self) -> dict[str, str]:
-        """Network, by its name in ``train.compile`` → why a step with it compiled would crash."""
-        return {}
 
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:

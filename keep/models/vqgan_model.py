@@ -71,6 +71,7 @@ class VQGANModel(Recipe):
         self.gan, self.codebook = gan, codebook
         self.gan_start = gan_start
         self.adaptive = adaptive
+        self.keeps_graph = adaptive and discriminator is not None
         self.revive = revive
         self._tokens = {}
         self.register_buffer("chosen", torch.zeros(net.codebook.embedding.num_embeddings, dtype=torch.bool))
@@ -81,12 +82,6 @@ class VQGANModel(Recipe):
 
     def phases(self) -> dict[str, int]:
         return adversarial_phases(self, self.gan_start)
-
-    def uncompilable(self) -> dict[str, str]:
-        if self.discriminator is None or not self.adaptive:
-            return {}
-        reason = "model.adaptive runs its backward pass twice; compile other networks, or set model.adaptive: false"
-        return {"net.generator": reason, "discriminator": reason}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Terms]]:
         y = batch["gt"].flatten(0, 1)

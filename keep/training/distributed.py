@@ -18,8 +18,6 @@ import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
 from keep.models.base import OneProcess, Recipe
-from keep.utils.errors import UserError
-from keep.utils.launch import launched_ranks
 
 
 @dataclass(frozen=True)
@@ -117,35 +115,6 @@ class Arriving:
         if self._copied is not None:
             self._copied.synchronize()
         return self._x.tolist()
-
-
-@contextmanager
-def processes(device: str) -> Iterator[Ranks]:
-    """Join the other processes of the run, if a launcher started any; leave the group at the end.
-
-    Args:
-        device: the option ``device``: GPU tensors go through NCCL, CPU tensors through Gloo.
-
-    Raises:
-        UserError: the launcher's variables are incomplete or contradict each other or the device.
-    """
-    ranks = Ranks(*launched_ranks(complete=True))
-    if ranks.world == 1:
-        yield ranks
-        return
-    cuda = torch.cuda.is_available() and device != "cpu"
-    if cuda and device in ("auto", "cuda"):
-        if ranks.local >= torch.cuda.device_count():
-            raise UserError(
-                f"LOCAL_RANK is {ranks.local}, but this machine has {torch.cuda.device_count()} CUDA devices: "
-                "start one process a GPU (torchrun --nproc-per-node)"
-            )
-        torch.cuda.set_device(ranks.local)
-    elif cuda:
-        raise UserError(f"device: {device} names one GPU, but {ranks.world} processes share the run: use auto")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    yield ranks  # not in a `finally`: after an error others may still wait here, and the launcher ends them
-    dist.destroy_process_group()
 
 
 class Replicated(DistributedDataParallel):

@@ -1,9 +1,10 @@
 """Precision and speed of a run: autocast, loss scaling, TF32, channels-last, compiled networks."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch._functorch.config as functorch
 import torch.nn as nn
 
 from keep.config.schema import TrainOptions
@@ -31,29 +32,21 @@ def make_scaler(options: TrainOptions, device: torch.device) -> torch.amp.GradSc
 
 
 def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.device, size: int | None = None) -> None:
-    """Set memory layout and compilation of the recipe's networks, and the precision of matrix products.
+    """Set the memory layout of the recipe's networks, and the precision of matrix products.
 
     Args:
         recipe: the networks.
         options: the options of training.
         device: where they run.
         size: side of the training clips in pixels, where the options say it.
-
-    Raises:
-        UserError: ``train.compile`` names a network that the recipe does not have.
     """
+    warn_of_slow_precision(options.amp, device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = options.tf32
         if options.fused_norms:
             fuse_norms(recipe, device)
     elif options.amp == "bf16":
-        instructions = torch.backends.cpu.get_cpu_capability()
-        if instructions in ("AVX2", "NO AVX"):
-            log.warning(
-                f"warning: train.amp: this processor has no bfloat16 instructions ({instructions}); emulating them "
-                "takes several times as long as float32; set train.amp: null"
-            )
         for network in recipe.children() if size is not None and size <= TINY else ():
             if any(isinstance(module, nn.Conv3d) for module in network.modules()):
                 run_in_float32(network)
@@ -61,20 +54,42 @@ def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.dev
         cast_frozen_weights_once(recipe)
     if options.channels_last:
         to_channels_last(recipe)
-    known = dict(recipe.named_modules())
-    for name in options.compile:
-        if name not in known or not name:
-            parts = [k for k in known if k and k.count(".") < 2]
-            raise UserError(f"train.compile: the model has no network {name!r}{nearest(name, parts)}")
-        known[name].compile()
 
 
-def check_compile(recipe: Recipe, names: Iterable[str]) -> None:
-    """Raise UserError if ``train.compile`` names a network that crashes when compiled, or a part or owner of one."""
+def warn_of_slow_precision(amp: str | None, device: torch.device) -> None:
+    """Warn of a precision that is slower than float32 on this processor."""
+    if device.type != "cpu" or amp is None:
+        return
+    instructions = torch.backends.cpu.get_cpu_capability()
+    if amp == "fp16":
+        log.warning(
+            "warning: train.amp: float16 on a CPU takes about ten times as long as float32; set train.amp: null"
+        )
+    elif instructions in ("AVX2", "NO AVX"):
+        log.warning(
+            f"warning: train.amp: this processor has no bfloat16 instructions ({instructions}); emulating them "
+            "takes several times as long as float32; set train.amp: null"
+        )
+
+
+def compile_networks(recipe: Recipe, names: Sequence[str]) -> None:
+    """Compile networks of the recipe in place, when they are first called.
+
+    Raises:
+        UserError: the recipe has no such network, or one that holds others and is never called itself.
+    """
+    known = {name: module for name, module in recipe.named_modules() if name}
     for name in names:
-        for network, reason in recipe.uncompilable().items():
-            if f"{network}.".startswith(f"{name}.") or name.startswith(f"{network}."):
-                raise UserError(f"train.compile: {name} cannot be compiled in {type(recipe).__name__}: {reason}")
+        if name not in known:
+            parts = [k for k in known if k.count(".") < 2]
+            raise UserError(f"train.compile: the model has no network {name!r}{nearest(name, parts)}")
+        if type(known[name]).forward is nn.Module.forward:
+            own = ", ".join(f"{name}.{child}" for child, _ in known[name].named_children())
+            raise UserError(f"train.compile: {name} is never called itself" + f"; name its parts: {own}" * bool(own))
+    # By default a compiled backward pass reuses the memory of what the forward pass kept, so it can run only once.
+    functorch.donated_buffer = not recipe.keeps_graph
+    for name in names:
+        known[name].compile()
 
 
 def to_channels_last(module: nn.Module) -> None:

@@ -147,12 +147,12 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     warn_of_old_options(config, ranks.world)
     device = prepare(config.device, config.threads, config.seed, ranks.local)
     recipe: Recipe = build_at("model", config.model)
-    precision.check_compile(recipe, config.train.compile)
     files = load_pretrained(recipe, config) if start else {}
     if start:
         recipe.check_flows()
     recipe.to(device)
     precision.prepare_networks(recipe, config.train, device, config.data.train.options.get("size"))
+    precision.compile_networks(recipe, config.train.compile)
     recipe.train()
     recipe.ranks = ranks
     ema = EMA(recipe.net, config.train.ema) if config.train.ema else None

@@ -12,9 +12,10 @@ import torch
 from keep.config.reading import to_yaml
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
+from keep.data.workers import watched_workers
 from keep.models.base import Batch, Terms
 from keep.training import checkpoint
-from keep.training.distributed import no_sync, processes, wrap
+from keep.training.distributed import no_sync, wrap
 from keep.training.folder import find_state, only_run, open_folder
 from keep.training.guards import (
     StepCheck,
@@ -27,6 +28,7 @@ from keep.training.guards import (
     reads_at_once,
     warn_of_cpu_flow,
 )
+from keep.training.joining import processes
 from keep.training.precision import autocast
 from keep.training.prefetch import step_batches
 from keep.training.profile import Profiler
@@ -52,7 +54,8 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         Stopped: a signal requested it; the state is saved, and ``resume`` continues from there.
         UserError: the run cannot start or continue; the message says why.
     """
-    with StopRequest() as request, processes(config.device) as ranks, only_run(config, ranks):
+    arguments = {"--resume": resume, "--allow-changed": allow_changed}
+    with StopRequest() as request, processes(config, request, **arguments) as ranks, only_run(config, ranks):
         if not ranks.first:
             log.setLevel(logging.ERROR)  # what concerns all processes is logged by the first
         state = find_state(config, resume, ranks)
@@ -75,7 +78,8 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
             for line in getattr(data, "bad", ()):
                 log.warning(f"warning: skipped {line}")
             try:
-                loop(run, data, validation, records, request)
+                with watched_workers():
+                    loop(run, data, validation, records, request)
             except torch.OutOfMemoryError as error:
                 raise UserError(out_of_memory(run, error)) from error
         return run.folder

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -52,6 +52,28 @@ class StopRequest:
         elif time.monotonic() - self._time > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+@contextmanager
+def interrupted_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Inside, these signals act like Ctrl-C: they raise KeyboardInterrupt in the main thread of this process."""
+    own = os.getpid()
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a worker process that was forked
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python runs signal handlers in no other
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

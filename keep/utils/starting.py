@@ -4,32 +4,34 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from typing import Any
 
-INTERRUPTED, TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
+INTERRUPTED = 130  # as a shell reports SIGINT
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def starting(terminated: int = TERMINATED) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM end the process at once. For imports: nothing has been written yet.
+def starting(status: int = INTERRUPTED, numbers: Sequence[signal.Signals] = ENDING) -> Iterator[None]:
+    """Inside, these signals end the process at once. For imports: nothing has been written yet.
 
     An import that is interrupted by an exception may swallow it, or end in a traceback of its own.
 
     Args:
-        terminated: exit status after SIGTERM.
+        status: exit status after a signal.
+        numbers: the signals.
     """
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(*_: Any) -> None:
         sys.stderr.write("stopped\n")
         sys.stderr.flush()
-        os._exit(INTERRUPTED if number == signal.SIGINT else terminated)
+        os._exit(status)
 
     if threading.current_thread() is not threading.main_thread():  # Python runs signal handlers in no other
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

@@ -138,7 +138,6 @@ def test_the_commands_keep_freed_memory(monkeypatch):
     done = []
     for door in (keep.restore, keep.test, keep.app):
         monkeypatch.setattr(door, "keep_freed_memory", lambda door=door: done.append(door))
-    monkeypatch.setattr(keep.restore.command, "stop_on_sigterm", lambda: None)
     for part, name, result in (
         (keep.restore.options, "parse", None), (keep.restore.command, "restore", 0), (keep.app.web, "import_gradio", 0),
         (keep.app.web, "parse", None), (keep.app.web, "check_address", None), (keep.app.web, "run", None),

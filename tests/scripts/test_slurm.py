@@ -1,5 +1,6 @@
 """scripts/slurm/train.sbatch with replacements of SLURM's commands: the ranks it starts, and when it requeues."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -55,12 +56,14 @@ def test_every_task_is_a_rank_that_resumes_the_run(job) -> None:
 
 
 def test_a_saved_run_is_requeued_and_a_failed_one_is_not(job) -> None:
-    status, calls = job(75, "options.yml")
-    assert (status, calls[-1]) == (0, "requeued")
-    for failed in (1, 2):
+    stopped = (75, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
+    for status in stopped:
+        status, calls = job(status, "options.yml")
+        assert (status, calls[-1]) == (0, "requeued")
+    for failed in (1, 2, 128 + signal.SIGKILL):
         status, calls = job(failed, "options.yml")
         assert status == failed
-        assert calls.count("requeued") == 1
+        assert calls.count("requeued") == len(stopped)
 
 
 def test_a_missing_options_file_is_an_error(job) -> None:

@@ -1,6 +1,7 @@
 """Two processes: the result of one with twice the clips; both stop together, fail together, and get one score."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from keep.config.reading import load
 from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.training import checkpoint, trainer
-from keep.training.distributed import Ranks, processes
+from keep.training.distributed import Ranks
+from keep.training.joining import processes
 from keep.training.optimizers import Adam
 from keep.training.records import RunLog
 from keep.training.validation import Validation, validate
@@ -67,6 +69,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any
     add("stopped later", 1, *quiet, at="stopped_later", stop_at=3)
     several = ["data.clips_per_step=4", "data.clips_at_once=1"]
     add("skip", 1, "train.on_nonfinite=skip", *several, "model.gan_start=0", at="skip", nan_at=2)
+    add("other options", 1, at="other", own=["train.optim.betas=[0.5, 0.99]"])
+    add("worker killed", 1, "data.workers=1", "train.iters=40", at="worker", worker_dies_at=2)
+    add("killed", 1, *quiet, at="killed", dies_at=2)
     results = dict(zip(jobs, ranks.run_pair(list(jobs.values()), folder), strict=True))
     return {"results": results, "folder": folder, "jobs": jobs}
 
@@ -179,13 +184,45 @@ def test_a_step_with_a_nan_is_skipped_in_both_and_counted(pair) -> None:
     assert all(torch.isfinite(v).all() for v in state["recipe"].values() if v.is_floating_point())
 
 
-def test_a_launcher_s_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with processes("cpu") as alone:
+def test_processes_that_are_started_differently_refuse_in_one_line(pair) -> None:
+    first, second = pair["results"]["other options"]
+    assert first == second
+    assert first == (
+        "error rank 1 of 2 was started with other options than rank 0: train.optim.betas.0 is 0.5, not 0.9. Start all "
+        "processes with the same options and code"
+    )
+    assert not (pair["folder"] / "other/stage1").exists()
+
+
+def test_a_killed_worker_of_one_process_is_named_in_both(pair) -> None:
+    first, second = pair["results"]["worker killed"]
+    assert re.fullmatch(
+        r"error a data worker \(process \d+\) was ended by the system \(Killed\), .*data.workers.*", second
+    )
+    assert re.fullmatch(r"error rank 1 of 2 \(process \d+ on .*\) ended: (.*)", first)
+    assert first.endswith(second.removeprefix("error"))
+
+
+def test_a_killed_process_is_named_in_the_other(pair) -> None:
+    first, second = pair["results"]["killed"]
+    assert second == "killed"
+    assert re.fullmatch(r"error rank 1 of 2 \(process \d+ on .*\) was killed, .*memory.* --auto-resume", first)
+    assert not list((pair["folder"] / "killed/stage1").rglob("*.state"))
+    assert not (pair["folder"] / "killed/.stage1.lock").exists()
+
+
+def test_a_launcher_s_variables_are_checked(monkeypatch, clips, tmp_path) -> None:
+    config = load(*options_and_start(1, clips, tmp_path, "device=cpu"), TrainConfig)
+    request = StopRequest()
+    with processes(config, request) as alone:
         assert alone == Ranks()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="must set RANK, WORLD_SIZE, LOCAL_RANK"), processes("cpu"):
+    with pytest.raises(UserError, match="must set RANK, WORLD_SIZE, LOCAL_RANK"), processes(config, request):
         pass
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(UserError, match="RANK=2 must be at least 0 and less than WORLD_SIZE=2"), processes("cpu"):
+    with (
+        pytest.raises(UserError, match="RANK=2 must be at least 0 and less than WORLD_SIZE=2"),
+        processes(config, request),
+    ):
         pass

@@ -19,9 +19,12 @@ def options(amp) -> TrainOptions:
 
 @pytest.mark.parametrize(
     ("instructions", "amp", "warned"),
-    [("AVX2", "bf16", True), ("AVX2", None, False), ("AVX512", "bf16", False), ("SVE256", "bf16", False)],
-)
-def test_emulated_bfloat16_is_warned_about(
+    [
+        ("AVX2", "bf16", True), ("AVX2", None, False), ("AVX512", "bf16", False), ("SVE256", "bf16", False),
+        ("AVX2", "fp16", True), ("AVX512", "fp16", True),
+    ],
+)  # fmt: skip
+def test_a_precision_that_is_slow_on_this_processor_is_warned_about(
     monkeypatch, caplog: pytest.LogCaptureFixture, instructions: str, amp, warned: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)

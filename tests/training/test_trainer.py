@@ -445,22 +445,14 @@ def test_frozen_parts_have_no_gradient_and_stay_in_evaluation_mode(clips: Path, 
 def test_a_network_to_compile_is_named_as_the_model_names_it(clips: Path, tmp_path: Path, monkeypatch) -> None:
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
-    path, overrides = options_and_start(
-        1,
-        clips,
-        tmp_path,
-        "model.adaptive=false",
-        "train.compile=[net.generator, discriminator]",
-    )
+    path, overrides = options_and_start(1, clips, tmp_path, "train.compile=[net.generator, discriminator]")
     trainer.build_run(load(path, overrides, TrainConfig))
     assert compiled == ["Generator", "PatchGAN"]
-    adaptive = [*overrides, "model.adaptive=true"]
-    for name in ("net", "net.generator", "net.generator.blocks", "discriminator"):
-        with pytest.raises(UserError, match=rf"train.compile: {name} cannot be compiled in VQGANModel: model.adaptive"):
-            trainer.build_run(load(path, [*adaptive, f"train.compile=[{name}]"], TrainConfig))
-    trainer.build_run(load(path, [*adaptive, "train.compile=[net.encoder]"], TrainConfig))
     with pytest.raises(UserError, match=r"train.compile: .* no network 'net.generatr'; did you mean 'net.generator'"):
         trainer.build_run(load(path, [*overrides, "train.compile=[net.generatr]"], TrainConfig))
+    path, overrides = options_and_start(3, clips, tmp_path, "train.compile=[net.cft]")
+    with pytest.raises(UserError, match=r"net.cft is never called itself; name its parts: net.cft.8, net.cft.16"):
+        trainer.build_run(load(path, overrides, TrainConfig))
 
 
 def test_steps_that_are_not_finite_are_skipped_up_to_the_limit(clips: Path, tmp_path: Path, monkeypatch) -> None:

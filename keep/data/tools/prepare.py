@@ -20,6 +20,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -112,10 +113,15 @@ def map_clips(work: Callable[[str], T], names: list[str], title: str, workers: i
                 yield work(name)
                 bar.update()
             return
-        with ProcessPoolExecutor(workers) as pool:
-            for result in pool.map(work, names, chunksize=4):
-                yield result
-                bar.update()
+        try:
+            with ProcessPoolExecutor(workers) as pool:
+                for result in pool.map(work, names, chunksize=4):
+                    yield result
+                    bar.update()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was ended by the system, most often because memory ran out: lower --workers"
+            ) from None
 
 
 def write_index(path: Path, clips: list[CheckedClip]) -> None:

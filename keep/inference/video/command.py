@@ -1,7 +1,6 @@
 """The body of ``keep-restore``: one video, or a folder of them, alone or shared between ranks."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,12 +143,3 @@ class ProgressBar:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def stop_on_sigterm() -> None:
-    """Let SIGTERM act like Ctrl-C: unfinished files are removed on the way out."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
