@@ -1,7 +1,9 @@
 """The error model: from the evidence of a frame, how far its blocks are likely to be from the truth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Annotated
 
 import torch
@@ -19,9 +21,13 @@ TARGETS = ("luma", "LPIPS")
 """What is predicted of a block: mean |ŷ − y| of luma in grey levels of 255, and its mean LPIPS distance."""
 FLOORS = (0.25, 0.002)
 """Added to an error before its logarithm is taken: smaller errors of a target are all the same."""
-STRATA = 4
+LIMITS = (8.0, 0.15)
+"""A block whose errors are below these shows what was there, for the eye: see ``confidence``."""
+RAMP = 0.2
+STRATA = 6
 
 Level = Annotated[float, Field(gt=0.5, lt=1)]
+Below = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass
@@ -32,11 +38,28 @@ class ErrorBands:
         low: lower end of the interval that holds the true error with the head's ``level``.
         middle: as often above as below the true error.
         high: upper end of the interval.
+        tails: shares of the true errors that are expected below and above the interval.
     """
 
     low: Tensor
     middle: Tensor
     high: Tensor
+    tails: tuple[float, float] = (0.05, 0.05)
+
+    def below(self, limits: Sequence[float] = LIMITS) -> Tensor:
+        """Probability that the errors of a block are below ``limits``, one for each target: (N, 2, S/8, S/8).
+
+        Below and above the middle, the logarithm of the error is taken for normally distributed.
+        """
+        low, middle, high = (to_log(x) for x in (self.low, self.middle, self.high))
+        distance = to_log(middle.new_tensor(limits).view(1, -1, 1, 1)) - middle
+        deviations = [NormalDist().inv_cdf(1 - tail) for tail in self.tails]
+        sigma = torch.where(distance > 0, (high - middle) / deviations[1], (middle - low) / deviations[0])
+        return torch.special.ndtr(distance / sigma.clamp_min(1e-3))
+
+    def confidence(self) -> Tensor:
+        """Probability that a block shows what was there: the smaller of :meth:`below`, (N, 1, S/8, S/8)."""
+        return self.below().amin(1, keepdim=True)
 
 
 @ARCHS.register()
@@ -54,6 +77,8 @@ class ConfidenceHead(nn.Module):
         width: channels of the hidden layers.
         layers: hidden convolutions.
         level: share of the true errors that the intervals are to hold.
+        below: share of the others that are below the interval. Errors have a long tail upwards: an interval is
+            narrower if it cuts off more of that.
     """
 
     edges: Tensor
@@ -65,11 +90,12 @@ class ConfidenceHead(nn.Module):
         width: Width = 32,
         layers: Depth = 3,
         level: Level = 0.9,
+        below: Below = 0.2,
     ) -> None:
         super().__init__()
         if unknown := [name for name in evidence if name not in EVIDENCE]:
             raise UserError(f"evidence: {', '.join(unknown)}: no such map; known: {', '.join(EVIDENCE)}")
-        self.level = level
+        self.level, self.tails = level, ((1 - level) * below, (1 - level) * (1 - below))
         self.channels = [list(EVIDENCE).index(name) for name in evidence]
         self.norm = nn.BatchNorm2d(len(evidence), affine=False)
         sizes = [len(evidence) + 2] + [width] * layers
@@ -107,7 +133,8 @@ class ConfidenceHead(nn.Module):
     @torch.no_grad()
     def bands(self, evidence: Tensor) -> ErrorBands:
         """The calibrated prediction in grey levels and LPIPS: (N, maps, b, b) → bands of (N, 2, b, b)."""
-        return ErrorBands(*from_log(self.calibrated(self(evidence))).unbind(2))
+        low, middle, high = from_log(self.calibrated(self(evidence))).unbind(2)
+        return ErrorBands(low, middle, high, self.tails)
 
 
 def compress(evidence: Tensor) -> Tensor:
@@ -125,3 +152,20 @@ def from_log(values: Tensor) -> Tensor:
     """The inverse of :func:`to_log`, at least 0."""
     floors = values.new_tensor(FLOORS).view(1, -1, *[1] * (values.dim() - 2))
     return (values.exp() - floors).clamp_min(0)
+
+
+def blend(output: Tensor, lq: Tensor, confidence: Tensor, least: float) -> Tensor:
+    """``output`` where the confidence is at least ``least``, the input where it is :data:`RAMP` lower, between both.
+
+    Args:
+        output: ŷ (N, 3, S, S).
+        lq: the input, upsampled, (N, 3, S, S).
+        confidence: (N, 1, S/8, S/8), 0 to 1.
+        least: 0 to 1; 0 keeps the output.
+    """
+    if least <= 0:
+        return output
+    share = ((confidence - least) / RAMP + 1).clamp(0, 1)
+    share = F.avg_pool2d(share, 3, stride=1, padding=1, count_include_pad=False)  # no seam along blocks
+    share = F.interpolate(share, output.shape[-2:], mode="bilinear", align_corners=False)
+    return share * output + (1 - share) * lq.to(output.dtype)

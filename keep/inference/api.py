@@ -17,8 +17,9 @@ from torch import Tensor
 
 from keep.archs.keep import KEEP
 from keep.data.frames import to_float, to_uint8
+from keep.inference.confidence import load_confidence
 from keep.inference.fast import accelerate
-from keep.inference.streaming import CONTEXT, WINDOW, stream
+from keep.inference.streaming import CONTEXT, WINDOW, RestoredFrame, stream
 from keep.inference.weights import DEFAULT, Params, load_keep
 from keep.utils.devices import pick_device
 from keep.utils.dtypes import pick_dtype
@@ -41,6 +42,8 @@ def load_restorer(
     cfa: bool = True,
     fast: bool = True,
     compile: bool = False,
+    confidence: bool = False,
+    min_confidence: float = 0.0,
 ) -> "Restorer":
     """A restorer of clips of aligned faces.
 
@@ -63,14 +66,20 @@ def load_restorer(
         fast: use :func:`keep.inference.fast.accelerate`; the result is the same up to rounding. False keeps the plain
             network, for training or saving.
         compile: ``torch.compile`` the sub-networks; needs ``fast``. The first clip then takes minutes.
+        confidence: also predict the error of every block, by the error model of these weights:
+            :meth:`Restorer.stream`, ``docs/confidence.md``.
+        min_confidence: with it, go back to the input where a block is less likely than this to show what was there.
 
     Raises:
-        UserError: no such file, device or dtype, or the weights of another network.
+        UserError: no such file, device or dtype, the weights of another network, or weights without an error model.
     """
     device = pick_device(str(device))
     dtype = pick_dtype(dtype, device)
     network = load_keep(weights, params, flow, net=net, cache=None if cache is None else Path(cache)).to(device)
-    options = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
+    options: dict[str, Any] = {"window": window, "context": context, "w": fidelity, "use_cft": cft, "use_cfa": cfa}
+    if confidence or min_confidence:
+        model = load_confidence(weights, params, None if cache is None else Path(cache))
+        options |= {"confidence": model.to(device), "min_confidence": min_confidence}
     if fast:
         network = accelerate(network, dtype, compile=compile)
     elif compile:
@@ -113,13 +122,18 @@ class Restorer:
         Raises:
             UserError: frames of another type or shape.
         """
+        restored = self.stream(frames)
+        return (to_uint8(r.output[0]).permute(1, 2, 0).cpu().numpy() for r in restored)
+
+    def stream(self, frames: np.ndarray | Iterable[np.ndarray]) -> Iterator[RestoredFrame]:
+        """As :meth:`restore`, but with the tensors of the network: output, gain and, with an error model, the expected
+        error of every block, ``RestoredFrame.error``."""
         if isinstance(frames, np.ndarray):
             if frames.ndim != 4:
                 raise UserError(f"a clip is an array (T, H, H, 3); got shape {frames.shape}")
             if len(frames):
                 _check(frames[0], None, 0)
-        restored = stream(self.net, self._inputs(frames), **self.options)
-        return (to_uint8(r.output[0]).permute(1, 2, 0).cpu().numpy() for r in restored)
+        return stream(self.net, self._inputs(frames), **self.options)
 
     def _inputs(self, frames: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """uint8 (H, H, 3) → float32 (1, 3, S, S) in [-1, 1] on the network's device."""

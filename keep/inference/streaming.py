@@ -11,7 +11,7 @@ from itertools import groupby, islice
 import torch
 from torch import Tensor
 
-from keep.archs.confidence import ConfidenceHead, ErrorBands
+from keep.archs.confidence import ConfidenceHead, ErrorBands, blend
 from keep.archs.keep import KEEP, KalmanState, KalmanStep
 from keep.utils.errors import UserError
 
@@ -24,10 +24,10 @@ class RestoredFrame:
     """One frame.
 
     Attributes:
-        output: ŷ_t (B, 3, S, S) in about [-1, 1].
+        output: ŷ_t (B, 3, S, S) in about [-1, 1], with ``min_confidence`` blended with the input.
         gain: K_t (B, 1, h, w), unused at t = 1.
         evidence: the maps of :data:`keep.archs.evidence.EVIDENCE` (B, maps, S/8, S/8), if asked for.
-        bands: with an error model, the lowest, middle and highest expected error of each block, calibrated
+        bands: with an error model, the lowest, middle and highest expected error of each block of ŷ_t, calibrated
             (:class:`keep.archs.confidence.ErrorBands`).
     """
 
@@ -61,6 +61,11 @@ class Streamer:
         use_cfa: apply CFA.
         evidence: also measure what supports the output. It changes nothing else.
         confidence: the error model of the network, which reads the evidence; None: no error is predicted.
+        min_confidence: go back to the input where the error model says that the output is less likely than this to
+            show what was there; 0: nowhere. The recurrence goes on from the output.
+
+    Raises:
+        UserError: ``min_confidence`` without an error model.
     """
 
     def __init__(
@@ -73,9 +78,13 @@ class Streamer:
         use_cfa: bool = True,
         evidence: bool = False,
         confidence: ConfidenceHead | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
+        if min_confidence and confidence is None:
+            raise UserError("min_confidence needs the error model of the network")
         self.net, self.w, self.use_cft, self.use_cfa = net, w, use_cft, use_cfa
         self.evidence, self.confidence = evidence or confidence is not None, confidence
+        self.min_confidence = min_confidence
         self.context = 1 if net.kalman_filter.temporal == "causal" else context
         self.frames = 0
         """Number of frames restored so far."""
@@ -119,17 +128,18 @@ class Streamer:
             steps.append(step)
         restored = [RestoredFrame(step.output, gains[:, i]) for i, step in enumerate(steps)]
         if self.evidence:
-            self._judge(restored, net.evidence(lq, steps, z, gains, flows, self._last, sizes))
+            self._judge(restored, lq, net.evidence(lq, steps, z, gains, flows, self._last, sizes))
         self._last = lq[:, -1:].clone()  # a view would keep the memory of all frames
         self.frames += lq.shape[1]
         return restored
 
-    def _judge(self, restored: list[RestoredFrame], evidence: Tensor) -> None:
-        """Add the evidence (B, n, maps, b, b), and the error that the model predicts from it."""
-        for frame, maps in zip(restored, evidence.unbind(1), strict=True):
-            frame.evidence = maps
+    def _judge(self, restored: list[RestoredFrame], lq: Tensor, evidence: Tensor) -> None:
+        """Add the evidence (B, n, maps, b, b), and the error that the model predicts from it; go back to the input."""
+        for i, frame in enumerate(restored):
+            frame.evidence = evidence[:, i]
             if self.confidence is not None:
-                frame.bands = self.confidence.bands(maps)
+                frame.bands = self.confidence.bands(evidence[:, i])
+                frame.output = blend(frame.output, lq[:, i], frame.bands.confidence(), self.min_confidence)
 
     def _gains(self, z: Tensor) -> Tensor:
         """K of a window (B, n, 1, h, w), from its z̃ (B, n, C, h, w) and the history."""
@@ -193,6 +203,7 @@ def stream(
     use_cfa: bool = True,
     evidence: bool = False,
     confidence: ConfidenceHead | None = None,
+    min_confidence: float = 0.0,
 ) -> Iterator[RestoredFrame]:
     """Restore a clip of any length, frame by frame. At most ``window`` frames are read ahead.
 
@@ -207,6 +218,7 @@ def stream(
         use_cfa: apply CFA.
         evidence: see :class:`Streamer`.
         confidence: see :class:`Streamer`.
+        min_confidence: see :class:`Streamer`.
 
     Yields:
         a :class:`RestoredFrame` for every frame.
@@ -214,8 +226,9 @@ def stream(
     if window < 1 or context < 1:
         raise UserError(f"window and context must be at least 1 frame; got {window} and {context}")
     streamer = Streamer(
-        net, context=context, w=w, use_cft=use_cft, use_cfa=use_cfa, evidence=evidence, confidence=confidence
-    )
+        net, context=context, w=w, use_cft=use_cft, use_cfa=use_cfa, evidence=evidence, confidence=confidence,
+        min_confidence=min_confidence,
+    )  # fmt: skip
     source, flow_source = iter(frames), None if flows is None else iter(flows)
     while batch := list(islice(source, window)):
         given = None

@@ -69,6 +69,25 @@ class LPIPSDistance(Frozen):
         """(N, 3, H, W) RGB in [-1, 1], twice → distances (N,)."""
         return self.net(output, target).flatten()
 
+    def blocks(self, output: Tensor, target: Tensor, blocks: int) -> Tensor:
+        """The same pair → the distance block by block (N, 1, blocks, blocks); its mean is about the distance.
+
+        Maps of layers finer than the blocks are averaged over them, coarser ones interpolated.
+        """
+        import lpips
+
+        a, b = (
+            [lpips.normalize_tensor(f) for f in self.net.net(self.net.scaling_layer(x))] for x in (output, target)
+        )  # fmt: skip
+        maps = [head((x - y).square()) for head, x, y in zip(self.net.lins, a, b, strict=True)]
+        grids = [
+            F.adaptive_avg_pool2d(m, blocks)
+            if m.shape[-1] >= blocks
+            else F.interpolate(m, (blocks, blocks), mode="bilinear", align_corners=False)
+            for m in maps
+        ]
+        return torch.stack(grids).sum(0)
+
 
 class VGGFeatures(Frozen):
     """Features relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of torchvision's VGG16.

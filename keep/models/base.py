@@ -110,7 +110,7 @@ class OneProcess:
 
 
 class Recipe(nn.Module, ABC):
-    """Base of the three stages. Subclasses hold their networks and losses as modules.
+    """Base of the three stages and of the error model. Subclasses hold their networks and losses as modules.
 
     Attributes:
         net: the network that is trained, checkpointed and averaged (EMA).
@@ -200,6 +200,12 @@ class Recipe(nn.Module, ABC):
     @abstractmethod
     def restore(self, frames: torch.Tensor) -> torch.Tensor:
         """Clips of validation, (B, T, 3, h, w) in [-1, 1] → output frames (B, T, 3, H, W)."""
+
+    def panels(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Name → pictures (1, T, 3, H, W) in [-1, 1] of the batch's first clip, for TensorBoard."""
+        truth = batch["gt"][:1]
+        source = batch.get("lq", truth)[:1]
+        return {"input": source, "output": self.restore(source), "truth": truth}
 
 
 def keep_slot(net: Any, what: str, required: bool = False) -> Slot:

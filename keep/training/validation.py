@@ -28,11 +28,13 @@ DISTORTION = ("PSNR", "SSIM")
 
 @torch.no_grad()
 def preview(run: Run, batch: Batch) -> np.ndarray:
-    """The batch's first clip, side by side: input, output, ground truth. uint8 (T, H, W, 3)."""
-    truth = batch["gt"][:1]
-    source = batch.get("lq", truth)[:1]
+    """The recipe's pictures of the batch's first clip, side by side, such as input, output and ground truth.
+
+    Returns:
+        uint8 (T, H, W, 3).
+    """
     run.recipe.eval()
-    panels = {"input": source, "output": run.recipe.restore(source), "truth": truth}
+    panels = run.recipe.panels(batch)
     run.recipe.train()
     clips = {k: to_uint8(v)[0].cpu().permute(0, 2, 3, 1).numpy() for k, v in panels.items()}
     return np.stack(list(side_by_side(clips)))

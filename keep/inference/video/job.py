@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -16,10 +16,13 @@ from keep.data.mux.layout import PLAIN, kept, pick_codec
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.faces.angles import PlausibleFaces
 from keep.faces.detect import Detector
-from keep.inference.video.outputs import comparison_of, plots_of, refuse_overwriting
-from keep.inference.video.pipeline import Painter, decoded_ahead, painted
+from keep.inference.video.judged import FaceRecord, error_frame, explained, overlay_frame
+from keep.inference.video.network import KeepNetwork
+from keep.inference.video.outputs import comparison_of, map_of, plots_of, record_of, refuse_overwriting
+from keep.inference.video.pipeline import Painter, WaitingFrame, decoded_ahead, painted
 from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import losses, preflight
+from keep.inference.video.provenance import origin, write_record
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
 from keep.inference.video.summary import Summary, count, damage_note, scan_notes, source_notes
@@ -68,9 +71,10 @@ def restore_video(
     found.choose(settings.auto)
     summary.tracks = len(found.tracks)
     if found.tracks:
-        write(job, found, summary, main=True, comparison=settings.compare)
+        write(job, found, summary, main=True, extras=True)
     else:
         write_unrestored(job, found, summary)
+    record(job, summary)
     if settings.plots and not settings.aligned:
         for track in found.tracks:
             landmark_figure(track, plots_of(job.output) / f"track{track.id:03d}.png", float(video.fps))
@@ -96,6 +100,7 @@ class Job:
         settings: how to restore.
         progress: called for every frame of both passes.
         clock: seconds of each part.
+        judged: what the error model says of the faces.
     """
 
     video: Source
@@ -107,6 +112,7 @@ class Job:
     settings: Settings
     progress: Progress
     clock: Clock = field(default_factory=Clock)
+    judged: FaceRecord = field(default_factory=FaceRecord)
 
 
 def make_job(source: str | Path, output: Path, tools: Tools, settings: Settings, progress: Progress) -> Job:
@@ -140,13 +146,15 @@ def check(job: Job) -> None:
         raise UserError(f"{video.path}: aligned faces are square; these frames are {video.width}×{video.height}")
     if not settings.aligned and job.tools.detector is None:
         raise UserError("there is no face detector; give one, or aligned faces")
+    if settings.confidence is not None and error_level(job) is None:
+        raise UserError("--confidence needs a network with an error model: docs/confidence.md")
     if video.keeps_fields:
         check_fields(job)
     if min(size) < 2:
         raise UserError(f"{output}: would be {size[1]}×{size[0]} pixels; choose a larger scale")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        for writer in open_writers(job, main=True, comparison=settings.compare):
+        for writer in open_writers(job, main=True, extras=True):
             writer.check()
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{output}: cannot be written: {output.parent} is a file, or lies inside one") from error
@@ -186,36 +194,39 @@ def find_faces(job: Job) -> Scan:
     return found
 
 
-def open_writers(job: Job, main: bool, comparison: bool) -> Iterator[FrameWriter | VideoWriter]:
-    """The writers of the restored frames (``main``) and of the comparison, each opened when it is asked for."""
+def open_writers(job: Job, main: bool, extras: bool) -> Iterator[FrameWriter | VideoWriter]:
+    """The writers of the restored frames (``main``), and of the comparison and the expected error (``extras``), each
+    opened when it is asked for."""
     settings = job.settings
     encoding = {"codec": settings.codec, "crf": settings.crf, "preset": settings.preset, "layout": job.layout}
     if main and settings.frames:
         yield FrameWriter(job.output, job.layout)
     elif main:
         yield VideoWriter(job.output, job.video, job.size, **encoding)
-    if comparison:
+    if extras and settings.compare:
         height, width = job.size
         yield VideoWriter(comparison_of(job.output), job.video, (height, 2 * width + DIVIDER), **encoding)
+    if extras and settings.confidence is not None:
+        path = map_of(job.output, settings.confidence)
+        yield VideoWriter(path, job.video, job.size, "h264", settings.crf, settings.preset)
 
 
-def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool) -> None:
-    """Pass 2: restore the faces found, and write the frames, the comparison, or both."""
-    if not (main or comparison):
+def write(job: Job, found: Scan, summary: Summary, main: bool, extras: bool) -> None:
+    """Pass 2: restore the faces found, and write the frames (``main``), what was asked for beside them, or both."""
+    if not (main or (extras and (job.settings.compare or job.settings.confidence is not None))):
         return
     report = _reporter(job, "restoring", found.frames, found.tracks)
     frames, size = job.clock.each("decode", job.video), (job.video.height, job.video.width)
     summary.frames = summary.faces = 0
-    pair_path = comparison_of(job.output)
     with ExitStack() as stack:
-        writers = [stack.enter_context(writer) for writer in open_writers(job, main, comparison)]
+        writers = [stack.enter_context(writer) for writer in open_writers(job, main, extras)]
         pictures = painted(frames, size, found.tracks, job.tools.network, job.painter, job.clock, job.settings.batch)
         stack.enter_context(closing(pictures))
         for waiting, image in pictures:
             with job.clock("encode"):
                 for writer in writers:
-                    shown = beside(job.painter.given(waiting.frame), image) if writer.path == pair_path else image
-                    writer.write(shown, waiting.frame)
+                    writer.write(shown_by(writer, job, waiting, image), waiting.frame)
+            job.judged.add(waiting, float(waiting.frame.pts * job.video.time_base))
             summary.frames += 1
             summary.faces += len(waiting.faces)
             report(waiting.frame.index)
@@ -225,19 +236,50 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, comparison: bool)
             summary.notes.append(f"{count(refused, 'packet')} of sound or subtitles damaged in the input, and left out")
 
 
+def shown_by(writer: FrameWriter | VideoWriter, job: Job, waiting: WaitingFrame, image: np.ndarray) -> np.ndarray:
+    """The picture of a frame that a writer gets; ``image`` is the restored one."""
+    confidence = job.settings.confidence
+    if job.settings.compare and writer.path == comparison_of(job.output):
+        return beside(job.painter.given(waiting.frame), image)
+    if confidence is not None and writer.path == map_of(job.output, confidence):
+        draw = overlay_frame if confidence == "overlay" else error_frame
+        return draw(image, waiting, job.painter.scale)
+    return image
+
+
+def record(job: Job, summary: Summary) -> None:
+    """Write what is known of the output's origin and of its faces, where that was asked for."""
+    settings = job.settings
+    if settings.confidence is None:
+        return
+    about = origin(job.video.path, job.tools.about, asdict(settings))
+    level = error_level(job)
+    assert level is not None
+    content = {**about, "meaning": explained(level), "faces": job.judged.plain()}
+    write_record(record_of(job.output), job.output, content)
+    summary.notes += job.judged.notes()
+
+
+def error_level(job: Job) -> float | None:
+    """Level of the intervals of the network's error model; None without one."""
+    network = job.tools.network
+    model = network.options.get("confidence") if isinstance(network, KeepNetwork) else None
+    return None if model is None else model.level
+
+
 def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
     """Write the output of a video without faces to restore: a copy where possible, else encoded again."""
-    compare, note = job.settings.compare, summary.notes[0]
+    note = summary.notes[0]
     if not can_copy(job, summary):
-        write(job, found, summary, main=True, comparison=compare)
+        write(job, found, summary, main=True, extras=True)
         encoded = "" if job.settings.frames else ", the pictures are re-encoded"
         summary.notes[0] = f"{note}: nothing is restored{encoded}"
         return
-    write(job, found, summary, main=False, comparison=compare)
+    write(job, found, summary, main=False, extras=True)
     if copied := copy_streams(job):
         summary.notes[0] = f"{note}: the content is unchanged, {copied}"
     else:
-        write(job, found, summary, main=True, comparison=False)
+        write(job, found, summary, main=True, extras=False)
         summary.notes[0] = f"{note}: the pictures are re-encoded"
 
 

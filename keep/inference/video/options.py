@@ -4,7 +4,8 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 
@@ -20,8 +21,9 @@ from keep.inference.api import load_restorer
 from keep.inference.video.enhance import Enhancer
 from keep.inference.video.network import KeepNetwork
 from keep.inference.video.settings import Settings, Tools
-from keep.inference.weights import DEFAULT
+from keep.inference.weights import DEFAULT, find
 from keep.utils.devices import prepare
+from keep.utils.downloads import sha256
 from keep.utils.errors import UserError
 from keep.utils.launch import launched_ranks
 from keep.utils.logging import log
@@ -120,6 +122,10 @@ def _add_pasting_options(g: argparse._ArgumentGroup) -> None:
         "--parser", default="auto", metavar="WHICH",
         help="face parsing for the mask: none, parsenet (downloaded), its file, or auto: if its network is available",
     )  # fmt: skip
+    g.add_argument(
+        "--min-confidence", type=arguments.share, default=0.0, metavar="C",
+        help="go back to the input where a block is less likely than this to show what was there; 0: nowhere (0)",
+    )  # fmt: skip
     g.add_argument("--match-color", action="store_true", help="give restored faces the coarse colours of the input")
     g.add_argument("--auto", action="store_true", help="leave faces that are sharp already, blend those in between")
     g.add_argument("--background", metavar="MODEL", help="super-resolution model (spandrel) that enlarges full frames")
@@ -148,6 +154,15 @@ def _add_output_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--without-sound", action="store_true", help="go on without sound that OUT cannot store")
     g.add_argument("--compare", action="store_true", help="also write NAME.compare: input and output side by side")
     g.add_argument("--plots", action="store_true", help="also write NAME.plots: landmarks before and after smoothing")
+    g.add_argument(
+        "--confidence", metavar="FILE|map|overlay",
+        help="also write a video of the error to expect, as colours (FILE; map: NAME.confidence) or hatched over the "
+        "output where a face is mostly invented (overlay), and NAME.confidence.json",
+    )  # fmt: skip
+    g.add_argument(
+        "--sign", metavar="CERT,KEY",
+        help="sign the record of the restoration into the output (C2PA): files of the certificate chain and its key",
+    )  # fmt: skip
     g.add_argument("--overwrite", action="store_true", help="replace an existing output; of a folder: all")
 
 
@@ -163,6 +178,8 @@ def check(args: argparse.Namespace) -> None:
     for name, valid, expected in checks:
         if not valid:
             raise UserError(f"{name}: must be {expected}")
+    if args.confidence not in (None, "map", "overlay") and Path(args.confidence).suffix.lower() not in WRITTEN:
+        raise UserError(f"--confidence: {args.confidence!r} is not map, overlay or a video to write")
     if args.aligned and (args.background or args.scale):
         raise UserError("--aligned restores the crops themselves: --background and --scale do not apply")
 
@@ -179,6 +196,7 @@ def build_tools(args: argparse.Namespace) -> Tools:
     restorer = load_restorer(
         args.weights or DEFAULT, device, args.dtype,
         window=args.window, fidelity=args.fidelity, compile=args.compile,
+        confidence=args.confidence is not None, min_confidence=args.min_confidence,
     )  # fmt: skip
     if not args.weights:
         size = restorer.net.image_size
@@ -186,13 +204,25 @@ def build_tools(args: argparse.Namespace) -> Tools:
             f"weights: {DEFAULT}, shipped with this package: a small network ({size}×{size} pixels a face, for "
             "research), for small and badly degraded faces; -w KEEP uses the authors' (512×512)"
         )
-    tools = Tools(KeepNetwork(restorer))
+    tools = Tools(KeepNetwork(restorer), about=_about(args))
     if not args.aligned:
         tools.detector = (cli.network(DETECTORS, args.detector) if args.detector else default_detector()).to(device)
         tools.identity = cli.network(IDENTITIES, args.identity).to(device) if args.identity else None
         tools.parser = find_parser(args.parser, device)
         tools.enhancer = Enhancer(args.background, device) if args.background else None
     return tools
+
+
+def _about(args: argparse.Namespace) -> dict[str, Any]:
+    """What a record of the restoration says of the network."""
+    name = args.weights or DEFAULT
+    return {
+        "weights": str(name),
+        "sha256": sha256(find(name)),
+        "dtype": args.dtype,
+        "fidelity": args.fidelity,
+        "min_confidence": args.min_confidence,
+    }
 
 
 def _device(name: str) -> str:

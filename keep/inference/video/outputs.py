@@ -55,7 +55,7 @@ def other_files(source: Path) -> list[Path]:
 def refuse_existing(output: Path, settings: Settings) -> None:
     """Raise UserError if a file that a run writes exists already."""
     frames = settings.frames or output.suffix.lower() not in VIDEO_SUFFIXES  # the writer of frames has its own check
-    extra = [comparison_of(output)] * settings.compare + [plots_of(output)] * settings.plots
+    extra = extras_of(output, settings)
     for path in extra if frames else (output, *extra):
         if path.exists():
             raise UserError(f"{path}: exists already; name another output, or replace it with --overwrite")
@@ -68,6 +68,29 @@ def share(jobs: list[tuple[Path, Path]], rank: int, world: int) -> list[tuple[Pa
         return path.stat().st_size if path.is_file() else 0
 
     return sorted(jobs, key=lambda job: -size(job[0]))[rank::world]
+
+
+def extras_of(output: Path, settings: Settings) -> list[Path]:
+    """What a run writes beside the output."""
+    extra = [comparison_of(output)] * settings.compare + [plots_of(output)] * settings.plots
+    if settings.confidence is not None:
+        extra += [map_of(output, settings.confidence), record_of(output)]
+    return extra
+
+
+def map_of(output: Path, confidence: str) -> Path:
+    """Path of the video of the expected error."""
+    if confidence not in ("map", "overlay"):
+        return Path(confidence)
+    if output.suffix.lower() in VIDEO_SUFFIXES:
+        return output.with_name(f"{output.stem}.confidence{output.suffix}")
+    return output.with_name(f"{output.name}.confidence.mkv")
+
+
+def record_of(output: Path) -> Path:
+    """Path of the record of the expected error, JSON."""
+    name = output.stem if output.suffix.lower() in VIDEO_SUFFIXES else output.name
+    return output.with_name(f"{name}.confidence.json")
 
 
 def comparison_of(output: Path) -> Path:
@@ -92,8 +115,7 @@ def refuse_overwriting(jobs: Iterable[tuple[Path, Path]], settings: Settings) ->
     inputs = {source.resolve() for source, _ in jobs}
     written: dict[Path, Path] = {}
     for source, output in jobs:
-        extra = [comparison_of(output)] * settings.compare + [plots_of(output)] * settings.plots
-        for path in (output, *extra):
+        for path in (output, *extras_of(output, settings)):
             real = path.resolve()
             if real in inputs:
                 which = "the input itself" if real == source.resolve() else "an input"

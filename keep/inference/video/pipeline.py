@@ -17,7 +17,7 @@ from keep.faces.align import crop, scale_of
 from keep.faces.parse import Parser, soft_mask
 from keep.faces.paste import face_mask, from_zoomed, match_colour, paste
 from keep.inference.video.enhance import Enhancer
-from keep.inference.video.network import Network
+from keep.inference.video.network import Judged, Network
 from keep.inference.video.scan import AlignedTrack
 from keep.utils.clock import Clock
 from keep.utils.overlap import ahead, frames_ahead
@@ -35,6 +35,8 @@ class RestoredFace:
         output: the restored crop; None until it is computed.
         gray: the input has no colour here.
         strength: how much of the restored face is wanted, 0 to 1.
+        track: number of its track.
+        judged: what the error model says of ``output``; None without one.
     """
 
     given: np.ndarray
@@ -42,6 +44,8 @@ class RestoredFace:
     output: np.ndarray | None = None
     gray: bool = False
     strength: float = 1.0
+    track: int = 0
+    judged: Judged | None = None
 
     @property
     def restored(self) -> np.ndarray:
@@ -95,18 +99,19 @@ class Batch:
             return
         with clock("network"):
             restored = self._restore(np.stack([np.stack([face.given for face in faces]) for faces in self._window]))
-        for faces, images in zip(self._window, restored, strict=True):
-            for face, image in zip(faces, images, strict=True):
-                face.output = image
+        judged = getattr(self._restore, "judged", None)
+        for i, (faces, images) in enumerate(zip(self._window, restored, strict=True)):
+            for j, (face, image) in enumerate(zip(faces, images, strict=True)):
+                face.output, face.judged = image, judged[i][j] if judged else None
         self._window = []
 
     def _cut(self, track: AlignedTrack, image: np.ndarray) -> RestoredFace:
         size = self.network.size
         if track.points is None:  # the frame itself is the aligned face
             how = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
-            return RestoredFace(cv2.resize(image, (size, size), interpolation=how), None)
+            return RestoredFace(cv2.resize(image, (size, size), interpolation=how), None, track=track.id)
         matrix = track.matrix(self._next, size)
-        return RestoredFace(crop(image, matrix, size), matrix, gray=track.gray, strength=track.strength)
+        return RestoredFace(crop(image, matrix, size), matrix, gray=track.gray, strength=track.strength, track=track.id)
 
 
 def batches(tracks: Sequence[AlignedTrack], network: Network, size: int) -> list[Batch]:

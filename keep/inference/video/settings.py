@@ -1,7 +1,7 @@
 """What a video is restored with: settings, networks, and a progress callback."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +41,9 @@ class Settings:
         without_sound: go on without sound that can neither be copied nor transcoded.
         compare: also write a video with input and output side by side.
         plots: also plot the landmarks of each track.
+        confidence: also write a video of the expected error and a record of it: ``map``, ``overlay``, or the video's
+            file for a map. It needs a network with an error model.
+        sign: files of a certificate and its private key, joined by a comma, that sign a record in the output.
     """
 
     aligned: bool = False
@@ -65,6 +68,8 @@ class Settings:
     without_sound: bool = False
     compare: bool = False
     plots: bool = False
+    confidence: str | None = None
+    sign: str | None = None
 
 
 @dataclass
@@ -77,6 +82,7 @@ class Tools:
         identity: distinguishes people.
         parser: separates a face from what covers it.
         enhancer: enlarges the full frame.
+        about: what is known of the network, for the record of the restoration, as plain data.
     """
 
     network: Network
@@ -84,6 +90,7 @@ class Tools:
     identity: Any | None = None
     parser: Parser | None = None
     enhancer: Enhancer | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Progress(Protocol):
