@@ -6,6 +6,7 @@ import torch
 
 from keep.archs.confidence import ConfidenceHead
 from keep.archs.evidence import EVIDENCE
+from keep.data.base import SourceClip
 from keep.evaluation.confidence.calibrate import calibrate, inside, predict
 from keep.evaluation.confidence.collect import part_of, person_of, positions
 from keep.evaluation.confidence.score import constant_width, dropped, figures, pooled, spearman, table
@@ -16,8 +17,9 @@ def head() -> ConfidenceHead:
     torch.manual_seed(0)
     model = ConfidenceHead(width=4, layers=1).eval()
     with torch.no_grad():
+        for value, channel in ((np.log(4), 0), (np.log(0.1), 3)):
+            model.get_parameter("out.bias")[channel] = value
         model.out.weight.mul_(0.1)
-        model.out.bias[0], model.out.bias[3] = np.log(4), np.log(0.1)
     return model
 
 
@@ -87,9 +89,9 @@ def test_people_are_in_one_part_and_folders_take_turns():
     assert 0.25 < parts.count("calibration") / len(parts) < 0.42
 
     class Data:
-        def clip_at(self, seed: int, position: int):
+        def clip_at(self, seed: int, position: int) -> SourceClip:
             kind = "videos" if position % 10 == 0 else "photographs"
-            return type("Clip", (), {"name": f"{kind}/{position}"})
+            return SourceClip(f"{kind}/{position}", 1, None)
 
     names = [Data().clip_at(0, position).name for position, _ in positions(Data(), 0, 20)]
     assert len(names) == 20
