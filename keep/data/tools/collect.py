@@ -1,7 +1,7 @@
 """Aligned one-person clips from raw videos, made as the paper's test set of real faces was (supplement A.4).
 
     keep-data collect raw_videos datasets/wild
-    keep-data collect raw_videos datasets/mine --val 10 --min-face 256 --min-sharpness 60 --codec ffv1
+    keep-data collect raw_videos datasets/mine --val 10 --min-face 160 --min-sharpness 60 --codec ffv1
     keep-data collect talk.mp4 out --detector YuNet=yunet.onnx --every 3 --identity Dlib
 
 Each video is cut into shots. In each shot faces are detected and joined into tracks. The landmarks of a track are
@@ -155,7 +155,11 @@ def parser() -> Parser:
         help="longest gap without a face to fill (10)",
     )
     p.add_argument(
-        "--min-face", type=arguments.pixels, default=64, metavar="PX", help="shorter side of its box (default 64)"
+        "--min-face",
+        type=arguments.pixels,
+        default=64,
+        metavar="PX",
+        help="shorter side of its box; 160 and more suits 512×512 crops (default 64)",
     )
     p.add_argument(
         "--min-score", type=arguments.share, default=0, help="lowest median of the detector's scores (default 0)"
