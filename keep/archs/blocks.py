@@ -97,9 +97,10 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(dim, heads * head_dim, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * head_dim, dim))
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``mask``: true where a token may attend, broadcast to (N, heads, L, M); None: everywhere."""
         q, k, v = self._split(self.to_q(x)), self._split(self.to_k(context)), self._split(self.to_v(context))
-        h = F.scaled_dot_product_attention(q, k, v)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.to_out(h.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:

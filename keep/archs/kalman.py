@@ -23,10 +23,10 @@ class UncertaintyBlock(nn.Module):
         self.norm_temp = nn.LayerNorm(dim)
         self.attn_temp = Attention(dim, heads, head_dim)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, filled: Tensor | None = None) -> Tensor:
         h = h + self._spatial_temporal(self.norm1(h))
         h = h + self.ff(self.norm3(h))
-        return h + self._temporal(self.norm_temp(h))
+        return h + self._temporal(self.norm_temp(h), filled)
 
     def _spatial_temporal(self, h: Tensor) -> Tensor:
         """Each frame attends to the first frame and to the previous one. The first frame attends to itself."""
@@ -35,11 +35,12 @@ class UncertaintyBlock(nn.Module):
         context = torch.cat([first, previous], dim=2)
         return self.attn1(h.flatten(0, 1), context.flatten(0, 1)).view_as(h)
 
-    def _temporal(self, h: Tensor) -> Tensor:
-        """Each token attends to the tokens at the same position in all frames."""
+    def _temporal(self, h: Tensor, filled: Tensor | None) -> Tensor:
+        """Each token attends to the tokens at the same position in all frames, or in those where ``filled`` is true."""
         b, t, l, c = h.shape
         tokens = h.transpose(1, 2).reshape(b * l, t, c)
-        return self.attn_temp(tokens, tokens).view(b, l, t, c).transpose(1, 2)
+        mask = None if filled is None else filled.repeat_interleave(l, dim=0)[:, None, None]
+        return self.attn_temp(tokens, tokens, mask).view(b, l, t, c).transpose(1, 2)
 
 
 @ARCHS.register()
@@ -88,11 +89,22 @@ class KalmanFilter(nn.Module):
         """
         return self._gain(self._uncertainty(torch.stack([first, previous, current], dim=1))[:, -1:]).squeeze(1)
 
-    def _uncertainty(self, z: Tensor) -> Tensor:
+    def last(self, z: Tensor, filled: Tensor) -> Tensor:
+        """Codes (B, T, C, h, w) → the gain of the last frame, (B, 1, h, w), for clips of different lengths.
+
+        A clip shorter than T is [z̃_1, z̃_1, …, z̃_2, …, z̃_t]: the places after the first one are filled with z̃_1.
+
+        Args:
+            z: the codes.
+            filled: (B, T), true for the frames of the clip and false for the filling.
+        """
+        return self._gain(self._uncertainty(z, filled)[:, -1:]).squeeze(1)
+
+    def _uncertainty(self, z: Tensor, filled: Tensor | None = None) -> Tensor:
         """(B, T, C, h, w) → (B, T, C, h, w)."""
         h = z.flatten(3).transpose(2, 3)
         for block in self.uncertainty:
-            h = block(h)
+            h = block(h, filled)
         return h.transpose(2, 3).reshape(z.shape)
 
     def _gain(self, uncertainty: Tensor) -> Tensor:

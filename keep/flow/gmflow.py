@@ -119,7 +119,7 @@ class GMFlow(nn.Module):
     def _flow(self, features: Tensor) -> Tensor:
         """Features of the current frames, then of the previous ones, (2N, 128, h, w) → flow (N, 2, 8h, 8w)."""
         grids = self.grids.of(features, self.transformer.dtype)
-        f1, f2 = self.transformer(features, grids).chunk(2)
+        f1, f2 = self.transformer(features, grids).unflatten(0, (2, -1))
         return self._upsample(self.feature_flow_attn(f1, match(f1, f2, grids.coordinates)), f1)
 
     def _upsample(self, flow: Tensor, f1: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def match(f1: Tensor, f2: Tensor, coordinates: Tensor) -> Tensor:
 
     ``coordinates``: x and y of each position, (2, h, w).
     """
-    grid = coordinates.expand(len(f1), *coordinates.shape)
+    grid = coordinates.expand(f1.shape[0], *coordinates.shape)  # len() would fix the batch in an exported graph
     return to_map(expectation(to_tokens(f1), to_tokens(f2), to_tokens(grid)), *f1.shape[-2:]) - grid
 
 
@@ -285,6 +285,6 @@ class FeatureTransformer(nn.Module):
         x = to_tokens(features + grids.position)
         for i, layer in enumerate(self.layers):
             x = x[:, grids.moves[i % 2] if i else grids.windows[0].order]
-            other = torch.cat(x.chunk(2)[::-1])
+            other = x.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
             x = layer(x, other, grids.windows[i % 2].mask)
         return to_map(x[:, grids.inverse], *features.shape[-2:])

