@@ -6,8 +6,9 @@ from keep.utils.version import __version__
 
 if TYPE_CHECKING:
     from keep.inference.api import Restorer, load_restorer
+    from keep.inference.hub import KEEP
 
-__all__ = ["Restorer", "__version__", "load_restorer"]
+__all__ = ["KEEP", "Restorer", "__version__", "load_restorer"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from keep.inference import api
 
         return getattr(api, name)
+    if name == "KEEP":
+        from keep.inference.hub import KEEP
+
+        return KEEP
     raise AttributeError(f"module 'keep' has no attribute {name!r}")

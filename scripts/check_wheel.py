@@ -101,7 +101,8 @@ def use(programs: Path, folder: Path) -> None:
 
     check = f"import keep, sys; sys.exit(keep.__version__ != '{__version__}' or sys.prefix not in keep.__file__)"
     command(folder, [str(programs / "python"), "-c", check])
-    command(folder, [str(programs / "keep-restore"), "old.mp4", "-o", "new.mp4", "--aligned", "-w", "nano"])
+    command(folder, [str(programs / "keep-weights"), "publish", "nano", "my_model", "--half"])
+    command(folder, [str(programs / "keep-restore"), "old.mp4", "-o", "new.mp4", "--aligned", "-w", "my_model"])
     if (frames := probe(folder / "new.mp4").frames) != FRAMES:
         raise UserError(f"new.mp4 has {frames} frames, not {FRAMES}")
 

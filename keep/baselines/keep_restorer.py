@@ -9,6 +9,7 @@ from keep.config.registry import BASELINES, Arch
 from keep.degradation.resize import upsample
 from keep.inference.streaming import CONTEXT, WINDOW, stream
 from keep.inference.weights import build_network, read
+from keep.utils import hub
 from keep.utils.ranges import Batch, Scale, Share
 
 
@@ -18,7 +19,7 @@ class KEEPRestorer:
 
     Args:
         weights: a checkpoint of stage II or III, a public one, or the name of one: ``lite``, ``nano`` (shipped),
-            ``KEEP``, ``KEEP_Asian``, ``KEEP_v0.1.0`` (downloaded once).
+            ``KEEP``, ``KEEP_Asian``, ``KEEP_v0.1.0`` (downloaded once); or ``hf://ORG/NAME[@REVISION]``.
         net: the network, if the checkpoint does not store its options; null uses the stored ones.
         params: ``ema`` (averaged) or ``online`` weights, if the file has both.
         cft: use the controllable feature transformation (off for a stage II checkpoint).
@@ -55,7 +56,7 @@ class KEEPRestorer:
         return self
 
     def describe(self) -> str:
-        return f"{type(self.net).__name__} ({self.params}) {self.weights}"
+        return f"{type(self.net).__name__} ({self.params}) {hub.shown(self.weights)}"
 
     @torch.no_grad()
     def __call__(self, lq: torch.Tensor) -> torch.Tensor:

