@@ -4,6 +4,7 @@ Each clip is one :class:`Unit` with a record on disk. A unit whose record is com
 communicate: each scores its own units, and the last one to finish finds every record and writes the report.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +32,7 @@ from keep.utils.devices import prepare
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.launch import launched_ranks
-from keep.utils.lock import lock
+from keep.utils.lock import dead_parts, lock
 from keep.utils.logging import log
 
 T = TypeVar("T")
@@ -85,6 +86,7 @@ def run_benchmark(config: TestConfig, num: int | None = None, frames: int | None
 
 def _run(config: TestConfig, folder: Path, num: int | None, rank: int, world: int, device: torch.device) -> int:
     """Score this rank's clips in ``folder``, which it holds."""
+    started = time.time()
     datasets = {split: keep_damaged(spec).build() for split, spec in config.data.items()}
     parts = build_parts(config, device)
     check_truth(datasets, parts.metrics)
@@ -106,9 +108,21 @@ def _run(config: TestConfig, folder: Path, num: int | None, rank: int, world: in
     records = [(unit, unit.read()) for unit in units]
     missing = sum(not settled(r, wanted_media(u, config), list(parts.restorer_keys)) for u, r in records)
     if missing:
+        return _incomplete(folder, rank, missing, started)
+    return _report(config, folder, about, parts, [(u, r) for u, r in records if r], len(units) - len(pending))
+
+
+def _incomplete(folder: Path, rank: int, missing: int, started: float) -> int:
+    """Say who still scores the missing clips, or that a rank was killed since ``started``; return the exit status."""
+    dead = [f"{part} ({process})" for part, process in dead_parts(folder, started).items()]
+    if not dead:
         log.info(f"rank {rank} is done; other ranks still score {missing} clips, and the last one writes the report")
         return 0
-    return _report(config, folder, about, parts, [(u, r) for u, r in records if r], len(units) - len(pending))
+    log.error(
+        f"error: {', '.join(dead)} was killed, most often because memory ran out; {missing} clips have no score yet: "
+        "start the same command again, it scores them and writes the report"
+    )
+    return 1
 
 
 def _pending(unit: Unit, config: TestConfig, parts: Parts) -> list[str]:

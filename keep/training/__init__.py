@@ -8,7 +8,8 @@ On the way of a batch:
 - ``precision.py``: autocast, loss scaling, memory layout, compilation
 - ``guards.py``: gradient clipping, values that are not finite, stop requests, bad clips, out of memory
 - ``ema.py``, ``schedules.py``: average of the weights; learning-rate schedules
-- ``distributed.py``: several processes
+- ``joining.py``, ``peers.py``: several processes: how they start together, and notice that one is lost
+- ``distributed.py``: their collective operations, and the networks that they share
 
 Around it:
 

@@ -64,6 +64,17 @@ def lock(output: str | Path, part: str = "", group: str = "") -> Iterator[None]:
                 folder.rmdir()
 
 
+def dead_parts(output: Path, since: float) -> dict[str, str]:
+    """Parts of ``output`` whose owner lived after the time ``since`` and died with its lock → which process it was."""
+    prefix = _lock_path(output, "").name + "-"
+    owners = {path: _owner(path) for path in output.parent.glob(f"{escape(prefix)}*")}
+    return {
+        path.name.removeprefix(prefix): f"process {owner['pid']} on {owner['host'].split('/')[0]}"
+        for path, owner in sorted(owners.items())
+        if owner is not None and not _is_alive(path, owner) and path.stat().st_mtime > since
+    }
+
+
 def _lock_path(output: Path, part: str) -> Path:
     return output.with_name(f".{output.name}.lock{'-' if part else ''}{part}")
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from keep.data.clips import VideoClips
 from keep.data.images import read_images
 from keep.data.video_io import probe, write_video
 from keep.evaluation import benchmark
+from keep.utils import lock
 from keep.utils.errors import UserError
 
 PLUGIN = """
@@ -273,6 +275,26 @@ def test_an_early_rank_waits_for_what_another_is_to_try_again(options, here, mon
     monkeypatch.setenv("RANK", "1")
     assert keep_test.main(arguments) == 0
     assert (folder / "report.html").exists()
+
+
+def test_a_killed_rank_is_named_and_the_next_start_scores_its_clips(options, here, monkeypatch, capsys):
+    folder = here("ranks")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    left = folder.parent / f".{folder.name}.lock-rank1"
+    host = lock._host()
+    owner = {"host": host, "pid": 2**22 + 1, "started": "1", "group": "", "since": "2026-01-01", "key": "0"}
+    left.write_text(json.dumps(owner))
+    os.utime(left, (time.time() + 60, time.time() + 60))  # its last sign of life is in this run
+    assert keep_test.main(options()) == 1
+    line = capsys.readouterr().out
+    assert f"error: rank1 (process {2**22 + 1} on {host.split('/')[0]}) was killed" in line
+    assert "2 clips have no score yet: start the same command again" in line
+    monkeypatch.setenv("RANK", "1")
+    assert keep_test.main(options()) == 0
+    assert (folder / "report.html").exists()
+    assert not left.exists()
 
 
 @pytest.mark.slow
