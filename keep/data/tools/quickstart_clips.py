@@ -24,8 +24,9 @@ CRF = 10
 """H.264 quality of the aligned clips."""
 LOOKED_AT = 3
 """Frames of a square video that tell whether its face is aligned."""
-NEAR = 0.1
-"""A face counts as aligned if aligning it moves no corner of the frame further than this share of its side."""
+NEAR = 0.12
+"""A face counts as aligned if aligning it moves no corner of the frame further than this share of its side. Measured
+with CenterFace: 0.026 to 0.114 on twelve aligned clips; 0.133 and more on nine square clips that are not."""
 
 
 class Record:

@@ -60,7 +60,7 @@ def duration(args: argparse.Namespace) -> str:
     """How long the three stages take on two CPU cores like this machine's, as text."""
     seconds = sum(n * s for n, s in zip(args.steps, RECIPES[args.size].seconds, strict=True))
     seconds *= 1 if fast_bfloat16() else SLOWER
-    return f"{seconds / 3600:.0f} hours" if seconds > 2 * 3600 else f"{max(1, seconds / 60):.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds > 2 * 3600 else f"{max(2, seconds / 60):.0f} minutes"
 
 
 def fast_bfloat16() -> bool:
@@ -155,7 +155,7 @@ def validation_and_steps(steps: int) -> str:
         "" if fast_bfloat16() else "  amp: null                # this processor has no bfloat16; bf16 where there is\n"
     )
     return f"""\
-val: {{interval: {max(1, steps // 4)}, metrics: [PSNR, SSIM]}}
+val: {{interval: {max(100, steps // 4)}, metrics: [PSNR, SSIM]}}
 log: {{keep_best: 0}}        # the next stage and the test use the last weights
 train:
   iters: {steps}
