@@ -40,6 +40,14 @@ def add_tags(output: Any, picture: Any, inputs: Any, video: Any) -> None:
         output.set_chapters(chapters)
 
 
+def add_comment(output: Any, words: str) -> None:
+    """Add words to the comment of a file, once."""
+    key = next((k for k in output.metadata if k.lower() == "comment"), "comment")
+    before = output.metadata.get(key, "")
+    if words not in before:
+        output.metadata[key] = f"{before}\n{words}" if before else words
+
+
 def describe(copy: Any, stream: Any) -> None:
     """Copy a stream's tags and disposition."""
     copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})

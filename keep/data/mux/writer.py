@@ -16,7 +16,7 @@ from keep.data.mux.fields import with_fields_of
 from keep.data.mux.folder import FrameFolder
 from keep.data.mux.layout import PLAIN, Codec, Layout, pick_codec, pixel_format
 from keep.data.mux.source import TimedFrame, VideoSource
-from keep.data.mux.tags import MP4, container_options
+from keep.data.mux.tags import MP4, add_comment, container_options
 from keep.degradation.codec import pad_to_even, require_encoder
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, remove_leftovers
@@ -39,6 +39,7 @@ class VideoWriter:
         crf: constant rate factor of H.264 and H.265; lower gives better quality and larger files.
         preset: encoder speed of H.264 and H.265.
         layout: what is stored of each pixel, from :func:`keep.data.mux.layout.kept`.
+        statement: words about the pictures for the file's comment, behind that of the source.
 
     Raises:
         UserError: the encoder is not available, or does not fit the container.
@@ -53,6 +54,7 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "medium",
         layout: Layout = PLAIN,
+        statement: str = "",
     ) -> None:
         self.path, self.source, self.layout = Path(path), source, layout
         codec = pick_codec(codec, layout)
@@ -80,6 +82,8 @@ class VideoWriter:
             self._stream = self._add_video(size, crf, preset)
             if isinstance(source, VideoSource):
                 self._copies = Copies(source, self._output, self._stream, suffix)
+            if statement:
+                add_comment(self._output, statement)
         except (ValueError, av.error.FFmpegError) as error:
             self._discard()
             raise UserError(f"{self.path}: cannot write {codec} into a {self.path.suffix} file: {error}") from error

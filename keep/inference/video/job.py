@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,9 +23,10 @@ from keep.inference.video.outputs import comparison_of, map_of, plots_of, record
 from keep.inference.video.pipeline import Painter, WaitingFrame, decoded_ahead, painted
 from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import losses, preflight
-from keep.inference.video.provenance import origin, write_record
+from keep.inference.video.provenance import STATEMENT, origin, write_record
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
+from keep.inference.video.signing import check_signing, sign
 from keep.inference.video.summary import Summary, count, damage_note, scan_notes, source_notes
 from keep.utils.clock import Clock, peak_memory
 from keep.utils.errors import UserError
@@ -148,6 +150,8 @@ def check(job: Job) -> None:
         raise UserError("there is no face detector; give one, or aligned faces")
     if settings.confidence is not None and error_level(job) is None:
         raise UserError("--confidence needs a network with an error model: docs/confidence.md")
+    if settings.sign is not None:
+        check_signing(output, settings.sign)
     if video.keeps_fields:
         check_fields(job)
     if min(size) < 2:
@@ -194,11 +198,16 @@ def find_faces(job: Job) -> Scan:
     return found
 
 
-def open_writers(job: Job, main: bool, extras: bool) -> Iterator[FrameWriter | VideoWriter]:
+def open_writers(
+    job: Job, main: bool, extras: bool, statement: str = ""
+) -> Iterator[FrameWriter | VideoWriter]:  # fmt: skip
     """The writers of the restored frames (``main``), and of the comparison and the expected error (``extras``), each
-    opened when it is asked for."""
+    opened when it is asked for; ``statement``: words for their metadata."""
     settings = job.settings
-    encoding = {"codec": settings.codec, "crf": settings.crf, "preset": settings.preset, "layout": job.layout}
+    encoding: dict[str, Any] = {
+        "codec": settings.codec, "crf": settings.crf, "preset": settings.preset, "layout": job.layout,
+        "statement": statement,
+    }  # fmt: skip
     if main and settings.frames:
         yield FrameWriter(job.output, job.layout)
     elif main:
@@ -208,7 +217,7 @@ def open_writers(job: Job, main: bool, extras: bool) -> Iterator[FrameWriter | V
         yield VideoWriter(comparison_of(job.output), job.video, (height, 2 * width + DIVIDER), **encoding)
     if extras and settings.confidence is not None:
         path = map_of(job.output, settings.confidence)
-        yield VideoWriter(path, job.video, job.size, "h264", settings.crf, settings.preset)
+        yield VideoWriter(path, job.video, job.size, "h264", settings.crf, settings.preset, statement=statement)
 
 
 def write(job: Job, found: Scan, summary: Summary, main: bool, extras: bool) -> None:
@@ -219,7 +228,8 @@ def write(job: Job, found: Scan, summary: Summary, main: bool, extras: bool) -> 
     frames, size = job.clock.each("decode", job.video), (job.video.height, job.video.width)
     summary.frames = summary.faces = 0
     with ExitStack() as stack:
-        writers = [stack.enter_context(writer) for writer in open_writers(job, main, extras)]
+        statement = STATEMENT if found.tracks else ""
+        writers = [stack.enter_context(writer) for writer in open_writers(job, main, extras, statement)]
         pictures = painted(frames, size, found.tracks, job.tools.network, job.painter, job.clock, job.settings.batch)
         stack.enter_context(closing(pictures))
         for waiting, image in pictures:
@@ -248,11 +258,15 @@ def shown_by(writer: FrameWriter | VideoWriter, job: Job, waiting: WaitingFrame,
 
 
 def record(job: Job, summary: Summary) -> None:
-    """Write what is known of the output's origin and of its faces, where that was asked for."""
+    """Sign the output, and write what is known of its origin and of its faces, where that was asked for."""
     settings = job.settings
-    if settings.confidence is None:
+    if settings.confidence is None and settings.sign is None:
         return
     about = origin(job.video.path, job.tools.about, asdict(settings))
+    if settings.sign is not None:
+        sign(job.output, settings.sign, about)
+    if settings.confidence is None:
+        return
     level = error_level(job)
     assert level is not None
     content = {**about, "meaning": explained(level), "faces": job.judged.plain()}

@@ -166,8 +166,8 @@ def _add_output_options(g: argparse._ArgumentGroup) -> None:
         "output where a face is mostly invented (overlay), and NAME.confidence.json",
     )  # fmt: skip
     g.add_argument(
-        "--sign", metavar="CERT,KEY",
-        help="sign the record of the restoration into the output (C2PA): files of the certificate chain and its key",
+        "--sign", metavar="CERT",
+        help="sign the record of the restoration into the output (C2PA): PEM file of certificate, chain and key",
     )  # fmt: skip
     g.add_argument("--overwrite", action="store_true", help="replace an existing output; of a folder: all")
 

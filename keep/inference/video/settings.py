@@ -43,7 +43,7 @@ class Settings:
         plots: also plot the landmarks of each track.
         confidence: also write a video of the expected error and a record of it: ``map``, ``overlay``, or the video's
             file for a map. It needs a network with an error model.
-        sign: files of a certificate and its private key, joined by a comma, that sign a record in the output.
+        sign: PEM file of a certificate, its chain and the private key: signs a record into the output (C2PA).
     """
 
     aligned: bool = False
