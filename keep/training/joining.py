@@ -53,6 +53,8 @@ def processes(config: TrainConfig, request: StopRequest, **arguments: Any) -> It
     if ranks.world == 1:
         yield ranks
         return
+    if os.environ.get("MASTER_PORT") == "0":
+        raise UserError("MASTER_PORT is 0: the processes need a port to meet at (torchrun --standalone chooses one)")
     backend = pick_backend(config.device, ranks)
     try:
         store, peers = waited(lambda: join(ranks, started_with(config, arguments)), request)

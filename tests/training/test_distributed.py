@@ -219,8 +219,12 @@ def test_a_launcher_s_variables_are_checked(monkeypatch, clips, tmp_path) -> Non
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="must set RANK, WORLD_SIZE, LOCAL_RANK"), processes(config, request):
         pass
-    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    with pytest.raises(UserError, match=r"MASTER_PORT is 0.*--standalone"), processes(config, request):
+        pass
+    monkeypatch.setenv("RANK", "2")
     with (
         pytest.raises(UserError, match="RANK=2 must be at least 0 and less than WORLD_SIZE=2"),
         processes(config, request),
