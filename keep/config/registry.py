@@ -295,9 +295,14 @@ def dataclass_parameters(cls: type) -> dict[str, Any]:
 
 
 def argument_docs(cls: type) -> dict[str, str]:
-    """Parameter name → meaning, from the ``Args:`` section in the docstring of the class or its ``__init__``."""
+    """Parameter name → meaning, from the ``Args:`` section in the docstring of the class or its ``__init__``.
+
+    Of a class that inherits its ``__init__``, the docstring of the class that defines it counts too.
+    """
     found: dict[str, str] = {}
-    for doc in (inspect.getdoc(cls.__init__), cls.__doc__ and inspect.cleandoc(cls.__doc__)):
+    owner = next(c for c in cls.__mro__ if "__init__" in vars(c))
+    classes = [c.__doc__ and inspect.cleandoc(c.__doc__) for c in dict.fromkeys((owner, cls)) if c is not object]
+    for doc in (inspect.getdoc(cls.__init__), *classes):
         match = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc or "", re.MULTILINE)
         if match:
             for name, text in re.findall(r"^ {4}(\w+): ((?:.+)(?:\n {5,}.+)*)", match[1], re.MULTILINE):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, ValidationError
 
-from keep.config.registry import Registry, dump, schema
+from keep.config.registry import argument_docs, Registry, dump, schema
 
 PARTS = Registry("part")
 
@@ -71,3 +71,24 @@ def test_they_are_checked_as_other_options() -> None:
     with pytest.raises(ValidationError, match="greater than 0") as error:
         PARTS.spec({"type": "House", "width": 0, "widht": 1})
     assert "did you mean 'width'" in str(error.value)
+
+
+def test_an_inherited_init_has_the_meanings_of_its_class() -> None:
+    class Base:
+        """A base.
+
+        Args:
+            size: how large.
+            kind: of what.
+        """
+
+        def __init__(self, size: int, kind: str = "") -> None: ...
+
+    class Derived(Base):
+        """A name for it.
+
+        Args:
+            kind: of this.
+        """
+
+    assert argument_docs(Derived) == {"size": "how large.", "kind": "of this."}
