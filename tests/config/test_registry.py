@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, ValidationError
 
-from keep.config.registry import argument_docs, Registry, dump, schema
+from keep.config.registry import Registry, argument_docs, dump, schema
 
 PARTS = Registry("part")
 
