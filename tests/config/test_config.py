@@ -330,7 +330,7 @@ def test_schema_covers_the_shipped_files_and_is_up_to_date() -> None:
         [sys.executable, "-m", "keep.train", "--schema"], capture_output=True, cwd=ROOT, check=True
     )
     schema = json.loads(printed.stdout)
-    models = ["KalmanModel", "RegressionModel", "VQGANModel", "VideoModel"]
+    models = ["ConfidenceModel", "KalmanModel", "RegressionModel", "VQGANModel", "VideoModel"]
     assert schema["$defs"]["model"]["anyOf"][0]["enum"] == models
     shipped = json.loads((ROOT / "options/schema.json").read_text())
     assert shipped == schema, "run: python -m keep.train --schema > options/schema.json"
