@@ -1,5 +1,6 @@
 """CodeFormer (Zhou et al., NeurIPS 2022, arXiv 2206.11253): faces drawn from a codebook, frame by frame."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from keep.archs.cft import CFT
 from keep.archs.code_transformer import CodeTransformer
+from keep.archs.public import from_public
 from keep.archs.sizes import Sizes
 from keep.archs.vqgan import Codebook, Generator, LQEncoder
 from keep.config.registry import ARCHS
@@ -120,6 +122,11 @@ class CodeFormer(nn.Module):
             x.unflatten(0, lq.shape[:-3]) for x in (self.generator(z_q, fuse), z, logits, codes)
         )
         return CodeFormerOutput(output, z, logits, codes) if return_states else output
+
+    @staticmethod
+    def from_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The names of CodeFormer's authors → ours; ours stay as they are."""
+        return from_public(state)
 
 
 def match_statistics(x: Tensor, like: Tensor, eps: float = 1e-5) -> Tensor:

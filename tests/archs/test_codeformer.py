@@ -7,7 +7,7 @@ import torch
 from networks import build
 
 from keep.archs.codeformer import CodeFormer, match_statistics
-from keep.archs.public import from_public
+from keep.archs.public import from_public, to_public
 from keep.utils.errors import UserError
 
 SIZES = {
@@ -69,6 +69,14 @@ def test_half_precision_and_one_trace() -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert torch.allclose(compiled(lq), model(lq), atol=1e-5)
+
+
+def test_public_names_are_translated_and_ours_stay() -> None:
+    own = net().state_dict()
+    public = {k.replace("cft.", "fuse_convs_dict."): v for k, v in to_public(own).items()}
+    assert "encoder.blocks.0.weight" in public
+    for state in (public, own):
+        assert CodeFormer.from_public(state).keys() == own.keys()
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def bomb(merge: bool) -> str:
 
 NESTED = "more than 32 mappings and lists inside each other"
 HOSTILE = {
-    "type a list": ("model: {type: [KEEP]}\n", "x.yml:2  model.type: expected one name; known: KalmanModel"),
+    "type a list": ("model: {type: [KEEP]}\n", "x.yml:2  model.type: expected one name; known: ConfidenceModel"),
     "type a mapping": ("model: {net: {type: {a: b}}}\n", "x.yml:2  model.net.type: expected one name"),
     "type of a step": ("data: {train: {degradation: [{type: []}]}}\n", "x.yml:2  data.train.degradation.0.type"),
     "type a number": ("model: {type: 5}\n", "no model is named '5'"),
