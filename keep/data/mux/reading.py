@@ -1,5 +1,6 @@
 """Reads the packets of a file, and its pictures in display order, past any damage."""
 
+from collections import Counter, deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ TIMED = ("video", "audio", "subtitle")  # types of the streams that are read, in
 TRIES = 50  # read errors in a row after which a file is given up
 FEWER_FRAMES = frozenset({"vp8", "vp9", "av1", "msmpeg4v3"})  # codecs in which a packet may have no picture
 THREADED = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1"})  # slow to decode, and several threads do it well
+RECENT = 64  # packets among which repeated ones are looked for
 WARM = 24  # packets after which a decoder is as many behind as it will be
 
 
@@ -25,12 +27,16 @@ class Packets:
     Attributes:
         continuity: counts the jumps.
         errors: number of read errors so far.
+        repeats: video stream → packets with the display time of one shortly before. Where a piece of a file stands
+            twice in it, a decoder drops the pictures that it has given already.
     """
 
     def __init__(self, container: Any) -> None:
         self._container = container
         self.continuity = Continuity(container)
         self.errors = 0
+        self.repeats: Counter[int] = Counter()
+        self._recent: deque[tuple[int, int]] = deque(maxlen=RECENT)
 
     def __iter__(self) -> Iterator[Any]:
         """Packets that are not empty, their times carried on where they jump."""
@@ -50,7 +56,14 @@ class Packets:
                 return
             in_a_row = 0
             if packet.size:
+                self._compare(packet)
                 yield shift(packet, self.continuity.offset(packet))
+
+    def _compare(self, packet: Any) -> None:
+        if packet.stream.type == "video" and packet.pts is not None:
+            place = packet.stream_index, packet.pts
+            self.repeats[packet.stream_index] += place in self._recent
+            self._recent.append(place)
 
 
 class Damaged(Exception):  # noqa: N818, not an error
@@ -190,7 +203,8 @@ class Pictures:
         # A broadcast may start within a group of pictures; those before its first key frame are no loss.
         within_group = self._container.format.name in BROADCAST and not loss.whole_start
         early = loss.early if within_group or not loss.broken else 0
-        undecoded = max(loss.packets - loss.discarded - self.given - early, 0)
+        repeats = self._packets.repeats[self._stream.index]
+        undecoded = max(loss.packets - loss.discarded - self.given - early - repeats, 0)
         silent = undecoded if self._stream.codec_context.name not in FEWER_FRAMES else 0
         if self._interlaced > 0.5 * self.given and silent > 0.3 * loss.packets:  # a packet for each field
             silent = 0
