@@ -91,8 +91,7 @@ class Loss:
             self._follow(heappop(self._waiting))
         if self._hole_behind() > HOLE:  # pictures that are shown earlier may be in it
             self._wounds.append(self._last or 0.0)
-        cut = self._clusters is not None and (self._clusters.cut_short or not self._clusters.whole)
-        steady = (self._format in BROADCAST or cut) and self._regular >= max(25, 0.85 * self._total)
+        steady = (self._format in BROADCAST or self._bad_structure) and self._regular >= max(25, 0.85 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
     def missing_at_the_ends(self, begin: float, before: float, behind: float | None) -> int:
@@ -116,10 +115,15 @@ class Loss:
             first = max(round(before / step), min(round(begin / step), self._pictures_in(hole_first)))
             behind = None if behind is None else behind - (begin - before)
         last = _pictures(behind, step)
-        hurt = clusters.cut_short or not clusters.whole or bool(self._wounds)
+        hurt = self._bad_structure or bool(self._wounds)
         if behind is None or self._joins:
             last = max(last, self._pictures_in(hole_last))
         return first + last * (hurt or hole_last > HOLE)
+
+    @property
+    def _bad_structure(self) -> bool:
+        """Whether the elements of a Matroska file do not fit together."""
+        return self._clusters is not None and (self._clusters.cut_short or not self._clusters.whole)
 
     def plausible(self, promised: int) -> int:
         """``promised``, a header's number of pictures; 0 where the file is too small for them."""
@@ -134,7 +138,7 @@ class Loss:
         return round(hole * self.packets / max(1, self._bytes)) if hole > HOLE else 0
 
     def _is_loss(self, begin: float, end: float, steady: bool) -> bool:
-        if any(begin - AT <= time <= end + AT for time in self._joins):
+        if not self._bad_structure and any(begin - AT <= time <= end + AT for time in self._joins):
             return False
         if steady or any(begin - NEAR <= time <= end + NEAR for time in self._wounds):
             return True

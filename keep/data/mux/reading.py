@@ -93,7 +93,7 @@ class Pictures:
         self._loss = Loss(container, stream, float(step), path)
         self._slotted = container.format.name == "avi"
         self._first_slot = self._delay = None
-        self.given = self.damaged = self._interlaced = 0
+        self.given = self.damaged = self._interlaced = self._failed = 0
         self.begin = self.end = None  # time stamps of the first and the last picture
         self.last_slot = -1
         self._threads, self._behind = threads, 0
@@ -144,6 +144,7 @@ class Pictures:
             if self._threads:
                 raise Damaged from error
             self._loss.wound()
+            self._failed += 1
             return
         if self._threads:
             self._watch(frames, last)
@@ -204,7 +205,8 @@ class Pictures:
         within_group = self._container.format.name in BROADCAST and not loss.whole_start
         early = loss.early if within_group or not loss.broken else 0
         repeats = self._packets.repeats[self._stream.index]
-        undecoded = max(loss.packets - loss.discarded - self.given - early - repeats, 0)
+        undecoded = max(loss.packets - loss.discarded - self.given - early, 0)
+        undecoded = max(undecoded - repeats, min(undecoded, self._failed))
         silent = undecoded if self._stream.codec_context.name not in FEWER_FRAMES else 0
         if self._interlaced > 0.5 * self.given and silent > 0.3 * loss.packets:  # a packet for each field
             silent = 0
