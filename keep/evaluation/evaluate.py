@@ -111,6 +111,8 @@ class ClipResult:
     Attributes:
         panels: uint8 (T, 3, H, W): ``input`` (at its own size), the output of each restorer that succeeded, ``truth``.
         gains: restorer → its Kalman gains (T, h, w), if it has any.
+        errors: restorer → low end, middle and high end of the error that it expects (3, T, H/8, W/8), in grey levels,
+            if it has an error model.
     """
 
     index: int
@@ -119,6 +121,7 @@ class ClipResult:
     failures: list[Failure]
     panels: dict[str, torch.Tensor]
     gains: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -183,6 +186,9 @@ def score_clip(
         gains = getattr(restorer, "gains", None)
         if gains is not None:
             result.gains[name] = torch.as_tensor(gains).float().cpu().numpy()
+        errors = getattr(restorer, "errors", None)
+        if errors is not None:
+            result.errors[name] = torch.as_tensor(errors).float().cpu().numpy()
     result.panels["truth"] = truth
     return result
 

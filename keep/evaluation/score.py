@@ -107,7 +107,7 @@ def _save_media(
     media = Media()
     clips = {k: np.ascontiguousarray(v.permute(0, 2, 3, 1).numpy()) for k, v in result.panels.items()}
     if wanted["videos"]:
-        media = save_clip(unit.folder, folder, clips, result.gains, fps, config.save.crf)
+        media = save_clip(unit.folder, folder, clips, result.gains, fps, config.save.crf, result.errors)
     if "frames" in wanted:
         save_frames(folder, clips)
     judge = next((m for m in metrics if not isinstance(m, SetMetric) and m.per_frame), None)

@@ -135,11 +135,16 @@ class Streamer:
 
     def _judge(self, restored: list[RestoredFrame], lq: Tensor, evidence: Tensor) -> None:
         """Add the evidence (B, n, maps, b, b), and the error that the model predicts from it; go back to the input."""
-        for i, frame in enumerate(restored):
-            frame.evidence = evidence[:, i]
-            if self.confidence is not None:
-                frame.bands = self.confidence.bands(evidence[:, i])
-                frame.output = blend(frame.output, lq[:, i], frame.bands.confidence(), self.min_confidence)
+        for frame, maps in zip(restored, evidence.unbind(1), strict=True):
+            frame.evidence = maps
+        if self.confidence is None:
+            return
+        bands = self.confidence.bands(evidence.flatten(0, 1))
+        ends = [x.unflatten(0, evidence.shape[:2]).unbind(1) for x in (bands.low, bands.middle, bands.high)]
+        for frame, given, low, middle, high in zip(restored, lq.unbind(1), *ends, strict=True):
+            frame.bands = ErrorBands(low, middle, high, bands.tails)
+            if self.min_confidence:
+                frame.output = blend(frame.output, given, frame.bands.confidence(), self.min_confidence)
 
     def _gains(self, z: Tensor) -> Tensor:
         """K of a window (B, n, 1, h, w), from its z̃ (B, n, C, h, w) and the history."""

@@ -29,11 +29,11 @@ def map_figure(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") -
     def draw(figure: Any) -> None:
         grid = figure.subplots(len(rows), len(columns), squeeze=False)
         shown = None
-        for line, row in zip(grid, rows, strict=True):
+        for number, (line, row) in enumerate(zip(grid, rows, strict=True)):
             for axes, column, name in zip(line, columns, titles, strict=True):
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
-                if line is grid[0]:
+                if number == 0:
                     axes.set_title(name)
                 if row[column] is None:
                     axes.text(0.5, 0.5, "first frame", ha="center", va="center", transform=axes.transAxes)

@@ -75,6 +75,8 @@ def _clip(record: Mapping[str, Any]) -> dict[str, Any]:
         "curves": curves,
         "videos": _urls(media.get("videos", {})),
         "gains": _urls(media.get("gains", {})),
+        "errors": _urls(media.get("errors", {})),
+        "judged": {name: [quote(path) for path in paths] for name, paths in media.get("judged", {}).items()},
         "slices": _urls(media.get("slices", {})),
         "row": media.get("row", 0),
     }

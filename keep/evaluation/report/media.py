@@ -9,11 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from keep.archs.confidence import ConfidenceHead
 from keep.data.video_io import write_video
+from keep.evaluation.confidence.figures import BRIGHT, map_figure, reliability_figure
 from keep.evaluation.report.records import file_name
 from keep.utils.figures import gain_figure
 from keep.utils.io import write_file
-from keep.utils.pictures import contact_sheet, encode_image, side_by_side
+from keep.utils.pictures import contact_sheet, encode_image, side_by_side, spread
 
 KEY = 12  # frames from one key frame to the next, so that the page seeks quickly
 WORST_TILE = 384  # px: longest side of a panel of a worst frame
@@ -28,6 +30,8 @@ class Media:
     Attributes:
         videos: panel (``input``, restorers, ``truth``) → its video.
         gains: restorer → video of its gain maps.
+        errors: restorer → video of the error that it expects, in colours.
+        judged: restorer → picture of expected and true error, and of how far they can be relied on.
         slices: panel → x–t slice: row ``row`` of every frame, time downwards.
         row: of the ground truth, in pixels.
         worst: restorer → its worst frame: number, value, picture (input, output, ground truth, error).
@@ -36,6 +40,8 @@ class Media:
 
     videos: dict[str, str] = field(default_factory=dict)
     gains: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    judged: dict[str, list[str]] = field(default_factory=dict)
     slices: dict[str, str] = field(default_factory=dict)
     row: int = 0
     worst: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -46,7 +52,13 @@ class Media:
 
 
 def save_clip(
-    root: Path, folder: Path, clips: Mapping[str, np.ndarray], gains: Mapping[str, np.ndarray], fps: float, crf: int
+    root: Path,
+    folder: Path,
+    clips: Mapping[str, np.ndarray],
+    gains: Mapping[str, np.ndarray],
+    fps: float,
+    crf: int,
+    errors: Mapping[str, np.ndarray] | None = None,
 ) -> Media:
     """Videos, slices and gain maps of one clip.
 
@@ -57,6 +69,7 @@ def save_clip(
         gains: restorer → (T, h, w) in [0, 1], NaN for a frame without one.
         fps: of the videos.
         crf: of their H.264 encoding.
+        errors: restorer → low end, middle and high end of its expected error (3, T, b, b), in grey levels.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -76,6 +89,12 @@ def save_clip(
         write_video(path, gain_frames(maps, clips["truth"].shape[1:3]), fps=fps, crf=crf, keyint=KEY)
         path, media.more[f"{name} gain"] = path_of(f"{name} gain.png")
         gain_figure(maps, clips["truth"], path)
+    for name, bands in (errors or {}).items():
+        path, media.errors[name] = path_of(f"{name} error.mp4")
+        write_video(path, error_frames(bands[1], clips["truth"].shape[1:3]), fps=fps, crf=crf, keyint=KEY)
+        paths = [path_of(f"{name} {what}.png") for what in ("maps", "reliability")]
+        media.judged[name] = [relative for _, relative in paths]
+        judged_figures(name, clips, gains.get(name), bands, [path for path, _ in paths])
     path, media.more["side by side"] = path_of("side by side.mp4")
     write_video(path, side_by_side(clips), fps=fps, crf=crf, keyint=KEY)
     path, media.more["contact sheet"] = path_of("contact sheet.png")
@@ -133,6 +152,37 @@ def gain_frames(gains: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     levels = np.rint(np.clip(np.where(known, gains, 0), 0, 1) * 255).astype(np.uint8)
     maps = np.where(known[..., None], colours("viridis")[levels], np.array(NO_GAIN, np.uint8))
     return np.stack([cv2.resize(m, size[::-1], interpolation=cv2.INTER_NEAREST) for m in maps])
+
+
+def error_frames(errors: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Expected errors (T, b, b) in grey levels as frames, uint8 (T, height, width, 3), in the colours of
+    :func:`error_map` but three times as bright."""
+    levels = np.rint(np.clip(errors / BRIGHT, 0, 1) * 255).astype(np.uint8)
+    return np.stack([cv2.resize(colours("inferno")[m], size[::-1], interpolation=cv2.INTER_NEAREST) for m in levels])
+
+
+def judged_figures(
+    name: str, clips: Mapping[str, np.ndarray], gains: np.ndarray | None, bands: np.ndarray, paths: list[Path]
+) -> None:
+    """Two pictures: gain, expected and true error of some frames; and the reliability of the expected error."""
+    blocks = bands.shape[-1]
+    true = np.stack([true_error(a, b, blocks) for a, b in zip(clips[name], clips["truth"], strict=True)])
+    rows = [
+        {
+            "name": f"frame {t + 1}", "input": clips["input"][t], "output": clips[name][t], "truth": clips["truth"][t],
+            "gain": None if gains is None or np.isnan(gains[t]).all() else gains[t],
+            "expected": bands[1][t], "true": true[t],
+        }
+        for t in spread(len(true), 3)
+    ]  # fmt: skip
+    map_figure(rows, paths[0], f"error that {name} expects, and its true error")
+    reliability_figure(bands.reshape(3, -1), true.ravel(), ConfidenceHead().tails, paths[1])
+
+
+def true_error(output: np.ndarray, truth: np.ndarray, blocks: int) -> np.ndarray:
+    """Mean error of luma on blocks, uint8 (H, W, 3), twice → (blocks, blocks), in grey levels."""
+    grey = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY).astype(np.float32) for x in (output, truth)]
+    return cv2.resize(np.abs(grey[0] - grey[1]), (blocks, blocks), interpolation=cv2.INTER_AREA)
 
 
 def busiest_row(truth: np.ndarray) -> int:

@@ -297,7 +297,11 @@
     });
     const gains = Object.entries(k.gains).map(([name, src]) =>
       el("figure", {}, el("figcaption", {}, dot(name), words(`gain of ${name}`), el("span", { class: "soft scale", title: "K = 0 trusts the prediction, K = 1 the observation" }, " 0", el("i", { class: "ramp" }), "1")), stage(name, src, "gain")));
-    fill($("stages"), ...figures, ...gains);
+    const errors = Object.entries(k.errors).map(([name, src]) =>
+      el("figure", {}, el("figcaption", {}, dot(name), words(`error that ${name} expects`), el("span", { class: "soft scale", title: "mean error of luma, in grey levels of 255" }, " 0", el("i", { class: "ramp fire" }), "24")), stage(name, src, "gain")));
+    const judged = Object.entries(k.judged).flatMap(([name, sources]) => sources.map((src) =>
+      el("figure", { class: "judged" }, el("figcaption", {}, dot(name), words("expected and true error")), el("img", { src, alt: `expected and true error of ${name}` }))));
+    fill($("stages"), ...figures, ...gains, ...errors, ...judged);
     $("scrub").max = k.frames - 1;
     for (const box of $("stages").querySelectorAll(".stage")) box.addEventListener("pointermove", (event) => {
       const r = box.getBoundingClientRect();
@@ -427,7 +431,7 @@
     if (!panels.length) return;
     $("slices-lead").textContent = `Row ${k.row} of every frame (dashed in the truth above), time downwards. Smooth motion gives smooth lines; flicker gives horizontal stripes.`;
     const tall = Math.max(1, Math.min(4, Math.round(240 / k.frames)));
-    const blank = Object.keys(k.gains).map(() => el("figure"));  // keeps the columns of the players
+    const blank = [...Object.keys(k.gains), ...Object.keys(k.errors)].map(() => el("figure"));  // keeps the columns of the players
     fill($("slices"), ...panels.map(([name, src]) => {
       const line = el("i");
       heads.push((t) => { line.style.top = `${((t + .5) / k.frames) * 100}%`; });
