@@ -58,10 +58,9 @@ def _row(path: str, field: FieldInfo, value: Any, known: bool) -> str:
         state = f"= {_short(value)}"
     elif field.is_required():
         state = "required"
-    elif isinstance(field.default, Options):
-        state = "see below"
     else:
-        state = f"default {_short(field.default)}"
+        default = field.get_default(call_default_factory=True)
+        state = _short(default) if isinstance(default, Options) else f"default {_short(default)}"
     meaning = textwrap.fill(
         field.description or "", 110, initial_indent=" " * 6, subsequent_indent=" " * 6, break_long_words=False
     )

@@ -11,7 +11,7 @@ from keep.utils.errors import UserError
 
 ROOMS = (
     "archs", "flow", "losses", "metrics", "degradation", "data.datasets", "faces", "models", "baselines",
-    "training.optimizers", "training.schedules",
+    "training.optimizers", "training.schedules", "training.trackers",
 )  # fmt: skip
 """The packages and modules below ``keep`` whose import registers names."""
 

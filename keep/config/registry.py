@@ -329,9 +329,10 @@ BASELINES = Registry("baseline")
 DETECTORS = Registry("face detector")
 IDENTITIES = Registry("identity network")
 LANDMARKS = Registry("landmark network")
+TRACKERS = Registry("tracker")
 REGISTRIES = (
     MODELS, ARCHS, FLOWS, LOSSES, DATASETS, DEGRADATIONS, CODECS, METRICS, SCHEDULES, OPTIMIZERS, BASELINES,
-    DETECTORS, IDENTITIES, LANDMARKS,
+    DETECTORS, IDENTITIES, LANDMARKS, TRACKERS,
 )  # fmt: skip
 
 # Any: the network may be a user's own. The docstring of each recipe (``net:``) lists what the network must have.

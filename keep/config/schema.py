@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, OPTIMIZERS, SCHEDULES, Options, mistake
+from keep.config.registry import BASELINES, DATASETS, METRICS, MODELS, OPTIMIZERS, SCHEDULES, TRACKERS, Options, mistake
 from keep.utils.ranges import Batch, Count, CountOrNone, Crf, Decay, Factor, Processes, Seed, Weight
 
 Dataset = Annotated[Any, DATASETS]
@@ -83,17 +83,6 @@ class ValOptions(Options):
     """Metrics to measure."""
 
 
-class WandbOptions(Options):
-    project: str = "keep"
-    """Project of Weights & Biases."""
-    entity: str | None = None
-    """Team or user; null: the account's own."""
-    tags: tuple[str, ...] = ()
-    """Tags of the run."""
-    mode: Literal["online", "offline"] = "online"
-    """online, or offline: write to the run's folder only; ``wandb sync`` sends it later."""
-
-
 class ProfileOptions(Options):
     start: CountOrNone = 10
     """Steps of the process before the first measured one."""
@@ -107,7 +96,7 @@ class LogOptions(Options):
     interval: Count = 100
     """Steps between lines in the log."""
     image_interval: Count = 5000
-    """Steps between training clips in TensorBoard."""
+    """Steps between training clips in the trackers."""
     save_interval: Count = 5000
     """Steps between checkpoints; there is one more at the end."""
     keep_last: Count = 3
@@ -118,8 +107,8 @@ class LogOptions(Options):
     """Name of the metric that ranks the weights, e.g. LPIPS-vgg; null: the first of val.metrics."""
     safetensors: bool = True
     """Also write the weights for inference (the average, if there is one) as .safetensors beside each .pth."""
-    wandb: WandbOptions | None = None
-    """Also send the records to Weights & Biases; needs the extra ``wandb``."""
+    trackers: tuple[Annotated[Any, TRACKERS], ...] = ("TensorBoard",)
+    """Where the records go besides train.log and log.jsonl: TensorBoard, WandB, MLflow; several at once, or none."""
     profile: ProfileOptions | None = None
     """Time the parts of some steps and write a trace, under profile/."""
 
@@ -160,7 +149,7 @@ class TrainConfig(RunOptions):
     """Optimization."""
     val: ValOptions = ValOptions()
     """Validation."""
-    log: LogOptions = LogOptions()
+    log: LogOptions = Field(default_factory=LogOptions)
     """Logs and checkpoints."""
 
     @model_validator(mode="after")

@@ -38,6 +38,7 @@ def dry_run(config: TrainConfig) -> None:
     val_data = build_or_warn(config.data.val, "data.val")
     check_data(run.recipe, data, val_data)
     metrics = Validation.build(config, val_data).metrics
+    build(config.log.trackers)  # reports missing packages; opens nothing
     batches = [dry_batch(run, data)] * run.batches
     check = StepCheck(run, StopRequest())
     try:

@@ -64,6 +64,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         check_data(run.recipe, data, val_data)
         run.data = data.digest() if hasattr(data, "digest") else ""
         validation = Validation.build(config, val_data)
+        trackers = build(config.log.trackers)  # in every process, which all stop where a package is missing
         if state is not None:
             checkpoint.resume(run, state, allow_changed)
             if run.step >= config.train.iters and resume != "auto":
@@ -71,7 +72,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         wrap(run.recipe, ranks, run.device)
         open_folder(run, fresh=state is None)
         run.profiler = Profiler(config.log.profile, run.folder, run.device, ranks.first)
-        records = RunLog(run.folder, run.step, enabled=ranks.first, wandb=config.log.wandb, options=to_yaml(config))
+        records = RunLog(run.folder, run.step, trackers if ranks.first else None, to_yaml(config))
         with closing(records), closing(run.profiler):
             finished = " (finished already)" if run.step >= config.train.iters else ""
             log.info(f"{config.name}: {describe(run)}, {len(data)} training clips{finished}")

@@ -31,8 +31,8 @@ data:
       - type: VideoCodec
         crf: [20, 30]
 log:
-  wandb:
-    project: x
+  profile:
+    steps: 3
 """
 
 
@@ -46,20 +46,20 @@ log:
         ("data: {train: {degradation: [{type: GaussianBlur,\n  sigma: [1]}]}}\n", [], "top.yml:3  data.train.degr"),
         # A value replaces a mapping.
         ("seed: 1\nlog: 5\n", [], "top.yml:3  log: expected a mapping of options"),
-        ("log:\n  wandb: [x]\n", [], "top.yml:3  log.wandb: expected a mapping of options"),
+        ("log:\n  profile: [x]\n", [], "top.yml:3  log.profile: expected a mapping of options"),
         # A mapping replaces a value.
-        ("log:\n  wandb:\n    project: {a: b}\n", [], "top.yml:4  log.wandb.project: "),
+        ("log:\n  profile:\n    steps: {a: b}\n", [], "top.yml:4  log.profile.steps: "),
         # Anchors and merges: the line where the value is written.
-        ("val: &v\n  interval: few\nlog: {wandb: null}\n", [], "top.yml:3  val.interval: "),
+        ("val: &v\n  interval: few\nlog: {profile: null}\n", [], "top.yml:3  val.interval: "),
         ("val: {interval: &n\n  few}\ntrain: {iters: 5}\n", [], "top.yml:2  val.interval: "),
         ("data: {train: {size: &n few}}\nlog: {profile: {steps: 3}}\n", [], "top.yml:2  data.train.size: "),
-        ("log:\n  wandb: {<<: {project: x,\n    tags: 5}}\n", [], "top.yml:4  log.wandb.tags: "),
+        ("log:\n  profile: {<<: {start: 1,\n    steps: x}}\n", [], "top.yml:4  log.profile.steps: "),
         # The command line.
         ("train: {iters: 5}\n", ["train.iters=many"], "--set train.iters  train.iters: "),
         ("train: {iters: 5}\n", ["train={iters: many}"], "--set train  train.iters: "),
         ("", ["data.train.degradation=[{type: Blurr}]"], "--set data.train.degradation  data.train.degradation.0.t"),
         ("", ["data.train.degradation.1.crf=[1]"], "--set data.train.degradation.1.crf  data.train.degr"),
-        ("", ["log.wandb=5"], "--set log.wandb  log.wandb: "),
+        ("", ["log.profile=5"], "--set log.profile  log.profile: "),
     ],
 )  # fmt: skip
 def test_the_line_that_set_the_value_is_named(tmp_path: Path, top: str, overrides: list[str], row: str) -> None:

@@ -53,7 +53,7 @@ def test_so_do_lists_mappings_their_keys_and_options_of_registered_classes(tmp_p
         tmp_path,
         "root: 2024\n"
         "train: {compile: [0010, 1e5, 12:30]}\n"
-        "log: {wandb: {project: 12:30, entity: 1e5, tags: [1.0, no, 012]}}\n"
+        "log: {trackers: [{type: WandB, project: 12:30, entity: 1e5, tags: [1.0, no, 012]}]}\n"
         "pretrained: {0010: 0020, 1e5: {path: 0.50, allow: [010]}}\n"
         "data: {train: {root: 12:30, lq_cache: 08}}\n"
         "device: &d 007\n",
@@ -61,9 +61,8 @@ def test_so_do_lists_mappings_their_keys_and_options_of_registered_classes(tmp_p
     )
     assert config.root == Path("2024")
     assert config.train.compile == ("0010", "1e5", "12:30")
-    assert config.log.wandb is not None
-    assert (config.log.wandb.project, config.log.wandb.entity) == ("12:30", "1e5")
-    assert config.log.wandb.tags == ("1.0", "no", "012")
+    (tracker,) = config.log.trackers
+    assert tracker.options == {"project": "12:30", "entity": "1e5", "tags": ("1.0", "no", "012"), "mode": "online"}
     assert config.pretrained["0010"] == Path("0020")
     nested: Any = config.pretrained["1e5"]
     assert (nested.path, nested.allow) == (Path("0.50"), ("010",))
@@ -72,12 +71,11 @@ def test_so_do_lists_mappings_their_keys_and_options_of_registered_classes(tmp_p
 
 
 def test_an_alias_and_a_merge_carry_the_text(tmp_path: Path) -> None:
-    text = "device: &number 0010\nname: *number\nlog: {wandb: {project: &p 1e5, tags: [*p]}}\n"
+    text = "device: &number 0010\nname: *number\nlog: {trackers: [{type: WandB, project: &p 1e5, tags: [*p]}]}\n"
     config = train(tmp_path, text)
-    assert (config.name, config.log.wandb and config.log.wandb.tags) == ("0010", ("1e5",))
-    merged = train(tmp_path, "log: {wandb: {<<: {project: 0010}, entity: 07}}\n").log.wandb
-    assert merged is not None
-    assert (merged.project, merged.entity) == ("0010", "07")
+    assert (config.name, config.log.trackers[0].options["tags"]) == ("0010", ("1e5",))
+    merged = train(tmp_path, "log: {trackers: [{<<: {type: WandB, project: 0010}, entity: 07}]}\n").log.trackers[0]
+    assert (merged.options["project"], merged.options["entity"]) == ("0010", "07")
 
 
 @pytest.mark.parametrize("text", ["/a/b #1", "my: folder", "a, b", "[old]", "*x", "!x", "50%", "@home"])

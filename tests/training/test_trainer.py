@@ -553,7 +553,7 @@ def test_validation_reads_in_workers_and_only_the_first_process_shows_a_bar(tiny
     monkeypatch.setattr(validation, "evaluate", lambda *a, **k: (given.append(k), evaluate(*a, **k))[1])
     started = trainer.build_run(loaded)
     checks = validation.Validation.build(loaded, build(loaded.data.val))
-    validation.validate(started, checks, RunLog(started.folder, enabled=False), StopRequest())
+    validation.validate(started, checks, RunLog(started.folder, trackers=None), StopRequest())
     assert {k: given[0][k] for k in ("workers", "bar")} == {"workers": 2, "bar": True}
 
 
