@@ -262,5 +262,5 @@ def test_several_trackers_in_one_file(tmp_path: Path, wandb: FakeWandb) -> None:
     config = load(tmp_path / "own.yml", [], TrainConfig)
     assert [type(tracker) for tracker in build(config.log.trackers)] == [TensorBoard, WandB]
     assert [spec.type for spec in load("tiny/stage1.yml", [], TrainConfig).log.trackers] == ["TensorBoard"]
-    with pytest.raises(UserError, match=r"log\.trackers\.0\.type: no tracker is named 'Wandb'; did you mean 'WandB'\?"):
+    with pytest.raises(UserError, match=r"log\.trackers\.0: no tracker is named 'Wandb'; did you mean 'WandB'\?"):
         load("tiny/stage1.yml", ["log.trackers=[Wandb]"], TrainConfig)
