@@ -160,9 +160,10 @@ def test_an_unreachable_wandb_stops_a_new_run_but_not_a_resumed_one(
 # --- MLflow -----------------------------------------------------------------------------------------------------
 
 
-def test_mlflow_keeps_scalars_clips_and_options_over_a_resume(tmp_path: Path) -> None:
+def test_mlflow_keeps_scalars_clips_and_options_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="needs the extra mlflow")
-    folder, store = tmp_path / "run", str(tmp_path / "mlruns")
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts below the present folder
+    folder, store = tmp_path / "run", f"sqlite:///{tmp_path / 'mlflow.db'}"
     folder.mkdir()
     for last_step, step in ((0, 1), (1, 2)):
         tracker = MLflow(uri=store, experiment="faces", tags={"who": "me"})
