@@ -539,9 +539,7 @@ def test_out_of_memory_advises_checkpointing_before_what_changes_the_result(file
 def test_single_frames_are_refused_where_parts_act_from_the_second_on(tiny, stage: int) -> None:
     loaded = config(tiny, stage, "data.train.clip_length=1")
     recipe, data = loaded.model.build(), build(loaded.data.train)
-    with pytest.raises(
-        UserError, match=r"^data\.train\.clip_length: 1, but .* second frame on: use 2 or more, or [^\n]*$"
-    ):
+    with pytest.raises(UserError, match=r"^data\.train\.clip_length: 1, but .* needs 2 frames or more, or [^\n]*$"):
         check_data(recipe, data, None)
     check_data(config(tiny, stage, "model.per_frame=true").model.build(), data, None)
 
