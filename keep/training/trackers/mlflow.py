@@ -29,7 +29,7 @@ class MLflow(Tracker):
     after an exact resume the values are the same.
 
     Args:
-        uri: tracking server (``http://…``) or local store (``sqlite:///mlflow.db``, a folder); null:
+        uri: tracking server (``http://…``) or local store (``sqlite:///mlflow.db``); null:
             $MLFLOW_TRACKING_URI, or MLflow's default.
         experiment: name of the experiment, made if it does not exist.
         tags: tags of the run.
