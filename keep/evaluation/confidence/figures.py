@@ -73,9 +73,13 @@ def reliability_figure(bands: np.ndarray, true: np.ndarray, tails: Sequence[floa
         x = expected[1]
         for k, name in enumerate(("low end", "middle", "high end")):
             left.plot(x, expected[k], color=PALETTE[k], label=f"{name}, expected")
-            left.plot(x, found[k], "o", color=PALETTE[k], markersize=4, label=f"{100 * levels[k]:.0f} % of the truth")
+            left.plot(x, found[k], "o", color=PALETTE[k], markersize=4, label=f"{name}, true")
         left.set(xlabel="expected error (middle)", ylabel="error", title="expected and true error", xscale="log",
                  yscale="log")  # fmt: skip
+        for axis in (left.xaxis, left.yaxis):
+            axis.get_major_locator().set_params(subs=(1, 2, 5))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         left.legend(fontsize=7)
         left.grid(True)
         right.bar(range(BINS), held, color=PALETTE[0])
