@@ -63,7 +63,7 @@ def test_a_base_beside_the_file_wins(tmp_path: Path) -> None:
     [
         ("tiny/stage9.yml", "; did you mean tiny/stage3.yml or tiny/stage2.yml or tiny/stage1.yml?"),
         ("options/tiny/stage.yml", "; did you mean tiny/stage3.yml or"),
-        ("xyz", "; the package has options in degradation/, lite/, nano/, small/, test/, tiny/, train/"),
+        ("xyz", "; the package has options in baselines/, degradation/, lite/, nano/, small/, test/, tiny/, train/"),
         ("../options/tiny/stage1.yml", "; did you mean"),
         ("options", "; the package has"),
         ("/nowhere/tiny/stage1.yml", "there is no such file"),
