@@ -26,16 +26,22 @@ def arch(file: str, name: str, **options: Any) -> torch.nn.Module:
         # Without CUDA basicsr builds BasicVSR++ without its alignment.
         with mock.patch("torch.cuda.is_available", return_value=True):
             net = getattr(module, name)(**options)
-    randomise(net)
+    randomise(net, gain=1)
     return net.eval()
 
 
-def randomise(net: torch.nn.Module) -> None:
-    """Weights that keep the size of activations, and biases of 0.05."""
+def randomise(net: torch.nn.Module, gain: float = 0.5) -> None:
+    """Random weights, also where they start at zero, and biases of about 0.05.
+
+    With a gain of 0.5 the signal fades and the offsets of deformable convolutions are a few hundredths of a pixel: a
+    comparison of outputs then hardly sees them. With 1 it does. SPyNet keeps 0.5, which gives
+    a flow of one or two pixels.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in net.parameters():
-            std = 0.5 / p[0].numel() ** 0.5 if p.dim() > 1 else 0.05
+        for name, p in net.named_parameters():
+            size = 0.5 if "basic_module." in name else gain
+            std = size / p[0].numel() ** 0.5 if p.dim() > 1 else 0.05
             p.copy_(torch.randn(p.shape, generator=generator) * std)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from keep.archs.basicvsr import BasicVSR
 from keep.archs.basicvsrpp import BasicVSRPP
 from keep.archs.edvr import EDVR
+from keep.archs.video_blocks import DeformableConv
 from keep.config.registry import ARCHS
 from keep.utils.errors import UserError
 
@@ -39,9 +40,23 @@ def same(theirs: Any, ours: Any, lq: Tensor) -> None:
     ours.load_state_dict(ours.from_public(theirs.state_dict()))
     with torch.no_grad():
         expected, found = theirs((lq + 1) / 2), (ours(lq) + 1) / 2
-    assert expected.shape == found.shape
-    assert expected.std() > 0.05
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert expected.shape == found.shape
+        assert expected.std() > 0.05
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+        if exchange_offsets(ours):  # the comparison would have seen a wrong order of offsets
+            assert ((ours(lq) + 1) / 2 - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+def exchange_offsets(net: torch.nn.Module) -> int:
+    """Exchange the vertical and horizontal offsets of all deformable convolutions; returns their number."""
+    layers = [m.conv_offset for m in net.modules() if isinstance(m, DeformableConv)]
+    for layer in layers:
+        last: Any = layer[-1] if isinstance(layer, torch.nn.Sequential) else layer
+        offsets = len(last.bias) // 3 * 2
+        rows = torch.arange(offsets).view(-1, 2).flip(1).flatten()
+        for parameter in (last.weight, last.bias):
+            parameter[:offsets] = parameter[rows]
+    return len(layers)
 
 
 @pytest.mark.parametrize("frames", [5, 7])
@@ -81,7 +96,11 @@ def test_basicvsrpp_on_full_size_equals_basicsr():
 
 def test_published_sizes_equal_basicsr():
     same(arch("edvr_arch", "EDVR"), EDVR(), clip(1, 5, 3, 8, 8))
+    large = {"num_feat": 128, "num_reconstruct_block": 40}
+    same(arch("edvr_arch", "EDVR", **large), EDVR(128, reconstruct_blocks=40), clip(1, 5, 3, 8, 8))
     same(arch("basicvsr_arch", "BasicVSR", num_block=30), BasicVSR(), clip(1, 2, 3, 33, 33))
+    theirs = arch("basicvsrpp_arch", "BasicVSRPlusPlus", cpu_cache_length=1000)
+    same(theirs, BasicVSRPP(), clip(1, 3, 3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -99,9 +118,10 @@ def test_published_numbers_of_parameters(name, options, millions):
     assert sum(p.numel() for p in net.parameters()) == round(millions * 1e6)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_gradients_reach_all_parameters(name):
-    net = tiny(name)
+@pytest.mark.parametrize(("name", "options"), [*TINY.items(), *TINY_FULL_SIZE.items()])
+def test_gradients_reach_all_parameters(name, options):
+    net = ARCHS.spec({"type": name, **options}).build()
+    randomise(net)
     net(clip(1, 3, 3, 16, 16)).square().mean().backward()
     without = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []

@@ -76,6 +76,27 @@ def test_a_file_of_basicsr(tmp_path):
     torch.testing.assert_close(restorer(lq), expected, rtol=0, atol=1e-5)
 
 
+def test_a_file_of_mmagic(tmp_path):
+    net = ARCHS.spec(NETS["BasicVSR"]).build()
+    randomise(net)
+    torch.save({"meta": {}, "state_dict": {mmagic_name(k): v for k, v in net.state_dict().items()}}, tmp_path / "m.pth")
+    lq = clip(3, 16, 18)
+    with torch.no_grad():
+        expected = net(lq[None])[0].clamp(-1, 1)
+    assert torch.equal(ClipNetwork(tmp_path / "m.pth")(lq), expected)
+
+
+def mmagic_name(key: str) -> str:
+    """Our name of a weight of BasicVSR → mmagic's, as far as its layout is known without a file."""
+    parts = key.split(".")
+    if parts[0] == "spynet":
+        parts[4:5] = [str(int(parts[4]) // 2), "conv"]
+    named = ".".join(parts).replace("_trunk.", "_resblocks.")
+    for i in (1, 2):
+        named = named.replace(f"upconv{i}.", f"upsample{i}.upsample_conv.")
+    return f"generator.{named}"
+
+
 def test_the_file_of_the_flow_network_is_not_needed_again(saved):
     path, _ = saved(NETS["BasicVSR"], stored=True)
     content = torch.load(path)
