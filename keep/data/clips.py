@@ -9,17 +9,19 @@ from tqdm import tqdm
 
 from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset, SourceClip
+from keep.data.decode import VideoFile
 from keep.data.images import IMAGE_SUFFIXES, by_number, read_images
 from keep.data.index import FolderIndex
+from keep.data.readers import VideoDataset
 from keep.data.timeline import Timeline, read_timeline
-from keep.data.video_io import VIDEO_SUFFIXES, read_video
+from keep.data.video_io import VIDEO_SUFFIXES
 from keep.utils.errors import UserError
 
 T = TypeVar("T")
 
 
 @DATASETS.register()
-class VideoClips(ClipDataset):
+class VideoClips(VideoDataset):
     """Clips that are video files, one clip per file."""
 
     expects = f"expected video files ({', '.join(sorted(VIDEO_SUFFIXES))}) in it or its subfolders"
@@ -49,7 +51,7 @@ class VideoClips(ClipDataset):
 
     def read(self, clip: SourceClip, start: int, count: int, step: int) -> np.ndarray:
         path, timeline = self.locate(clip)
-        return read_video(path, start, count, step, timeline)
+        return self.read_file(VideoFile(path), start, count, step, timeline)
 
     def locate(self, clip: SourceClip) -> tuple[Path, Timeline]:
         """File and timeline of a clip.

@@ -20,8 +20,10 @@ from tqdm import tqdm
 from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset, SourceClip
 from keep.data.clips import VideoClips
+from keep.data.decode import VideoFile
+from keep.data.readers import VideoDataset
 from keep.data.timeline import Timeline, read_timeline
-from keep.data.video_io import read_video, write_video
+from keep.data.video_io import write_video
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
 
@@ -30,7 +32,7 @@ INDEX = "index.json"
 
 
 @DATASETS.register()
-class PackedClips(ClipDataset):
+class PackedClips(VideoDataset):
     """Clips in one file, ``root``, written by :func:`pack_clips`."""
 
     expects = "expected a file written by keep-data pack"
@@ -61,7 +63,7 @@ class PackedClips(ClipDataset):
             data = self._archive().read(file)
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.root}: {file}: {error}") from None
-        return read_video(f"{self.root}: {file}", start, count, step, timeline, data)
+        return self.read_file(VideoFile(f"{self.root}: {file}", data), start, count, step, timeline)
 
     def files(self, clip: SourceClip) -> list[Path]:
         return [self.root]
