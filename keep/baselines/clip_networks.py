@@ -36,7 +36,8 @@ class ClipNetwork:
         overlap: frames at each side of such a part that are restored, but not used.
 
     Attributes:
-        future_frames: frames after a frame that its output depends on; None: all of the clip.
+        future_frames: frames after a frame that its output depends on; None: all of the clip. For EDVR away from the
+            start of the clip; there its windows reach further.
     """
 
     marker = ""
@@ -59,7 +60,7 @@ class ClipNetwork:
         self.frames, self.overlap = frames, overlap
         self.future_frames = getattr(self.net, "future_frames", None)
         if self.future_frames is None and frames is not None:
-            self.future_frames = frames - overlap - 1
+            self.future_frames = frames - 1  # the first frame of a clip sees all of the first part
 
     def to(self, device: torch.device) -> "ClipNetwork":
         self.net.to(device)

@@ -120,7 +120,7 @@ def test_parts_of_a_long_clip():
 def test_overlapping_parts_replace_the_whole_clip(saved):
     path, net = saved(NETS["BasicVSR"], stored=True)
     restorer = ClipNetwork(path, frames=5, overlap=1)
-    assert restorer.future_frames == 3
+    assert restorer.future_frames == 4
     lq = clip(7, 16, 16)
     out = restorer(lq)
     with torch.no_grad():
@@ -128,7 +128,9 @@ def test_overlapping_parts_replace_the_whole_clip(saved):
         assert torch.equal(out[4:], net(lq[None, 2:7])[0, 2:].clamp(-1, 1))
     changed = lq.clone()
     changed[5:] = 0
-    assert torch.equal(restorer(changed)[:4], out[:4])  # its latency: frame 0 never sees frame 5
+    assert torch.equal(restorer(changed)[:4], out[:4])  # its latency: frame 0 never sees frame 5,
+    changed[4] = 0
+    assert not torch.equal(restorer(changed)[0], out[0])  # but frame 4
 
 
 def test_files_that_do_not_fit(saved, tmp_path):
