@@ -98,7 +98,7 @@ def test_parameters_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not hold its parameters"):
         NIQE(tmp_path / "other.npz")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"keep-vfsr\[baselines\]"):
+    with pytest.raises(UserError, match=r"pip install --no-deps basicsr==1\.4\.2"):
         NIQE()
 
 

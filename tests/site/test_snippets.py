@@ -16,6 +16,7 @@ import pytest
 from site_snippets import ROOT, Block, blocks, commands, module_and_arguments
 
 from keep.config import reading
+from keep.config import registry as keep_registry
 from keep.config.schema import TestConfig, TrainConfig
 from keep.utils.errors import UserError
 
@@ -93,7 +94,15 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("workplace")
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registries of a new process: without the classes of plugins, and without a block's after it."""
+    for registry in (r for r in vars(keep_registry).values() if isinstance(r, keep_registry.Registry)):
+        own = {name: cls for name, cls in registry._classes.items() if cls.__module__.startswith("keep.")}
+        monkeypatch.setattr(registry, "_classes", own)
+
+
+@pytest.mark.usefixtures("workplace", "registries")
 @pytest.mark.parametrize("block", blocks("python", "py"), ids=str)
 def test_python_runs(block: Block) -> None:
     code = compile(block.code, str(block), "exec")

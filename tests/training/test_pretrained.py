@@ -73,7 +73,7 @@ def test_gmflow_with_its_own_file_keeps_its_weights(run_of, tmp_path) -> None:
 
 
 def test_a_missing_file_of_gmflow_is_named_with_its_source(run_of) -> None:
-    with pytest.raises(UserError, match=r"there is no file none\.pth; set its option weights to the official file"):
+    with pytest.raises(UserError, match=r"there is no file none\.pth; set its option weights .* to the official file"):
         run_of(2, "model.net.flow={type: GMFlow, weights: none.pth}")
 
 
