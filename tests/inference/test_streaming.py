@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 import torch.nn.functional as F
 from networks import PATCHES, by_rule, clip, tiny
 from rule import normal, upsample
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 from keep.archs.keep import KEEP
 from keep.baselines.keep_restorer import KEEPRestorer
