@@ -46,7 +46,7 @@ def write_report(
     content = {
         "name": config.name,
         **about,
-        "restorers": {name: _described(restorer, config.trained.get(name, "")) for name, restorer in restorers.items()},
+        "restorers": {name: described(restorer, config.trained.get(name, "")) for name, restorer in restorers.items()},
         "columns": [column_of(m) for m in metrics],
         "splits": splits,
         "problems": [*problems, *(line for split in splits for line in split["problems"])],
@@ -74,10 +74,18 @@ def _public(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "restorers": restorers, "failures": failures}
 
 
-def _described(restorer: Any, trained: str) -> str:
-    """The restorer and its training, which is ``trained`` or, if that is empty, what its weight file stores."""
+def described(restorer: Any, trained: str) -> str:
+    """The restorer, the future it needs, and its training: ``trained`` or, if empty, what its weight file stores."""
     trained = trained or training_of(restorer)
-    return describe(restorer) + (f"; trained: {trained}" if trained else "")
+    return describe(restorer) + _latency(restorer) + (f"; trained: {trained}" if trained else "")
+
+
+def _latency(restorer: Any) -> str:
+    """Frames of future that the output needs, of a restorer that has ``future_frames``."""
+    if not hasattr(restorer, "future_frames"):
+        return ""
+    frames = restorer.future_frames
+    return f"; frames of future: {'the whole clip' if frames is None else frames}"
 
 
 def describe(restorer: Any) -> str:

@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from keep import train as keep_train
 from keep.evaluation.report.training import budget, training_of
+from keep.evaluation.report.write import described
 
 
 def test_files_of_a_run_tell_its_data_and_steps(tiny, clips, tmp_path):
@@ -36,3 +38,9 @@ def test_files_without_a_run_tell_nothing(tmp_path):
     (tmp_path / "b.pth").write_bytes(b"no weights")
     assert training_of(SimpleNamespace(files=(tmp_path / "b.pth", tmp_path / "a.pth"))) == ""
     assert training_of(object()) == ""
+
+
+@pytest.mark.parametrize(("future", "text"), [(None, "frames of future: the whole clip"), (2, "frames of future: 2")])
+def test_the_report_names_the_future_a_row_needs(future, text):
+    restorer = SimpleNamespace(describe=lambda: "Net", future_frames=future)
+    assert described(restorer, "300 k steps") == f"Net; {text}; trained: 300 k steps"
