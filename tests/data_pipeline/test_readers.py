@@ -140,6 +140,16 @@ def test_a_file_with_other_frames_is_read_by_pyav(stub, tmp_path: Path, texture)
     assert np.array_equal(dataset.read(dataset.clips[0], 0, 4, 1), read_video(path, 0, 4))
 
 
+def test_pyav_reads_what_torchcodec_fails_on(stub, tmp_path: Path, texture) -> None:
+    path = make(tmp_path / "a.mp4", texture(6))
+    dataset = VideoClips(str(path), size=48, reader="torchcodec")
+    assert readers.difference(KINDS["8-bit"]) == ""
+    stub.broken = "damaged"
+    assert np.array_equal(dataset.read(dataset.clips[0], 0, 4, 1), read_video(path, 0, 4))
+    with pytest.raises(UserError, match="it has 6 frames"):
+        dataset.read(dataset.clips[0], 4, 4, 1)
+
+
 def test_a_rotated_video_is_read_by_pyav(stub, tmp_path: Path, texture) -> None:
     path = make(tmp_path / "a.mp4", texture(6), rotation=90)
     dataset = VideoClips(str(path), size=48, reader="torchcodec")
