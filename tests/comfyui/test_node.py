@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from keep.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
-from keep.data.video_io import probe, write_video
+from keep.data.video_io import probe, read_video, write_video
 
 
 class CancelledError(Exception):
@@ -29,11 +30,11 @@ def clip(tmp_path):
 
 @pytest.fixture
 def host(monkeypatch):
-    """The modules of the host; ``host.seen`` lists what its progress bar was told, ``host.stop`` is Cancel."""
+    """The modules of the host; ``host.seen`` lists what its progress bar was told, ``host.stop_after`` cancels."""
     comfy: Any = ModuleType("comfy")
     utils: Any = ModuleType("comfy.utils")
     management: Any = ModuleType("comfy.model_management")
-    comfy.seen, comfy.stop = [], False
+    comfy.seen, comfy.stop_after = [], 100
 
     class ProgressBar:
         def __init__(self, total: int) -> None:
@@ -43,7 +44,7 @@ def host(monkeypatch):
             comfy.seen.append((value, total))
 
     def throw() -> None:
-        if comfy.stop:
+        if len(comfy.seen) >= comfy.stop_after:
             raise CancelledError
 
     utils.ProgressBar, management.throw_exception_if_processing_interrupted = ProgressBar, throw
@@ -79,11 +80,20 @@ def test_works_without_the_hosts_modules(node, clip):
     assert probe(path).frames == 6
 
 
-def test_cancel_leaves_nothing(node, clip, host):
-    host.stop = True
+@pytest.mark.parametrize("frames", [0, 4])
+def test_cancel_leaves_nothing(node, clip, host, frames):
+    host.stop_after = frames
     with pytest.raises(CancelledError):
         run(node, clip)
+    assert len(host.seen) == frames
     assert [file.name for file in clip.parent.iterdir()] == ["in.mp4"]
+
+
+def test_works_in_the_hosts_inference_mode(node, clip):
+    with torch.inference_mode():
+        inside = run(node, clip)[0]
+    outside = run(node, clip, "outside.mp4")[0]
+    np.testing.assert_array_equal(read_video(inside), read_video(outside))
 
 
 @pytest.mark.parametrize(
