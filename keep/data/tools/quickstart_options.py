@@ -57,7 +57,7 @@ def write_options(args: argparse.Namespace) -> None:
 
 
 def duration(args: argparse.Namespace) -> str:
-    """How long the three stages take on two CPU cores like this machine's, as text."""
+    """How long the three stages take on a CPU, roughly, as text: from seconds a step of nano and lite (docs)."""
     seconds = sum(n * s for n, s in zip(args.steps, RECIPES[args.size].seconds, strict=True))
     seconds *= 1 if fast_bfloat16() else SLOWER
     return f"{seconds / 3600:.0f} hours" if seconds > 2 * 3600 else f"{max(2, seconds / 60):.0f} minutes"
