@@ -133,10 +133,11 @@ def load(weights: Path, net: Any, params: Literal["ema", "online"], marker: str 
         raise UserError(f"weights: there is no file {path}")
     content = weight_files.load(path)
     state, _ = weight_files.network_state(content, path, params)
-    state = common_state(state)
+    arch = content.get("arch") if isinstance(content, Mapping) else None
+    if not isinstance(arch, Mapping):  # a file of keep.train has our names already
+        state = common_state(state)
     if marker and not any(key.startswith(marker) for key in state):
         raise UserError(f"{weights} does not hold this network: nothing in it begins with {marker}")
-    arch = content.get("arch") if isinstance(content, Mapping) else None
     if net is None:
         built = build(dict(arch) if isinstance(arch, Mapping) else sizes_of(state, weights), weights)
     else:

@@ -20,6 +20,9 @@ from keep.utils.errors import UserError
 PATIENCE = 60.0
 """Seconds that a process of a broken run may take to end by itself: it may wait on a GPU for a process that is lost."""
 
+HELLO = 10.0
+"""Seconds that a new connection may take to say who it is."""
+
 KEY = "keep/peers"
 """Key in the store: the first process's port, and the token that others show."""
 
@@ -90,12 +93,24 @@ class Peers:
             server.settimeout(timeout)
             while len(found) < self.world - 1:
                 connection, _ = server.accept()
-                connection.settimeout(timeout)
-                hello = json.loads(_read_line(connection))
-                if hello.pop("token") == token:
-                    connection.sendall(_line(self._me))
+                hello = self._greet(connection, token)
+                if hello is None:  # a stranger, such as a port scan
+                    connection.close()
+                else:
                     found[connection] = hello
         return found
+
+    def _greet(self, connection: socket.socket, token: str) -> Mapping[str, Any] | None:
+        """Who is at the other end; None: no process of this run."""
+        connection.settimeout(HELLO)
+        try:
+            hello = json.loads(_read_line(connection))
+            if hello.pop("token") != token:
+                return None
+            connection.sendall(_line(self._me))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not an object, or one of another kind
+            return None
+        return hello
 
     def _connect(self, store: Any, host: str, timeout: float) -> Connections:
         port, token = json.loads(store.get(KEY))

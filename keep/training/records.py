@@ -43,11 +43,12 @@ class RunLog:
             try:
                 tracker.open(folder, last_step, options)
                 self._trackers.append(tracker)
-            except UserError as error:
+            except Exception as error:  # of its package, its disk or its server
                 if not last_step:
-                    self._end_trackers()
+                    self._end_trackers(failed=True)
                     raise
-                log.warning(f"warning: {error}; the run goes on without it")
+                name = "" if isinstance(error, UserError) else f"{type(tracker).__name__}: "
+                log.warning(f"warning: {name}{first_line(error)}; the run goes on without it")
         self._file = logging.FileHandler(folder / "train.log", encoding="utf-8")
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(self._file)
@@ -71,14 +72,21 @@ class RunLog:
         if self._enabled:
             self._tell(lambda tracker: tracker.clip(name, step, frames, fps))
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, failed: bool = False) -> None:
+        """End the records; ``failed``: the run ended before its last step."""
         if not self._enabled:
             return
         log.removeHandler(self._file)
         self._file.close()
         with contextlib.suppress(OSError):  # a full disk: the error of the run is the one to report
             self._jsonl.close()
-        self._end_trackers()
+        self._end_trackers(failed)
 
     def _tell(self, record: Callable[[Tracker], None]) -> None:
         """Give every tracker a record; one that fails gets no more."""
@@ -87,14 +95,16 @@ class RunLog:
                 record(tracker)
             except Exception as error:  # of its package, its disk or its server
                 self._trackers.remove(tracker)
+                with contextlib.suppress(Exception):
+                    tracker.close(failed=True)
                 log.warning(
                     f"warning: {type(tracker).__name__}: {first_line(error)}; it gets no more records of this run"
                 )
 
-    def _end_trackers(self) -> None:
+    def _end_trackers(self, failed: bool) -> None:
         for tracker in self._trackers:
             with contextlib.suppress(Exception):
-                tracker.close()
+                tracker.close(failed)
 
 
 def cut_records(path: Path, step: int) -> None:
@@ -104,9 +114,9 @@ def cut_records(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            keep = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):  # not JSON, or not a record
             continue
-        if record["step"] <= step:
+        if keep:
             kept.append(f"{line}\n")
     write_file(path, "".join(kept))

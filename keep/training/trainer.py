@@ -73,7 +73,7 @@ def train(config: TrainConfig, resume: str | None = None, allow_changed: bool = 
         open_folder(run, fresh=state is None)
         run.profiler = Profiler(config.log.profile, run.folder, run.device, ranks.first)
         records = RunLog(run.folder, run.step, trackers if ranks.first else None, to_yaml(config))
-        with closing(records), closing(run.profiler):
+        with records, closing(run.profiler):
             finished = " (finished already)" if run.step >= config.train.iters else ""
             log.info(f"{config.name}: {describe(run)}, {len(data)} training clips{finished}")
             for line in getattr(data, "bad", ()):

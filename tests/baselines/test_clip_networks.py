@@ -4,6 +4,7 @@ import pytest
 import torch
 from basicsr_archs import arch, randomise
 
+from keep.baselines import clip_networks
 from keep.baselines.clip_networks import ClipNetwork, parts
 from keep.config.registry import ARCHS, BASELINES
 from keep.degradation.resize import upsample
@@ -159,3 +160,12 @@ def test_building_leaves_the_random_stream_alone(saved):
     before = torch.get_rng_state()
     ClipNetwork(path)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_file_that_stores_its_network_keeps_its_names(saved, monkeypatch):
+    def renamed(_):
+        raise AssertionError("the names were changed")
+
+    path, net = saved(NETS["BasicVSR"], stored=True)
+    monkeypatch.setattr(clip_networks, "common_state", renamed)
+    assert ClipNetwork(path).net.state_dict().keys() == net.state_dict().keys()

@@ -1,5 +1,7 @@
 """Processes that watch each other: which one ended, and why."""
 
+import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -99,3 +101,21 @@ def test_a_signal_ends_the_wait_for_other_processes() -> None:
     with pytest.raises(Stopped, match="after SIGTERM, while it waited for the other processes"):
         waited(forever.wait, request)
     forever.set()
+
+
+def test_strangers_are_turned_away_and_the_processes_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "HELLO", 0.2)
+    store, made = dist.HashStore(), {}
+    first = threading.Thread(target=lambda: made.update({0: Peers(store, 0, 2, "localhost", 20)}))
+    first.start()
+    port, _ = json.loads(store.get(peers.KEY))
+    strangers = [socket.create_connection(("localhost", port), 20) for _ in range(5)]
+    for stranger, text in zip(strangers, (b"GET /\n", b"{}\n", b"[1]\n", b'{"token": "x"}\n', b""), strict=True):
+        stranger.sendall(text)  # the last one stays silent
+    made[1] = Peers(store, 1, 2, "localhost", 20)
+    first.join(20)
+    assert [stranger.recv(1) for stranger in strangers] == [b""] * 5
+    for one in made.values():
+        one.leave()
+    for stranger in strangers:
+        stranger.close()

@@ -139,3 +139,10 @@ def test_other_ranks_measure_times_and_log_nothing(caplog: pytest.LogCaptureFixt
 
 def test_durations_longer_than_a_day() -> None:
     assert [format_duration(s) for s in (0, 3661, 86400 * 3 + 59.6)] == ["00:00:00", "01:01:01", "3 d 00:01:00"]
+
+
+def test_a_line_that_is_no_record_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"loss": 2}\n[3]\n4\n')
+    RunLog(tmp_path, 2).close()
+    assert path.read_text() == '{"step": 1}\n'

@@ -1,7 +1,6 @@
 """Sweeps: ranges and choices, trials with paired seeds, failures, and a sweep that goes on after a stop."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,11 @@ def test_the_score_is_the_last_of_a_metric_and_a_mean_of_a_loss(tmp_path: Path) 
     assert Score("PSNR", "val/PSNR", True).read(tmp_path) == 40
     assert Score("loss/pixel", "loss/pixel", False).read(tmp_path) == 14.5
     assert Score("loss/gan", "loss/gan", False).read(tmp_path) is None
+
+
+def test_a_metric_that_was_not_finite_once_does_not_fail_the_last_value(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "val/PSNR": null}\n{"step": 2, "val/PSNR": 30.0}\n')
+    assert Score("PSNR", "val/PSNR", True).read(tmp_path) == 30
 
 
 @pytest.fixture
@@ -136,6 +140,17 @@ def test_another_sweep_in_the_folder_is_refused(sweep: Any, capsys: pytest.Captu
     assert "holds another sweep (different: seeds): choose another folder with -o" in capsys.readouterr().err
 
 
+def test_an_edited_options_file_is_another_sweep(
+    sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.yml"
+    own.write_text("_base_: tiny/stage1.yml\n")
+    assert sweep("--trials", "1", "-opt", str(own)) == 0
+    own.write_text("_base_: tiny/stage1.yml\ntrain: {warmup: 3}\n")
+    assert sweep("--trials", "1", "-opt", str(own)) == 2
+    assert "holds another sweep (different: options)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -164,12 +179,22 @@ def test_a_missing_optuna_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_a_training_reports_its_status_and_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fake(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def fake(words: list[str]) -> tuple[int, str]:
         assert words[-1] == "--auto-resume"
         assert f"root={tmp_path / 'runs'}" in words
         assert "seed=3" in words
-        return subprocess.CompletedProcess(words, 2, "", "warning: a\nerror: b\n")
+        return 2, "warning: a\nerror: b\n"
 
-    monkeypatch.setattr(search.subprocess, "run", fake)
+    monkeypatch.setattr(search, "finish", fake)
     args: Any = type("Args", (), {"opt": "tiny/stage1.yml", "set": ["train.iters=1"]})
     assert search.train(args, {"train.warmup": 1}, tmp_path, "trial000_seed3", 3) == (2, "error: b")
+
+
+def test_a_stop_signal_goes_to_the_training_which_ends_by_itself() -> None:
+    code = """if True:
+        import os, signal, sys
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+        os.kill(os.getppid(), signal.SIGTERM)
+        signal.pause()
+    """
+    assert search.finish([sys.executable, "-c", code]) == (75, "")

@@ -103,8 +103,9 @@ class FakeWandb(types.ModuleType):
     def log(self, values: dict[str, Any]) -> None:
         self.logged.append(values)
 
-    def finish(self) -> None:
+    def finish(self, exit_code: int) -> None:
         self.finished += 1
+        self.status = exit_code
 
     def Image(self, frame: np.ndarray) -> tuple[str, Any]:  # noqa: N802, wandb's name
         return "image", frame.shape
@@ -155,6 +156,14 @@ def test_an_unreachable_wandb_stops_a_new_run_but_not_a_resumed_one(
     RunLog(tmp_path, 10, [WandB()]).close()
     assert wandb.runs[-1]["mode"] == "offline"
     assert "kept for `wandb sync`" in caplog.text
+
+
+def test_a_run_that_fails_is_closed_as_failed(tmp_path: Path, wandb: FakeWandb) -> None:
+    with pytest.raises(KeyError), RunLog(tmp_path, 0, [WandB()]):
+        raise KeyError
+    assert wandb.status == 1
+    RunLog(tmp_path, 0, [WandB()]).close()
+    assert wandb.status == 0
 
 
 # --- MLflow -----------------------------------------------------------------------------------------------------
@@ -210,7 +219,7 @@ class Broken(Tracker):
     def clip(self, name: str, step: int, frames: np.ndarray, fps: float) -> None:
         self._call("clip")
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         self._call("close")
 
 
@@ -224,7 +233,7 @@ def test_a_tracker_that_fails_gets_no_more_records_and_the_others_go_on(
         records.scalars(step, {"loss": 1.0})
         records.clip("val", step, clip(1))
     records.close()
-    assert broken.calls == ["open", "scalars"]
+    assert broken.calls == ["open", "scalars", "close"]
     assert sound.calls == ["open", "scalars", "clip", "scalars", "clip", "close"]
     assert "Broken: lost; it gets no more records of this run" in caplog.text
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
@@ -237,6 +246,15 @@ def test_a_tracker_that_cannot_open_stops_a_new_run_alone(tmp_path: Path) -> Non
     assert before.calls == ["open", "close"]
     RunLog(tmp_path, 5, [broken, after]).close()
     assert after.calls == ["open", "close"]
+
+
+def test_a_resumed_run_goes_on_without_a_tracker_that_fails_in_any_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, after = Broken(""), Broken("")
+    monkeypatch.setattr(broken, "open", lambda *_: (tmp_path / "none").read_text())
+    RunLog(tmp_path, 5, [broken, after]).close()
+    assert (broken.calls, after.calls) == ([], ["open", "close"])
 
 
 @pytest.mark.parametrize(

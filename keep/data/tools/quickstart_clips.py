@@ -46,13 +46,13 @@ class Record:
         self.settings = {k: getattr(args, k) for k in keys}
         self.videos: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            changed = [f"--{k.replace('_', '-')}" for k in keys if stored["settings"].get(k) != self.settings[k]]
+            settings, videos = stored_record(self.path)
+            changed = [f"--{k.replace('_', '-')}" for k in keys if settings.get(k) != self.settings[k]]
             if changed:
                 raise UserError(
                     f"{args.out}: was begun with another {' and '.join(changed)}; remove it, or name another folder"
                 )
-            self.videos = stored["videos"]
+            self.videos = videos
         elif args.out.is_dir() and any(args.out.iterdir()):
             raise UserError(f"{args.out}: holds other files; name a new folder with -o")
 
@@ -66,6 +66,22 @@ class Record:
 
     def problems(self) -> list[str]:
         return [video["problem"] for video in self.videos.values() if video["problem"]]
+
+
+def stored_record(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings and the videos of an earlier ``quickstart.json``.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        settings, videos = stored["settings"], stored["videos"]
+    except (ValueError, KeyError, TypeError):
+        settings = videos = None
+    if not isinstance(settings, dict) or not isinstance(videos, dict):
+        raise UserError(f"{path.parent}: holds other files; name a new folder with -o")
+    return settings, videos
 
 
 def align_videos(record: Record, args: argparse.Namespace) -> None:

@@ -103,9 +103,9 @@ class Score:
         for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             values += [v for k, v in record.items() if k == self.key or k.startswith(f"{self.key} (")]
-        if not values or any(value is None for value in values[-LAST:]):
-            return None
         last = values[-LAST:] if self.key.startswith("loss/") else values[-1:]
+        if not last or any(value is None for value in last):
+            return None
         return sum(last) / len(last)
 
 

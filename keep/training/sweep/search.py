@@ -1,6 +1,8 @@
 """Runs the trials of a sweep; the same command continues it."""
 
 import argparse
+import hashlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from keep.config.cli import check_output
+from keep.config.reading import to_yaml
 from keep.config.schema import TrainConfig
 from keep.training.sweep.params import Param, Score, check_params, parse_param, score_of
 from keep.training.sweep.results import write_results
 from keep.utils.errors import UserError
 from keep.utils.lock import lock
 from keep.utils.logging import log
-from keep.utils.signals import REQUEUE
+from keep.utils.signals import REQUEUE, SIGNALS
 
 INTERRUPTED = (REQUEUE, 130, 143, -2, -15)
 """Exit statuses of a training that was stopped from outside: its trial is not over."""
@@ -38,7 +41,7 @@ def run(config: TrainConfig, args: argparse.Namespace) -> int:
     check_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        study = open_study(optuna, folder, params, score, args)
+        study = open_study(optuna, folder, params, score, config, args)
         while (trial := next_trial(optuna, study, args.trials)) is not None:
             if status := run_trial(optuna, study, trial, params, score, folder, args):
                 return status
@@ -55,8 +58,10 @@ def import_optuna() -> Any:
     return optuna
 
 
-def open_study(optuna: Any, folder: Path, params: list[Param], score: Score, args: argparse.Namespace) -> Any:
-    """The study in ``study.db``.
+def open_study(
+    optuna: Any, folder: Path, params: list[Param], score: Score, config: TrainConfig, args: argparse.Namespace
+) -> Any:
+    """The study in ``study.db``. The content of the options tells whether it is the same sweep, not their file.
 
     Raises:
         UserError: it is of another sweep.
@@ -66,7 +71,8 @@ def open_study(optuna: Any, folder: Path, params: list[Param], score: Score, arg
         direction="maximize" if score.higher_is_better else "minimize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )  # fmt: skip
-    own = {"options": args.opt, "set": args.set, "params": [p.text for p in params], "seeds": args.seeds,
+    options = hashlib.sha256(to_yaml(config).encode()).hexdigest()
+    own = {"options": options, "set": args.set, "params": [p.text for p in params], "seeds": args.seeds,
            "metric": score.name}  # fmt: skip
     before = study.user_attrs.get("sweep", own)
     if before != own:
@@ -131,8 +137,33 @@ def train(args: argparse.Namespace, values: dict[str, Any], folder: Path, name: 
     settings = [*args.set, *(f"{k}={v}" for k, v in values.items())]
     settings += [f"root={folder / 'runs'}", f"name={name}", f"seed={seed}"]
     words = [word for assignment in settings for word in ("--set", assignment)]
-    done = subprocess.run(
-        [sys.executable, "-m", "keep.train", "-opt", args.opt, *words, "--auto-resume"], capture_output=True, text=True
-    )
-    lines = done.stderr.strip().splitlines()
-    return done.returncode, lines[-1] if lines else f"exit status {done.returncode}"
+    status, errors = finish([sys.executable, "-m", "keep.train", "-opt", args.opt, *words, "--auto-resume"])
+    lines = errors.strip().splitlines()
+    return status, lines[-1] if lines else f"exit status {status}"
+
+
+def finish(command: list[str]) -> tuple[int, str]:
+    """Run a command to its end. Stop signals go to it, so that a training saves its state.
+
+    Returns:
+        its exit status, one of ``INTERRUPTED`` after a stop signal; and what it wrote to stderr.
+    """
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in SIGNALS}
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+        def forward(number: int, _: Any) -> None:
+            received.append(number)
+            process.send_signal(number)
+
+        for number in SIGNALS:
+            signal.signal(number, forward)
+        for number in list(received):  # before the process had started
+            process.send_signal(number)
+        _, errors = process.communicate()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    stopped = received and process.returncode not in INTERRUPTED
+    return REQUEUE if stopped else process.returncode, errors

@@ -37,8 +37,12 @@ class Tracker(ABC):
         """A clip, uint8 RGB (T, H, W, 3), T ≥ 1."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Write what is pending; nothing follows."""
+    def close(self, failed: bool) -> None:
+        """Write what is pending; nothing follows.
+
+        Args:
+            failed: the run ended before its last step, by an error or a stop signal.
+        """
 
 
 def to_gif(frames: np.ndarray, fps: float) -> bytes:

@@ -86,8 +86,8 @@ class MLflow(Tracker):
             path.write_bytes(to_gif(frames, fps))
             self._client.log_artifact(self._id, str(path), name)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, failed: bool) -> None:
+        self._client.set_terminated(self._id, status="FAILED" if failed else "FINISHED")
 
 
 def allowed(name: str) -> str:

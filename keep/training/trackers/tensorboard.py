@@ -44,5 +44,5 @@ class TensorBoard(Tracker):
             summary: Any = self._summary(value=[self._summary.Value(tag=f"{name}/clip", image=picture)])
             self._board._get_file_writer().add_summary(summary, step)  # pyright: ignore[reportOptionalMemberAccess]
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         self._board.close()

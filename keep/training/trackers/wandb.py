@@ -12,6 +12,7 @@ import yaml
 from keep.config.registry import TRACKERS
 from keep.training.trackers.base import Tracker, first_line, to_gif
 from keep.utils.errors import UserError
+from keep.utils.io import write_file
 from keep.utils.logging import log
 
 
@@ -46,7 +47,7 @@ class WandB(Tracker):
     def open(self, folder: Path, last_step: int, options: str) -> None:
         note = folder / "wandb_id.txt"
         if not note.exists():
-            note.write_text(secrets.token_hex(4), encoding="utf-8")
+            write_file(note, secrets.token_hex(4))
         given = {
             **self._given, "name": folder.name, "dir": str(folder), "id": note.read_text(encoding="utf-8").strip(),
             "resume": "allow", "config": yaml.safe_load(options or "{}"),
@@ -70,5 +71,5 @@ class WandB(Tracker):
             shown[f"{name}/clip"] = self._api.Video(io.BytesIO(to_gif(frames, fps)), format="gif")
         self.scalars(step, shown)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
