@@ -14,7 +14,7 @@ from keep.utils.starting import starting
 
 with starting():
     from keep.config import cli
-    from keep.inference.exported.check import compare
+    from keep.inference.exported.check import Difference, compare
     from keep.inference.exported.write import SUFFIXES, Flow, export
     from keep.inference.weights import DEFAULT, find, load_keep
     from keep.utils.errors import UserError
@@ -49,7 +49,10 @@ def run(argv: Sequence[str] | None) -> None:
     side = manifest.image_size
     flow = "an input" if manifest.takes_flow else "estimated inside"
     log.info(f"wrote    {args.output}: {manifest.dtype}, frames {side}×{side}, flow {flow}")
-    log.info(f"compared {compare(net, args.output)}")
+    found = compare(net, args.output)
+    log.info(f"compared {found}")
+    if isinstance(found, Difference) and not found.small(manifest.dtype):
+        raise UserError(f"{args.output} does not compute what the network does: {found}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,13 +8,14 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from keep.archs import keep as networks
 from keep.archs.compare import option_differences
 from keep.archs.from_shapes import Arch, arch_of
-from keep.inference.model_card import card, read_scores
+from keep.inference.model_card import card, read_scores, without_folders
 from keep.inference.weights import PUBLISHED, SHIPPED, Params, build_arch, read, stored_arch
 from keep.utils import hub, weight_files
 from keep.utils.errors import UserError
@@ -85,7 +86,7 @@ class KEEP(networks.KEEP):
             The folder.
         """
         folder = expand(folder)
-        about, arch = getattr(self, "about", {"version": __version__}), arch_of(self)
+        about, arch = published(getattr(self, "about", {"version": __version__})), without_folders(arch_of(self))
         scores = self._scores(expand(results)) if results is not None else None
         numbers = sum(parameter.numel() for parameter in self.parameters())
         state = {k: v.half() if half and v.is_floating_point() else v for k, v in self.state_dict().items()}
@@ -146,6 +147,14 @@ class KEEP(networks.KEEP):
         if self.source is None:
             raise UserError(f"{results}: this network was not loaded from a file, so nothing tells that it was tested")
         return read_scores(results, self.source)
+
+
+def published(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file records, without absolute paths and trackers: an address of a tracker may hold a password."""
+    found = without_folders(about)
+    if "trackers" in (found.get("options") or {}).get("log", {}):
+        del found["options"]["log"]["trackers"]
+    return found
 
 
 def _name(source: str | Path, revision: str | None) -> str | Path:

@@ -101,13 +101,13 @@ def _training(options: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 def _yaml(value: Any) -> str:
     layout: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 110}
-    return f"```yaml\n{yaml.safe_dump(_without_folders(value), **layout)}```"
+    return f"```yaml\n{yaml.safe_dump(without_folders(value), **layout)}```"
 
 
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """``value`` with absolute paths reduced to their last part: they say much of a machine, and nothing of a model."""
     if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
+        return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
+        return [without_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value

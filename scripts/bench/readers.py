@@ -9,15 +9,16 @@ import time
 
 import numpy as np
 
+from keep.config import arguments
 from keep.data.clips import VideoClips
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", help="folder of videos")
-    parser.add_argument("--clips", type=int, default=40, help="how many clips to read")
-    parser.add_argument("--videos", type=int, default=10, help="from how many videos")
-    parser.add_argument("--length", type=int, default=8, help="frames of a clip")
+    parser.add_argument("--clips", type=arguments.count, default=40, help="how many clips to read")
+    parser.add_argument("--videos", type=arguments.count, default=10, help="from how many videos")
+    parser.add_argument("--length", type=arguments.count, default=8, help="frames of a clip")
     args = parser.parse_args()
     given = {"clip_length": args.length, "on_bad": "skip"}
     sets = {reader: VideoClips(args.folder, reader=reader, **given) for reader in ("pyav", "torchcodec")}

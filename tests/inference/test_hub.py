@@ -20,6 +20,7 @@ from keep.config.registry import ARCHS
 from keep.config.schema import TrainConfig
 from keep.inference import publish
 from keep.inference.api import load_restorer
+from keep.inference.model_card import without_folders
 from keep.inference.weights import read, save_safetensors
 from keep.training.pretrained import load_pretrained
 from keep.utils import hub, weight_files
@@ -93,7 +94,7 @@ def test_a_folder_has_weights_options_and_card_and_loads_as_the_same_network(che
     assert isinstance(net, keep.KEEP)
     assert not net.training
     assert equal(net, KEEP.from_pretrained(checkpoint))
-    assert net.about == RUN
+    assert net.about == without_folders(RUN)
     assert json.loads((folder / "config.json").read_text())["arch"]["image_size"] == 32
 
 
@@ -127,6 +128,22 @@ def test_shipped_weights_have_the_methods_too() -> None:
 def test_a_revision_of_a_local_file_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"revision: .* is on this machine"):
         KEEP.from_pretrained(folder, revision="v2")
+
+
+def test_no_written_file_names_a_folder_or_a_tracker(checkpoint: Path, tmp_path: Path) -> None:
+    net = KEEP.from_pretrained(checkpoint)
+    net.about = RUN | {
+        "options": {
+            "root": "/home/someone/runs",
+            "data": {"train": {"root": "/secret/faces"}},
+            "log": {"interval": 1, "trackers": [{"type": "MLflow", "uri": "https://me:word@server"}]},
+        }
+    }
+    folder = net.save_pretrained(tmp_path / "model")
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        assert not any(word in content for word in (b"someone", b"secret", b"trackers", b"server")), file
+    assert KEEP.from_pretrained(folder).about["options"]["data"] == {"train": {"root": "faces"}}
 
 
 # --- the card ---------------------------------------------------------------------------------------------------

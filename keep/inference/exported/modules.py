@@ -1,5 +1,7 @@
 """The network as it is exported: the precision of :func:`keep.inference.fast.accelerate`, and parts that ONNX has."""
 
+from copy import deepcopy
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -36,6 +38,6 @@ def exportable(net: KEEP, dtype: torch.dtype | str = torch.float32) -> KEEP:
         net: the network.
         dtype: float32 or float16; the same parts stay float32 as in :func:`keep.inference.fast.accelerate`.
     """
-    copy = accelerate(net.cpu(), dtype, channels_last=False, fuse_upsample=False)
+    copy = accelerate(deepcopy(net).cpu(), dtype, channels_last=False, fuse_upsample=False)
     replace_modules(copy, {AttnBlock: HeadedAttnBlock})
     return copy.eval().requires_grad_(False)

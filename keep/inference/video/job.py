@@ -23,7 +23,7 @@ from keep.inference.video.outputs import comparison_of, map_of, plots_of, record
 from keep.inference.video.pipeline import Painter, WaitingFrame, decoded_ahead, painted
 from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import losses, preflight
-from keep.inference.video.provenance import STATEMENT, origin, write_record
+from keep.inference.video.provenance import STATEMENT, UNCHANGED, origin, write_record
 from keep.inference.video.scan import AlignedTrack, Scan, as_shown, integer_aspect, scan, scan_aligned
 from keep.inference.video.settings import Progress, Settings, Tools, no_progress
 from keep.inference.video.signing import check_signing, sign
@@ -262,9 +262,11 @@ def record(job: Job, summary: Summary) -> None:
     settings = job.settings
     if settings.confidence is None and settings.sign is None:
         return
-    about = origin(job.video.path, job.tools.about, asdict(settings))
-    if settings.sign is not None:
+    about = origin(job.video.path, job.tools.about, asdict(settings), STATEMENT if summary.tracks else UNCHANGED)
+    if settings.sign is not None and summary.tracks:
         sign(job.output, settings.sign, about)
+    elif settings.sign is not None:
+        summary.notes.append("not signed: no face was restored")
     if settings.confidence is None:
         return
     level = error_level(job)

@@ -28,6 +28,7 @@ from keep.utils.downloads import sha256
 from keep.utils.errors import UserError
 from keep.utils.launch import launched_ranks
 from keep.utils.logging import log
+from keep.utils.paths import expand
 
 
 def parser(program: str = "keep-restore") -> argparse.ArgumentParser:
@@ -218,7 +219,7 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
     """What a record of the restoration says of the network."""
     name = args.weights or DEFAULT
     return {
-        "weights": str(name),
+        "weights": Path(name).name if expand(name).is_file() else str(name),
         "sha256": sha256(find(name)),
         "backend": args.backend,
         "dtype": args.dtype,

@@ -19,6 +19,9 @@ STATEMENT = (
 )
 
 
+UNCHANGED = "No face was restored in this video: it has no face that could be found."
+
+
 def file_hash(path: Path) -> str:
     """The sha256 of a file, or of a folder's files with their names, as hex."""
     if path.is_file():
@@ -29,16 +32,19 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def origin(source: Path, network: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def origin(
+    source: Path, network: Mapping[str, Any], options: Mapping[str, Any], statement: str = STATEMENT
+) -> dict[str, Any]:
     """The record of a restoration, as plain data.
 
     Args:
         source: the input.
         network: what is known of the network.
         options: how it was restored.
+        statement: what was done, in plain words.
     """
     return {
-        "statement": STATEMENT,
+        "statement": statement,
         "input": {"file": source.name, "sha256": file_hash(source)},
         "network": dict(network),
         "options": {k: v for k, v in options.items() if k not in ("confidence", "sign")},

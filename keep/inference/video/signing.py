@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keep.inference.video.provenance import STATEMENT
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
 from keep.utils.version import __version__
@@ -62,7 +61,9 @@ def sign(path: Path, certificate: str, record: Mapping[str, Any]) -> None:
             {
                 "label": "c2pa.actions",
                 "data": {
-                    "actions": [{"action": "c2pa.created", "digitalSourceType": SOURCE, "description": STATEMENT}]
+                    "actions": [
+                        {"action": "c2pa.created", "digitalSourceType": SOURCE, "description": record["statement"]}
+                    ]
                 },
             },
             {"label": LABEL, "data": dict(record)},
