@@ -152,8 +152,8 @@ class KEEP(networks.KEEP):
 def published(about: Mapping[str, Any]) -> dict[str, Any]:
     """What a file records, without absolute paths and trackers: an address of a tracker may hold a password."""
     found = without_folders(about)
-    if "trackers" in (found.get("options") or {}).get("log", {}):
-        del found["options"]["log"]["trackers"]
+    if log := (found.get("options") or {}).get("log"):
+        log.pop("trackers", None)
     return found
 
 

@@ -67,7 +67,9 @@ def read_scores(results: Path, weights: Path) -> str:
         table = (results / "table.md").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{results}: expected the folder of keep-test's results: {error}") from None
-    files = content.get("files", {})
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise UserError(f"{results}: results.json is not one of keep-test")
     if sha256(weights) not in files.values():
         tested = ", ".join(files) or "none"
         raise UserError(f"{results}: the scores are not of {weights}; files of that test: {tested}")

@@ -219,7 +219,7 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
     """What a record of the restoration says of the network."""
     name = args.weights or DEFAULT
     return {
-        "weights": Path(name).name if expand(name).is_file() else str(name),
+        "weights": Path(name).name if expand(name).exists() else str(name),
         "sha256": sha256(find(name)),
         "backend": args.backend,
         "dtype": args.dtype,

@@ -19,7 +19,7 @@ STATEMENT = (
 )
 
 
-UNCHANGED = "No face was restored in this video: it has no face that could be found."
+UNCHANGED = "No face was restored in this video."
 
 
 def file_hash(path: Path) -> str:
