@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm
@@ -81,4 +82,10 @@ class TemporalPatchGAN(nn.Module):
         self.net = nn.Sequential(*blocks[:-1])
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.net(clip.transpose(1, 2)).transpose(1, 2)
+        volume = clip.transpose(1, 2)
+        if clip.device.type != "cpu":
+            return self.net(volume).transpose(1, 2)
+        # On a CPU never in autocast's bfloat16: oneDNN's gradient of the weights is then wrong or not finite for clips
+        # of two frames, and for maps of one pixel (PyTorch 2.15, AVX512-BF16).
+        with torch.autocast("cpu", enabled=False):
+            return self.net(volume.to(next(self.parameters()).dtype)).transpose(1, 2)

@@ -53,3 +53,16 @@ def test_gradients_of_small_clips_are_finite_in_bfloat16() -> None:
             loss = nn.functional.softplus(-net(torch.rand(1, 3, 3, 40, 40) * 2 - 1)).mean()
         loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize(("frames", "side"), [(1, 64), (2, 64), (5, 32), (2, 32)])
+def test_gradients_of_the_temporal_discriminator_are_right_under_autocast_on_a_cpu(frames, side):
+    torch.manual_seed(0)
+    net = TemporalPatchGAN(channels=16).eval()  # the spectral norm stays as it is
+    clip = torch.rand(1, frames, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    weights = [p for p in net.parameters() if p.dim() > 1]
+    exact = torch.autograd.grad(net(clip).square().mean(), weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = torch.autograd.grad(net(clip).square().mean(), weights)
+    for a, b in zip(exact, mixed, strict=True):
+        assert (a - b).abs().max() <= 0.02 * a.abs().max()
