@@ -18,7 +18,7 @@ from keep.archs.from_shapes import Arch, arch_of
 from keep.inference.model_card import card, read_scores, without_folders
 from keep.inference.weights import PUBLISHED, SHIPPED, Params, build_arch, read, stored_arch
 from keep.utils import hub, weight_files
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, first_line
 from keep.utils.io import write_file
 from keep.utils.paths import expand
 from keep.utils.version import __version__
@@ -140,7 +140,7 @@ class KEEP(networks.KEEP):
                     api.create_branch(repo_id, branch=revision, exist_ok=True)
                 done = api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message)
             except Exception as error:  # the library raises those of its HTTP client, too
-                raise UserError(f"{repo_id}: cannot upload: {hub.first_line(error)}") from None
+                raise UserError(f"{repo_id}: cannot upload: {first_line(error)}") from None
         return str(done.commit_url)
 
     def _scores(self, results: Path) -> str:

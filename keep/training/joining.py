@@ -17,7 +17,7 @@ from keep.config.schema import TrainConfig
 from keep.evaluation.report.origin import code, file_hashes
 from keep.training.distributed import Ranks
 from keep.training.peers import Peers
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, first_line
 from keep.utils.launch import launched_ranks
 from keep.utils.signals import Stopped, StopRequest
 
@@ -59,7 +59,7 @@ def processes(config: TrainConfig, request: StopRequest, **arguments: Any) -> It
     try:
         store, peers = waited(lambda: join(ranks, started_with(config, arguments)), request)
     except (dist.DistError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"rank {ranks.rank} of {ranks.world} cannot join the others: {reason}") from None
     reason = "it was interrupted"
     try:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keep.training.trackers.base import Tracker, first_line
-from keep.utils.errors import UserError
+from keep.training.trackers.base import Tracker
+from keep.utils.errors import UserError, first_line
 from keep.utils.io import write_file
 from keep.utils.logging import log
 

@@ -46,3 +46,19 @@ def shortened(value: object, length: int = 80) -> str:
         return f"a number of more than {length} digits"
     text = repr(value[: length + 1] if isinstance(value, str) else value)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Inside, any error of a library becomes a :class:`UserError` of one line, ``what: reason``."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: {first_line(error)}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, first_line
 from keep.utils.paths import expand
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -117,8 +117,3 @@ def import_library(purpose: str) -> Any:
     except ImportError:
         raise UserError(f'{purpose} needs the package huggingface_hub: pip install "keep-vfsr[hub]"') from None
     return huggingface_hub
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from keep.inference.exported.manifest import KEY, Manifest
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, reported
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -33,10 +33,10 @@ class OnnxRuntime:
     Args:
         path: an ``.onnx`` file that ``keep.export`` wrote.
         threads: CPU threads; 0: chosen by ONNX Runtime.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        UserError: a missing package, or a file that ``keep.export`` did not write.
+        UserError: a missing package, CUDA that does not start, or a file that ``keep.export`` did not write.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, device: str = "cpu") -> None:
@@ -50,16 +50,19 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        chosen = (provider, {"device_id": device.partition(":")[2] or "0"} if device.startswith("cuda") else {})
         self._session: Any
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # its errors have no common type
-            raise UserError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        with reported(f"{path}: ONNX Runtime cannot load it"):
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[chosen])
+        if provider not in self._session.get_providers():  # it goes on with the CPU
+            raise UserError(f"ONNX Runtime cannot start CUDA on {device}: check the driver and the device's number")
         self.manifest = Manifest.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), Path(path))
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         names = [port.name for port in self.manifest.outputs]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        with reported("ONNX Runtime cannot run the export"):
+            found = self._session.run(names, dict(inputs))
+        return dict(zip(names, found, strict=True))
 
 
 class OpenVINO:
@@ -90,13 +93,15 @@ class OpenVINO:
         batch = len(inputs["frame"])
         if batch not in self._requests:
             self._requests[batch] = self._compile(batch)
-        found = self._requests[batch].infer(dict(inputs))
+        with reported(f"{self._path}: OpenVINO cannot run it"):
+            found = self._requests[batch].infer(dict(inputs))
         return {port.name: found[port.name].copy() for port in self.manifest.outputs}
 
     def _compile(self, batch: int) -> Any:
-        model = self._core.read_model(str(self._path))
-        model.reshape({port.name: list(port.sized(batch)) for port in self.manifest.inputs})
-        return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+        with reported(f"{self._path}: OpenVINO cannot compile it"):
+            model = self._core.read_model(str(self._path))
+            model.reshape({port.name: list(port.sized(batch)) for port in self.manifest.inputs})
+            return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
 
 class Inductor:
@@ -110,16 +115,15 @@ class Inductor:
     """
 
     def __init__(self, path: str | Path) -> None:
-        try:
+        with reported(f"{path}: PyTorch cannot load it"):
             self._model = torch._inductor.aoti_load_package(str(path))
-        except Exception as error:  # RuntimeError, zipfile's errors
-            raise UserError(f"{path}: PyTorch cannot load it: {_first_line(error)}") from error
         self.manifest = Manifest.from_json(self._model.get_metadata().get(KEY), Path(path))
 
     @torch.no_grad()
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         given = [torch.from_numpy(np.ascontiguousarray(inputs[port.name])) for port in self.manifest.inputs]
-        found = self._model(*given)
+        with reported("AOTInductor cannot run the export"):
+            found = self._model(*given)
         return {port.name: x.numpy() for port, x in zip(self.manifest.outputs, found, strict=True)}
 
 
@@ -133,12 +137,6 @@ def read_manifest(path: str | Path) -> Manifest:
         import onnx
     except ImportError as error:
         raise UserError("reading ONNX files needs onnx: pip install keep-vfsr[export]") from error
-    try:
+    with reported(f"{path}: not an ONNX file"):
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common type
-        raise UserError(f"{path}: not an ONNX file: {_first_line(error)}") from error
     return Manifest.from_json({entry.key: entry.value for entry in model.metadata_props}.get(KEY), Path(path))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -61,6 +61,11 @@ def exported_network(
         backend = OnnxRuntime(path, threads, device)
     else:
         backend = OpenVINO(path, threads, "bf16" if kind == torch.bfloat16 else "f32")
+    written = backend.manifest.dtype
+    if dtype != "auto" and (kind == torch.float16) != (written == "float16"):
+        raise UserError(
+            f"{path} computes in {written}, not {dtype}: leave out --dtype, or export it with --dtype {dtype}"
+        )
     return ExportedNetwork(backend, fidelity, window)
 
 

@@ -18,7 +18,7 @@ from keep.inference.exported.manifest import KEY, Manifest
 from keep.inference.exported.modules import exportable
 from keep.inference.exported.step import Step
 from keep.utils.dtypes import parse_dtype
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, reported
 from keep.utils.io import AtomicWrite
 
 OPSET = 20
@@ -84,7 +84,8 @@ def _traced(step: Step) -> torch.export.ExportedProgram:
     example = step.example(2)
     step(*example)  # GMFlow makes its grids at the first call, outside of the graph
     shapes = tuple({0: torch.export.Dim.DYNAMIC} if x.dim() else None for x in example)
-    return torch.export.export(step, example, dynamic_shapes=(shapes,), strict=False)
+    with reported("torch.export cannot trace this network"):
+        return torch.export.export(step, example, dynamic_shapes=(shapes,), strict=False)
 
 
 def _write_onnx(program: torch.export.ExportedProgram, manifest: Manifest, path: Path) -> None:
@@ -97,18 +98,21 @@ def _write_onnx(program: torch.export.ExportedProgram, manifest: Manifest, path:
         "input_names": [port.name for port in manifest.inputs],
         "output_names": [port.name for port in manifest.outputs],
     }
-    exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, optimize=False, **names)
+    with reported("PyTorch cannot write this network as ONNX"):
+        exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, optimize=False, **names)
     assert exported is not None
     for node in exported.model.graph.all_nodes():  # stack traces, with the paths of this machine
         node.metadata_props.clear()
     exported.model.metadata_props[KEY] = manifest.to_json()
     exported.save(path)
-    onnx.checker.check_model(path)
+    with reported("the written graph is not valid ONNX"):
+        onnx.checker.check_model(path)
 
 
 def _write_inductor(program: torch.export.ExportedProgram, manifest: Manifest, path: Path) -> None:
     options = {"aot_inductor.metadata": {KEY: manifest.to_json()}}
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+    with reported("AOTInductor cannot compile this network"):
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
 @contextmanager

@@ -53,8 +53,3 @@ def to_gif(frames: np.ndarray, fps: float) -> bytes:
     first, *rest = (Image.fromarray(f) for f in frames)
     first.save(data, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
     return data.getvalue()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

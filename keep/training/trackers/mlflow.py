@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from keep.config.registry import TRACKERS
-from keep.training.trackers.base import Tracker, first_line, to_gif
-from keep.utils.errors import UserError
+from keep.training.trackers.base import Tracker, to_gif
+from keep.utils.errors import UserError, first_line
 from keep.utils.io import write_file
 
 BATCH = 100

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keep.inference.exported.check import Difference, largest
+from keep.utils.errors import UserError, first_line, reported
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -23,3 +24,9 @@ def test_what_is_no_number_is_the_largest_difference(value):
 )  # fmt: skip
 def test_how_far_an_export_may_differ(kind, output, codes, small):
     assert Difference(4, output, 0.0, codes).small(kind) == small
+
+
+def test_an_error_of_a_library_is_one_line():
+    assert first_line(ValueError()) == "ValueError"
+    with pytest.raises(UserError, match=r"^compiling: no compiler$"), reported("compiling"):
+        raise RuntimeError("no compiler\nmore")
