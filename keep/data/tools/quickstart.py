@@ -13,7 +13,8 @@ are. People are held out for validation and test: a person is a video, or all vi
     OUT/quickstart.json                    what became of each video, and who is where
 
 and prints the four commands that follow. After an interruption, or when too few videos had a face, run the command
-again: aligned videos are kept. A finished folder is not changed.
+again: aligned videos are kept. A finished folder is not changed; without its test.yml the command writes its options
+again, for other --steps.
 """  # fmt: skip
 
 import argparse
@@ -81,7 +82,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     check_apart(args.folder, args.out)
     check_output(args.out)
     if (args.out / "test.yml").exists():
-        raise UserError(f"{args.out}: is finished; remove it to make it again, or name another folder with -o")
+        raise UserError(
+            f"{args.out}: is finished; for other --steps remove {args.out / 'test.yml'} and repeat the command, the "
+            "clips stay; or name another folder with -o"
+        )
     args.steps = tuple(args.steps or RECIPES[args.size].steps)
     return args
 

@@ -73,7 +73,8 @@ def stage1(args: argparse.Namespace, recipe: Recipe) -> str:
     block = "".join(["model:\n", *(f"  {line}\n" for line in model)]) if model else ""
     return f"""\
 # Stage I: codebook and autoencoder, on single frames of {args.size}×{args.size}. The perceptual loss, of stage III too,
-# downloads its network once (5 MB); without a connection: --set model.perceptual=null{regions}
+# downloads its network once (5 MB). Without a connection: --set model.perceptual.weights=FILE if you have torchvision's
+# squeezenet1_1, else --set model.perceptual=null{regions}
 #   keep-train -opt {yaml_text(args.out / "stage1.yml")}
 _base_: {recipe.base}/stage1.yml    # part of the package; --explain lists every option with its value
 name: stage1
@@ -88,7 +89,8 @@ threads: 0                 # all cores
 def stage2(args: argparse.Namespace, recipe: Recipe) -> str:
     return f"""\
 # Stage II: LQ encoder, code transformer and Kalman filter, on degraded clips. Until filter_start every frame stands
-# alone; then the filter trains slowly (lr_scale). Otherwise its gain settles at 1 before predictions are useful.
+# alone; then the filter trains slowly (lr_scale). Trained earlier or faster, it ignores the prediction (gain 1), which
+# is still useless.
 #   keep-train -opt {yaml_text(args.out / "stage2.yml")}
 _base_: {recipe.base}/_stage2.yml
 name: stage2
