@@ -145,8 +145,8 @@ def test_an_interrupted_run_is_resumed(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert main(["videos", *SHORT, "-o", "mine"]) == 2
     assert (
         capsys.readouterr().err
-        == "error: mine: is finished; for other --steps remove mine/test.yml and repeat the command, the clips stay; or "
-        "name another folder with -o\n"
+        == "error: mine: is finished; for other --steps remove mine/test.yml and repeat the command, the clips stay; "
+        "or name another folder with -o\n"
     )
 
 
