@@ -98,6 +98,11 @@ class FrameWriter:
         self._folder = AtomicWrite(self.path)
         self._folder.temporary.mkdir(parents=True)
 
+    @property
+    def temporary(self) -> Path:
+        """As :attr:`VideoWriter.temporary`."""
+        return self._folder.temporary
+
     def check(self) -> None:
         """As :meth:`VideoWriter.check`; the constructor has checked already."""
         self._folder.discard()
@@ -113,6 +118,9 @@ class FrameWriter:
             file.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image))[1].tobytes())
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def finish(self) -> None:
+        """As :meth:`VideoWriter.finish`; every file is complete already."""
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:

@@ -29,7 +29,8 @@ Source = VideoSource | FrameFolder
 class VideoWriter:
     """Writes a video with the frame times, tags and other streams of ``source``.
 
-    A context manager: the complete file appears under its name when the block ends without an error.
+    A context manager: the complete file appears under its name when the block ends without an error, or with
+    :meth:`finish` inside the block under :attr:`temporary` first.
 
     Args:
         path: the file; its suffix, one of ``WRITTEN``, selects the container.
@@ -75,6 +76,7 @@ class VideoWriter:
         self._first_dts = self._last_end = None
         self._start = 0
         self._durations: dict[int, int] = {}
+        self._finished = False
         self._copies: Copies | None = None
         try:
             options = container_options(suffix, source.tags)
@@ -90,6 +92,11 @@ class VideoWriter:
         except BaseException:
             self._discard()
             raise
+
+    @property
+    def temporary(self) -> Path:
+        """The name of the file until the end of the block."""
+        return self._file.temporary
 
     @property
     def refused(self) -> int:
@@ -143,9 +150,13 @@ class VideoWriter:
         except av.error.FFmpegError as error:
             raise self._failed(error) from error
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
-            self._discard()
+    def finish(self) -> None:
+        """Write the end of the file. It is complete then, and keeps its temporary name until the block ends.
+
+        Raises:
+            UserError: it cannot be written, or there are no frames.
+        """
+        if self._finished:
             return
         try:
             if self._last_end is None:
@@ -163,9 +174,15 @@ class VideoWriter:
             if self._copies:
                 self._copies.finish()
             self._output.close()
-            self._file.commit()
         except av.error.FFmpegError as error:
             raise self._failed(error) from error
+        self._finished = True
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self.finish()
+                self._file.commit()
         finally:
             self._discard()
 

@@ -52,7 +52,14 @@ def origin(
     }
 
 
-def write_record(path: Path, output: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as JSON, with the hash of the finished output."""
-    content = {**record, "output": {"file": output.name, "sha256": file_hash(output)}}
+def write_record(path: Path, output: Path, record: Mapping[str, Any], complete: Path | None = None) -> None:
+    """Write a record as JSON, with the hash of the finished output.
+
+    Args:
+        path: the file to write.
+        output: the output.
+        record: of :func:`origin`.
+        complete: the output's content where it has another name yet.
+    """
+    content = {**record, "output": {"file": output.name, "sha256": file_hash(complete or output)}}
     write_file(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, first_line
 from keep.utils.io import AtomicWrite
 from keep.utils.version import __version__
 
@@ -47,8 +47,14 @@ def check_signing(output: Path, certificate: str) -> None:
     load_signer(certificate)
 
 
-def sign(path: Path, certificate: str, record: Mapping[str, Any]) -> None:
+def sign(path: Path, certificate: str, record: Mapping[str, Any], output: Path) -> None:
     """Replace a video by the same video with a signed manifest that holds the record.
+
+    Args:
+        path: the video, under a temporary name or its own.
+        certificate: PEM file, see :func:`load_signer`.
+        record: of :func:`keep.inference.video.provenance.origin`.
+        output: the video's own name.
 
     Raises:
         UserError: it cannot be signed; the video stays as it is.
@@ -56,7 +62,7 @@ def sign(path: Path, certificate: str, record: Mapping[str, Any]) -> None:
     c2pa, signer = _c2pa(), load_signer(certificate)
     manifest = {
         "claim_generator_info": [{"name": "KEEP", "version": __version__}],
-        "title": path.name,
+        "title": output.name,
         "assertions": [
             {
                 "label": "c2pa.actions",
@@ -69,11 +75,15 @@ def sign(path: Path, certificate: str, record: Mapping[str, Any]) -> None:
             {"label": LABEL, "data": dict(record)},
         ],
     }
+    signed = AtomicWrite(output)
     try:
-        with AtomicWrite(path) as temporary, path.open("rb") as source, temporary.open("w+b") as target:
-            c2pa.Builder(json.dumps(manifest)).sign(signer, TYPES[path.suffix.lower()], source, target)
+        with path.open("rb") as source, signed.temporary.open("w+b") as target:
+            c2pa.Builder(json.dumps(manifest)).sign(signer, TYPES[output.suffix.lower()], source, target)
+        signed.temporary.replace(path)
     except c2pa.C2paError as error:
-        raise UserError(f"{path}: cannot be signed: {error}") from None
+        raise UserError(f"{output}: cannot be signed: {first_line(error)}") from None
+    finally:
+        signed.discard()
 
 
 def read_manifest(path: Path) -> tuple[str, dict[str, Any]] | None:

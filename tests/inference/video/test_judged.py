@@ -142,6 +142,20 @@ def test_a_video_without_faces_has_an_empty_record(tmp_path, weights, monkeypatc
     assert len(times(tmp_path / "out.confidence.mp4")) == 6
 
 
+@pytest.mark.parametrize("faces", [True, False])
+def test_without_its_record_nothing_is_left(tmp_path, video, weights, monkeypatch, capsys, faces):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "out.confidence.json")
+
+    if not faces:
+        write_video(video, np.stack([draw([]) for _ in range(6)]), fps=24)
+    monkeypatch.setattr("keep.inference.video.provenance.write_file", full)
+    arguments = ("--confidence", "map", "--compare")
+    assert run(video, "-o", tmp_path / "out.mp4", "-w", weights, *arguments) == 2
+    assert "out.confidence.json: No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [video]
+
+
 def test_what_is_refused(tmp_path, video, weights, capsys):
     output = tmp_path / "o.mp4"
     other = tmp_path / "w.safetensors"

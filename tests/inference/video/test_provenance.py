@@ -2,7 +2,9 @@
 
 import datetime
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -142,3 +144,26 @@ def test_signing_is_refused_before_the_work(tmp_path, video):
         restored(video, tmp_path / "out.mp4", sign=str(tmp_path / "none.pem"))
     assert not (tmp_path / "out.mp4").exists()
     assert json.dumps(STATEMENT).isascii()
+
+
+class Refusing:
+    """Stands in for c2pa's builder: every signature fails, after a part was written."""
+
+    def __init__(self, manifest: str) -> None:
+        self.title = json.loads(manifest)["title"]
+
+    def sign(self, _signer, _kind, _source, target) -> None:
+        assert self.title == "out.mp4", "not the temporary name"
+        target.write(b"half")
+        raise ValueError("the certificate was revoked\nmore")
+
+
+def test_an_output_that_cannot_be_signed_is_not_left(tmp_path, video, monkeypatch):
+    library = SimpleNamespace(
+        Builder=Refusing, C2paError=ValueError, C2paSignerInfo=lambda *_: None, Signer=SimpleNamespace(from_info=id)
+    )
+    monkeypatch.setitem(sys.modules, "c2pa", library)
+    path = certificate(tmp_path)
+    with pytest.raises(UserError, match=r"out.mp4: cannot be signed: the certificate was revoked$"):
+        restored(video, tmp_path / "out.mp4", sign=str(path), compare=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cert.pem", "one.mp4"]
