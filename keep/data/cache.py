@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, plain
 from keep.utils.io import write_file
 from keep.utils.paths import expand
 
@@ -100,7 +100,7 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         pairs = [(i, *pair) for i, pair in enumerate(zip(found, wanted, strict=True))]
     else:
-        return f"{where.lstrip('.')} is {found!r} in the cache, {wanted!r} now"
+        return f"{where.lstrip('.')} is {plain(found)} in the cache, {plain(wanted)} now"
     return next((difference(a, b, f"{where}.{k}") for k, a, b in pairs if a != b), "nothing")
 
 

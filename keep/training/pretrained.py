@@ -10,7 +10,7 @@ from keep.config.schema import PretrainedOptions, TrainConfig
 from keep.models.base import Recipe, differences_from_file
 from keep.utils import hub, weight_files
 from keep.utils.downloads import sha256
-from keep.utils.errors import UserError, nearest
+from keep.utils.errors import UserError, nearest, plain
 from keep.utils.logging import log
 
 
@@ -68,7 +68,8 @@ def check_same_network(
     differences = [row for row in differences_from_file(content, state, built) if row[0] not in source.allow]
     if differences:
         rows = [
-            f"{option} is {ours!r} in the file and {theirs!r} in the options" for option, ours, theirs in differences
+            f"{option} is {plain(ours)} in the file and {plain(theirs)} in the options"
+            for option, ours, theirs in differences
         ]
         options, shown = ", ".join(option for option, _, _ in differences), hub.shown(source.path)
         raise UserError(

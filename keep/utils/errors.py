@@ -1,8 +1,10 @@
 """The exception whose message is for the user."""
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -38,6 +40,11 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to ``name``, or ``""`` when none is close."""
     close = difflib.get_close_matches(str(name)[:100], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def plain(value: Any) -> str:
+    """The value of an option as in an options file: text as it is, ``true``, ``null``, ``[1, 2]``."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def shortened(value: object, length: int = 80) -> str:

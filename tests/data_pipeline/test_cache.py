@@ -68,7 +68,7 @@ def test_whole_clips_are_kept_too(clip_folder: Path, tmp_path: Path, no_more_deg
     [
         ({}, 5, "seed is 4 in the cache, 5 now"),
         ({"size": 64}, 4, "size is 32 in the cache, 64 now"),
-        ({"flip": False}, 4, "flip is True in the cache, False now"),
+        ({"flip": False}, 4, "flip is true in the cache, false now"),
         ({"lq_cache_epochs": 2}, 4, "lq_cache_epochs is 1 in the cache, 2 now"),
         ({"degradation": (GaussianBlur((1, 3)), *STEPS[1:])}, 4, r"degradation\.0\.sigma\.1 is 2 in the cache, 3 now"),
         ({"degradation": STEPS[:3]}, 4, "degradation is "),

@@ -279,7 +279,7 @@ def test_a_cache_of_the_other_order_is_refused(tree: Path, tmp_path: Path) -> No
         VFHQ(str(tree / "train"), align=a, degradation=AREA, **options) for a in ("after", "before")
     )  # fmt: skip
     assert torch.equal(after[1, 0]["lq"], after[1, 0]["lq"])
-    with pytest.raises(UserError, match=r"lq_cache: .*align is 'after' in the cache, None now"):
+    with pytest.raises(UserError, match=r"lq_cache: .*align is after in the cache, null now"):
         before[1, 0]
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,26 @@ def sign(path: Path, certificate: str, record: Mapping[str, Any], output: Path) 
         signed.discard()
 
 
-def read_manifest(path: Path) -> tuple[str, dict[str, Any]] | None:
-    """State of a file's manifest (``Trusted``, ``Valid``, ``Invalid``) and the record in it; None without a manifest.
+@dataclass(frozen=True)
+class Manifest:
+    """What C2PA says of a file's manifest.
+
+    Attributes:
+        state: ``Trusted``, ``Valid`` (by a certificate that is on no list of trusted ones) or ``Invalid``.
+        failures: C2PA's codes of what failed.
+        record: what :func:`sign` stored; None if the manifest is of another program. Its content is not checked.
+    """
+
+    state: str
+    failures: tuple[str, ...]
+    record: Any
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of a file; None without one.
 
     Raises:
-        UserError: c2pa is not installed, or cannot read the file.
+        UserError: c2pa is not installed, or cannot read the manifest.
     """
     c2pa = _c2pa()
     kind = TYPES.get(path.suffix.lower())
@@ -102,11 +118,15 @@ def read_manifest(path: Path) -> tuple[str, dict[str, Any]] | None:
             state, store = reader.get_validation_state(), json.loads(reader.json())
     except c2pa.C2paError.ManifestNotFound:
         return None
-    except c2pa.C2paError as error:
-        raise UserError(f"{path}: its manifest cannot be read: {error}") from None
-    manifest = store["manifests"][store["active_manifest"]]
-    records = [a["data"] for a in manifest.get("assertions", ()) if a["label"].startswith(LABEL)]
-    return state or "Invalid", records[0] if records else {}
+    except (c2pa.C2paError, ValueError) as error:
+        raise UserError(f"{path}: its manifest cannot be read: {first_line(error)}") from None
+    try:
+        assertions = store["manifests"][store["active_manifest"]].get("assertions", ())
+        records = [a.get("data", {}) for a in assertions if a["label"].startswith(LABEL)]
+        failures = tuple(status["code"] for status in store.get("validation_status") or ())
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: its manifest cannot be read: it has another form than C2PA's") from None
+    return Manifest(state or "Invalid", failures, records[0] if records else None)
 
 
 def _c2pa() -> Any:

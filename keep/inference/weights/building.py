@@ -18,7 +18,7 @@ from keep.flow.gmflow import GMFlow
 from keep.flow.raft import RAFT
 from keep.inference.weights.reading import Params, Weights, read
 from keep.utils import weight_files
-from keep.utils.errors import UserError
+from keep.utils.errors import UserError, plain
 
 
 def load_keep(
@@ -84,7 +84,7 @@ def _check_same_network(weights: Weights, built: KEEP, net: nn.Module | Mapping[
         return
     differences = option_differences(stored, net) if isinstance(net, Mapping) else module_differences(stored, built)
     rows = [
-        f"{option} is {ours!r} in the file and {theirs!r} in the given network"
+        f"{option} is {plain(ours)} in the file and {plain(theirs)} in the given network"
         for option, ours, theirs in differences
         if not (own_flow and option == "flow")
     ]

@@ -69,7 +69,9 @@ def test_a_record_fits_until_the_file_changes(tmp_path, video, capsys):
     assert about["options"] == {"crf": 18}, "the certificate's place stays private"
     write_record(tmp_path / "out.confidence.json", output, about)
     assert verify.main([str(output)]) == 0
-    assert "out.confidence.json is its record; restored with lite, sha256 0123456789abcdef…" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "out.confidence.json is its record: its hash agrees, but the record is not signed" in shown
+    assert "; restored with lite, sha256 0123456789abcdef…" in shown
     output.write_bytes(output.read_bytes() + b"\0")
     assert verify.main([str(output)]) == 2
     assert "is the record of another file" in capsys.readouterr().out
@@ -77,6 +79,77 @@ def test_a_record_fits_until_the_file_changes(tmp_path, video, capsys):
     assert verify.main([str(output)]) == 2
     assert verify.main([str(tmp_path / "none.mp4")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff", b"null", b"[]", b'"text"', b"{}", b"[" * 100_000, b'{"output": "x"}',
+        b'{"output": {"sha256": 1}}',
+        {"network": "weights"}, {"network": ["weights"]}, {"network": {"weights": {"a": 1}}}, {"network": None},
+    ],
+)  # fmt: skip
+def test_a_malformed_record_is_one_line(tmp_path, capsys, content):
+    output = tmp_path / "out.mp4"
+    output.write_bytes(b"")
+    if isinstance(content, dict):
+        content = json.dumps({**content, "output": {"sha256": file_hash(output)}}).encode()
+    (tmp_path / "out.confidence.json").write_bytes(content)
+    assert verify.main([str(output)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "out.confidence.json is no record of a restoration: " in line] == lines[2:]
+    assert not any(sign in lines[2] for sign in ("'", "{", "["))
+
+
+def test_the_words_of_a_record_cannot_fake_a_line(tmp_path, video, capsys):
+    write_record(tmp_path / "one.confidence.json", video, {"network": {"weights": "a\n\x1b[2Kfine", "sha256": ""}})
+    assert verify.main([str(video)]) == 0
+    assert capsys.readouterr().out.endswith("; restored with a??[2Kfine\n")
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (["signingCredential.untrusted", "assertion.bmffHash.mismatch"], "the file was changed after it was signed"),
+        (["assertion.hashedURI.mismatch", "claimSignature.mismatch"], "the file was changed after it was signed"),
+        (["signingCredential.untrusted"], "its certificate is not trusted here; the file was not changed"),
+        (["signingCredential.expired"], "its certificate was not valid at the time of signing, or has expired"),
+        (["signingCredential.untrusted", "claimSignature.outsideValidity"], "its certificate was not valid at the"),
+        (["claim.malformed"], "its manifest is malformed (claim.malformed)"),
+        ([], "its manifest is malformed"),
+    ],
+)
+def test_why_a_signature_does_not_fit(tmp_path, monkeypatch, capsys, codes, words):
+    class Reader:
+        def __init__(self, *_) -> None:
+            pass
+
+        def get_validation_state(self) -> str:
+            return "Invalid"
+
+        def json(self) -> str:
+            status = [{"code": code} for code in codes]
+            return json.dumps({"active_manifest": "a", "manifests": {"a": {}}, "validation_status": status})
+
+    given(monkeypatch, Reader)
+    (tmp_path / "a.mp4").touch()
+    assert verify.main([str(tmp_path / "a.mp4")]) == 2
+    assert f"its signature does not fit: {words}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("store", ["", "[]", "{}", '{"active_manifest": "b", "manifests": {"a": {}}}'])
+def test_a_manifest_without_an_active_one(tmp_path, monkeypatch, capsys, store):
+    given(monkeypatch, lambda *_: SimpleNamespace(get_validation_state=lambda: "Valid", json=lambda: store))
+    (tmp_path / "a.mp4").touch()
+    assert verify.main([str(tmp_path / "a.mp4")]) == 2
+    assert "a.mp4: its manifest cannot be read: " in capsys.readouterr().out
+
+
+def given(monkeypatch, reader) -> None:
+    """A stand-in for c2pa that reads a manifest."""
+    error = type("C2paError", (Exception,), {"ManifestNotFound": type("ManifestNotFound", (Exception,), {})})
+    monkeypatch.setitem(sys.modules, "c2pa", SimpleNamespace(Reader=reader, C2paError=error))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
 
 
 def certificate(folder: Path) -> Path:
@@ -124,11 +197,18 @@ def test_a_signed_video_shows_that_it_was_changed(tmp_path, video, capsys):
     assert "its signature fits, by a certificate that is on no trust list here" in capsys.readouterr().out
     with av.open(str(output)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 8
-    data = bytearray(output.read_bytes())
+    whole = output.read_bytes()
+    data = bytearray(whole)
     data[data.index(b"mdat") + 200] ^= 1
     output.write_bytes(data)
     assert verify.main([str(output)]) == 2
-    assert "the file was changed after it was signed" in capsys.readouterr().out
+    assert "its signature does not fit: the file was changed after it was signed\n" in capsys.readouterr().out
+    data = bytearray(whole)
+    start = data.index(b"c2pa.signature") + 500
+    data[start] ^= 1
+    output.write_bytes(data)
+    assert verify.main([str(output)]) == 2
+    assert "its manifest cannot be read: " in capsys.readouterr().out
 
 
 def test_signing_is_refused_before_the_work(tmp_path, video):
