@@ -40,8 +40,7 @@ def run(argv: Sequence[str] | None) -> None:
     to_console()
     if args.output.suffix not in SUFFIXES:
         raise UserError(f"{args.output}: the suffix must be one of {', '.join(SUFFIXES)}")
-    if args.output.exists() and not args.overwrite:
-        raise UserError(f"{args.output} exists: --overwrite replaces it")
+    cli.check_new([args.output], args.overwrite)
     cli.check_output(args.output.parent)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     net = load_keep(args.weights, args.params)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -114,6 +114,14 @@ def check_apart(source: Path, out: Path) -> None:
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         where = "is" if out.resolve() == source.resolve() else "is inside"
         raise UserError(f"{out} {where} {source}, the folder that is read: choose another folder to write")
+
+
+def check_new(files: Iterable[Path], overwrite: bool) -> None:
+    """Raise UserError if one of the files to write exists, unless ``--overwrite`` was given."""
+    existing = [str(path) for path in files if path.exists()]
+    if existing and not overwrite:
+        verb = "exists" if len(existing) == 1 else "exist"
+        raise UserError(f"{', '.join(existing)} {verb} already: name another output, or replace it with --overwrite")
 
 
 def check_output(folder: Path) -> None:

@@ -23,6 +23,7 @@ def convert(argv: Sequence[str] | None) -> None:
     out = Path(args.out)
     if out.suffix not in (".pth", ".safetensors"):
         raise UserError(f"{out}: the suffix must be .pth or .safetensors")
+    cli.check_new([out], args.overwrite)
     weights = read(args.input, args.params, args.cache)
     print(f"found    {weights.describe()}")
     if args.params == "online" and weights.params == "params_ema":
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--net", metavar="FILE", type=Path, help="YAML with 'type: KEEP' and options, for an IN that lacks them"
     )
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
     p.add_argument("--cache", metavar="FOLDER", type=Path, help="folder of downloads (default: $KEEP_HOME)")
     return p
 

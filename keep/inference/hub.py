@@ -18,7 +18,7 @@ from keep.archs.from_shapes import Arch, arch_of
 from keep.inference.model_card import card, read_scores, without_folders
 from keep.inference.weights import PUBLISHED, SHIPPED, Params, build_arch, read, stored_arch
 from keep.utils import hub, weight_files
-from keep.utils.errors import UserError, first_line
+from keep.utils.errors import UserError, first_line, plain
 from keep.utils.io import write_file
 from keep.utils.paths import expand
 from keep.utils.version import __version__
@@ -187,6 +187,9 @@ def _check_config(name: str | Path, arch: Arch, cache: Path | None) -> None:
     given = config.get("arch") if isinstance(config, dict) else None
     if not isinstance(given, dict):
         raise UserError(f"{path}: it has no mapping `arch`")
-    rows = [f"{option} is {a!r} in the weights and {b!r} in it" for option, a, b in option_differences(arch, given)]
+    rows = [
+        f"{option} is {plain(a)} in the weights and {plain(b)} in it"
+        for option, a, b in option_differences(arch, given)
+    ]
     if rows:
         raise UserError(f"{path}: another network than the weights: {'; '.join(rows)}")

@@ -3,14 +3,18 @@
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 
 from keep.utils.downloads import sha256
 from keep.utils.errors import UserError
 from keep.utils.version import __version__
+
+ABSOLUTE = re.compile(r"[/~]|file:|[a-z]:[\\/]|\\\\", re.IGNORECASE)
+"""Start of an absolute path of Unix or Windows, or of an address of a local file."""
 
 NOT_RECORDED = "The weight file does not record it."
 
@@ -107,9 +111,15 @@ def _yaml(value: Any) -> str:
 
 
 def without_folders(value: Any) -> Any:
-    """``value`` with absolute paths reduced to their last part: they say much of a machine, and nothing of a model."""
+    """``value`` with absolute paths reduced to their last part: they say much of a machine, and nothing of a model.
+
+    Paths of Unix and Windows (``C:\\…``, ``\\\\server\\…``), and ``file:`` addresses.
+    """
     if isinstance(value, Mapping):
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
+    if not isinstance(value, str) or not ABSOLUTE.match(value):
+        return value
+    path = unquote(value) if value[:5].lower() == "file:" else value
+    return PureWindowsPath(path).name if not path.startswith(("/", "~")) else PurePosixPath(path).name

@@ -4,7 +4,8 @@
     keep-weights publish experiments/stage3/models/net_latest.pth hf://org/name --licence cc-by-nc-4.0
 
 A folder gets config.json, model.safetensors and README.md, the model card: data, options, versions, scores with
-intervals, licence. An upload needs the extra `hub` and `hf auth login`.
+intervals, licence. Files that it has already are replaced with --overwrite only. An upload needs the extra `hub` and
+`hf auth login`.
 """  # fmt: skip
 
 import argparse
@@ -16,6 +17,7 @@ from keep.config.plugins import import_registered
 from keep.inference.hub import KEEP
 from keep.utils import hub
 from keep.utils.errors import UserError
+from keep.utils.paths import expand
 
 
 def publish(argv: Sequence[str] | None) -> None:
@@ -26,7 +28,9 @@ def publish(argv: Sequence[str] | None) -> None:
         if address.file != hub.WEIGHTS:
             raise UserError(f"{args.out}: expected hf://ORG/NAME or hf://ORG/NAME@BRANCH")
     else:
-        cli.check_output(Path(args.out))
+        folder = expand(args.out)
+        cli.check_output(folder)
+        cli.check_new([folder / name for name in (hub.WEIGHTS, hub.CONFIG, hub.CARD)], args.overwrite)
     import_registered()
     net = KEEP.from_pretrained(args.input, params=args.params)
     if address is None:
@@ -50,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--results", type=Path, metavar="FOLDER", help="results of keep-test on IN, for the model card")
     p.add_argument("--licence", metavar="ID", help="for the model card: cc-by-nc-4.0, … or words (not stated)")
     p.add_argument("--half", action="store_true", help="write float16; networks that load it compute in float32")
+    p.add_argument("--overwrite", action="store_true", help="replace these files in a folder that has them")
     p.add_argument("--private", action="store_true", help="a new repository on the hub is private")
     return p
 

@@ -80,6 +80,16 @@ def test_mistakes_are_reported_in_one_line(files, tmp_path, capsys, arguments, m
     assert not list(tmp_path.iterdir())
 
 
+def test_an_existing_file_is_replaced_on_request_only(files, tmp_path, capsys):
+    out = tmp_path / "out.pth"
+    out.write_bytes(b"of the user")
+    assert main([str(files / "ours.pth"), str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {out} exists already: name another output")
+    assert out.read_bytes() == b"of the user"
+    assert main([str(files / "ours.pth"), str(out), "--overwrite"]) == 0
+    assert read(out).layout == "ours"
+
+
 def test_a_causal_network_is_not_written_as_public(tmp_path, capsys):
     state = tiny(temporal="causal").state_dict()
     weight_files.save(tmp_path / "in.pth", {"params": state, "arch": {"type": "KEEP", **TINY, "temporal": "causal"}})

@@ -114,7 +114,7 @@ def test_an_edited_config_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "edited")
     path = tmp_path / "edited/config.json"
     path.write_text(path.read_text().replace('"causal"', '"clip"'))
-    with pytest.raises(UserError, match=r"another network than the weights: temporal is 'causal' in the weights and"):
+    with pytest.raises(UserError, match=r"another network than the weights: temporal is causal in the weights and"):
         KEEP.from_pretrained(tmp_path / "edited")
     path.write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not the config\.json of a model"):
@@ -316,6 +316,43 @@ def test_publish_uploads_the_folder(calls: list[Any], checkpoint: Path, capsys: 
 def test_publish_writes_a_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert publish.main([str(checkpoint), str(tmp_path / "model")]) == 0
     assert KEEP.from_pretrained(tmp_path / "model").about["step"] == 260
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_publish_replaces_no_file_unasked(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).write_text("of the user")
+    (tmp_path / "notes.txt").write_text("other files do not matter")
+    assert publish.main([str(checkpoint), str(tmp_path)]) == 2
+    existing = f"error: {tmp_path / name} exists already: name another output, or replace it with --overwrite\n"
+    assert capsys.readouterr().err == existing
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([name, "notes.txt"])
+    assert publish.main([str(checkpoint), str(tmp_path), "--overwrite"]) == 0
+    assert b"of the user" not in (tmp_path / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/someone/faces", "faces"),
+        ("~/faces", "faces"),
+        ("file:///home/someone/my%20faces", "my faces"),
+        ("FILE://server/home/faces", "faces"),
+        ("file:/C:/Users/someone/faces", "faces"),
+        (r"C:\Users\someone\faces", "faces"),
+        ("d:/someone/faces/", "faces"),
+        (r"\\server\someone\faces", "faces"),
+        (r"\\?\C:\Users\someone\faces", "faces"),
+        ("datasets/faces", "datasets/faces"),
+        ("hf://org/name", "hf://org/name"),
+        ("http://host/a", "http://host/a"),
+        ("a:b", "a:b"),
+        (5, 5),
+    ],
+)
+def test_no_folder_of_this_machine_is_published(value: Any, shown: Any) -> None:
+    assert without_folders({"a": [value, (value,)]}) == {"a": [shown, [shown]]}
 
 
 def test_a_failed_upload_is_one_line(calls: list[Any], checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

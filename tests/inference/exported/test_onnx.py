@@ -122,7 +122,7 @@ def test_weights_are_exported_once_into_the_cache(net, tmp_path, monkeypatch):
 def test_the_command_leaves_one_file_and_replaces_none(file, capsys):
     assert [path.name for path in file.parent.iterdir()] == ["tiny.onnx"]
     assert door.main(["-w", "lite", "-o", str(file)]) == 2
-    assert "exists: --overwrite replaces it" in capsys.readouterr().err
+    assert "exists already: name another output, or replace it with --overwrite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
