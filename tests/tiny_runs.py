@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from keep.config.reading import load
 from keep.config.schema import TrainConfig
@@ -19,6 +20,11 @@ KEEP_NET = [
     "model.net.transformer_mlp_width=16", "model.net.kalman_head_dim=8",
     "model.net.cft_scales=[8, 16]", "model.net.cfa_scales=[8, 16]",
 ]  # fmt: skip
+CODEFORMER = {
+    "type": "CodeFormer", "image_size": 32, "channels": 8, "ch_mult": [1, 2], "res_blocks": 1, "attn_resolutions": [16],
+    "latent_dim": 8, "codebook_size": 16, "transformer_width": 16, "transformer_heads": 2, "transformer_layers": 1,
+    "transformer_mlp_width": 16, "cft_scales": [16],
+}  # fmt: skip
 PREVIOUS = {2: "vqgan", 3: "keep"}
 """Stage → the key of ``pretrained`` for the previous stage."""
 
@@ -48,6 +54,41 @@ def options_and_start(stage: int, clips: Path, root: Path, *more: str) -> tuple[
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"params": config.model.build().net.state_dict()}, target)
     return path, overrides
+
+
+def regression(clips: Path, root: Path) -> Path:
+    """A file of options for four steps of RegressionModel in ``root``; the encoder begins to train in the third."""
+    data = {"type": "VideoClips", "root": str(clips), "size": 32, "degradation": ["Downsample"]}
+    content = {
+        "name": "regression",
+        "root": str(root / "experiments"),
+        "device": "cpu",
+        "model": {
+            "type": "RegressionModel",
+            "net": CODEFORMER,
+            "pixel": {"type": "Charbonnier", "eps": 1e-6},
+            "part_start": {"lq_encoder": 2},
+            "discriminator": {"type": "TemporalPatchGAN", "channels": 4},
+            "gan": {"type": "GAN", "kind": "vanilla", "weight": 0.01},
+            "gan_start": 1,
+        },
+        "data": {
+            "train": {**data, "clip_length": 2},
+            "val": {**data, "max_frames": 2},
+            "workers": 0,
+        },
+        "train": {
+            "iters": 4,
+            "optim": {"lr": 1e-3},
+            "lr_scale": {"lq_encoder": 0.125},
+            "schedule": {"type": "CosineRestart", "periods": [2, 2], "weights": [1, 0.5], "eta_min": 1e-7},
+        },
+        "val": {"interval": 2, "metrics": ["PSNR"]},
+        "log": {"interval": 1, "image_interval": 100, "save_interval": 1, "keep_last": 9, "best_metric": "PSNR"},
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "regression.yml").write_text(yaml.safe_dump(content))
+    return root / "regression.yml"
 
 
 def same(a: Any, b: Any) -> bool:

@@ -12,8 +12,13 @@ import gpu_runs
 import pytest
 import ranks
 import torch
+from tiny_runs import regression
 
+from keep.config.reading import load
+from keep.config.schema import TrainConfig
+from keep.training import trainer
 from keep.training.optimizers import Adam
+from keep.utils import weight_files
 
 SGD = ["train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.schedule={type: Constant}", "device=cpu"]
 STAGES = (1, 2, 3)
@@ -50,6 +55,20 @@ def compare(stage: int, names: str, clips: Path, root: Path) -> None:
 def test_compiled_networks_train_as_eager_ones_do(stage, clips, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
     compare(stage, FEW[stage], clips, tmp_path)
+
+
+def test_compiled_networks_of_the_regression_train_as_eager_ones_do(clips, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    weights = []
+    for name, compiled in (("eager", "[]"), ("compiled", "[net.lq_encoder, discriminator]")):
+        more = [f"name={name}", f"train.compile={compiled}", "data.val=null", "log.best_metric=null", *SGD]
+        torch._dynamo.utils.counters.clear()
+        folder = trainer.train(load(regression(clips, tmp_path), more, TrainConfig))
+        assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0) == (name == "compiled")
+        weights.append(weight_files.load(folder / "training_states/4.state")["recipe"])
+    eager, ours = weights
+    for key, value in eager.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=2e-6, msg=key)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from tiny_runs import options_and_start, same
+from tiny_runs import options_and_start, regression, same
 
 from keep.config.reading import load
 from keep.config.registry import build
@@ -30,6 +30,10 @@ ALIKE = {
     2: ["model.filter_start=1", "model.checkpoint_encoder=true"],
     3: ["model.gan_start=1", "model.checkpoint_decoder=true"],
 }
+REGRESSION = [
+    "train.optim.lr=1e-2", "train.optim_d.lr=1e-2", "train.schedule={type: Constant}", "data.val=null",
+    "log.best_metric=null",
+]  # fmt: skip
 STAGES = (1, 2, 3)
 FILTER = [
     "model.filter_start=2", "train.optim={type: AdamW, weight_decay: 0.1}", "train.lr_scale={kalman_filter: 0.5}",
@@ -59,6 +63,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> dict[str, Any
         add(f"{name} filter", 2, *FILTER, at="filter", resume=resume)
     for stage in STAGES:
         add(f"alike {stage}", stage, *SGD, *ALIKE[stage], "train.iters=3", at=f"two{stage}", sgd=True)
+    path = str(regression(clips, folder / "two_regression"))
+    jobs["regression"] = {"options": path, "overrides": ["data.clips_per_step=2", *REGRESSION], "sgd": True}
     add("uninterrupted", 1, "model.revive=2", *scored, at="uninterrupted")
     add("stopped", 1, "model.revive=2", *scored, at="broken", stop_at=3)
     add("resumed", 1, "model.revive=2", *scored, "data.workers=1", at="broken", resume="auto")
@@ -100,6 +106,20 @@ def test_two_processes_give_the_result_of_one_with_twice_the_clips(pair, clips, 
         if one["recipe"][key].is_floating_point():
             torch.testing.assert_close(two["recipe"][key], one["recipe"][key], rtol=1e-4, atol=2e-6, msg=key)
     assert two["position"] == one["position"] == 6
+
+
+def test_two_processes_give_the_regression_of_one_with_twice_the_clips(pair, clips, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Adam, "kind", staticmethod(ranks.sgd))
+    options = load(regression(clips, tmp_path), ["data.clips_per_step=2", *REGRESSION], TrainConfig)
+    before = checkpoint.recipe_state(trainer.build_run(options).recipe)
+    one = final(trainer.train(options))
+    two = final(pair["folder"] / "two_regression/experiments/regression")
+    moved = {k for k, v in one["recipe"].items() if not torch.equal(v, before[k])}
+    for part in ("net.lq_encoder", "net.generator", "discriminator"):
+        assert any(k.startswith(part) for k in moved), part
+    for key in moved:
+        if one["recipe"][key].is_floating_point():
+            torch.testing.assert_close(two["recipe"][key], one["recipe"][key], rtol=1e-4, atol=2e-6, msg=key)
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(pair) -> None:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from tiny_runs import same
+from tiny_runs import regression, same
 
 from keep import train as keep_train
 from keep.config.reading import load
@@ -14,46 +13,10 @@ from keep.training import trainer
 from keep.utils import weight_files
 from keep.utils.errors import UserError
 
-NET = {
-    "type": "CodeFormer", "image_size": 32, "channels": 8, "ch_mult": [1, 2], "res_blocks": 1, "attn_resolutions": [16],
-    "latent_dim": 8, "codebook_size": 16, "transformer_width": 16, "transformer_heads": 2, "transformer_layers": 1,
-    "transformer_mlp_width": 16, "cft_scales": [16],
-}  # fmt: skip
-
 
 @pytest.fixture
 def options(clips: Path, tmp_path: Path) -> Path:
-    """A file of options for four steps; the encoder begins to train in the third."""
-    data = {"type": "VideoClips", "root": str(clips), "size": 32, "degradation": ["Downsample"]}
-    content = {
-        "name": "regression",
-        "root": str(tmp_path / "experiments"),
-        "device": "cpu",
-        "model": {
-            "type": "RegressionModel",
-            "net": NET,
-            "pixel": {"type": "Charbonnier", "eps": 1e-6},
-            "part_start": {"lq_encoder": 2},
-            "discriminator": {"type": "TemporalPatchGAN", "channels": 4},
-            "gan": {"type": "GAN", "kind": "vanilla", "weight": 0.01},
-            "gan_start": 1,
-        },
-        "data": {
-            "train": {**data, "clip_length": 2},
-            "val": {**data, "max_frames": 2},
-            "workers": 0,
-        },
-        "train": {
-            "iters": 4,
-            "optim": {"lr": 1e-3},
-            "lr_scale": {"lq_encoder": 0.125},
-            "schedule": {"type": "CosineRestart", "periods": [2, 2], "weights": [1, 0.5], "eta_min": 1e-7},
-        },
-        "val": {"interval": 2, "metrics": ["PSNR"]},
-        "log": {"interval": 1, "image_interval": 100, "save_interval": 1, "keep_last": 9, "best_metric": "PSNR"},
-    }
-    (tmp_path / "regression.yml").write_text(yaml.safe_dump(content))
-    return tmp_path / "regression.yml"
+    return regression(clips, tmp_path)
 
 
 def run(options: Path, *more: str, resume: str | None = None) -> Path:
