@@ -186,7 +186,8 @@ def check(args: argparse.Namespace) -> None:
         if not valid:
             raise UserError(f"{name}: must be {expected}")
     if args.confidence not in (None, "map", "overlay") and Path(args.confidence).suffix.lower() not in WRITTEN:
-        raise UserError(f"--confidence: {args.confidence!r} is not map, overlay or a video to write")
+        known = ", ".join(sorted(WRITTEN))
+        raise UserError(f"--confidence: {args.confidence} is not map, overlay or a video to write ({known})")
     if args.aligned and (args.background or args.scale):
         raise UserError("--aligned restores the crops themselves: --background and --scale do not apply")
 

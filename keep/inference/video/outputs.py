@@ -82,9 +82,7 @@ def map_of(output: Path, confidence: str) -> Path:
     """Path of the video of the expected error."""
     if confidence not in ("map", "overlay"):
         return Path(confidence)
-    if output.suffix.lower() in VIDEO_SUFFIXES:
-        return output.with_name(f"{output.stem}.confidence{output.suffix}")
-    return output.with_name(f"{output.name}.confidence.mkv")
+    return _video_beside(output, "confidence")
 
 
 def record_of(output: Path) -> Path:
@@ -95,9 +93,7 @@ def record_of(output: Path) -> Path:
 
 def comparison_of(output: Path) -> Path:
     """Path of the side-by-side video of an output."""
-    if output.suffix.lower() in VIDEO_SUFFIXES:
-        return output.with_name(f"{output.stem}.compare{output.suffix}")
-    return output.with_name(f"{output.name}.compare.mkv")
+    return _video_beside(output, "compare")
 
 
 def plots_of(output: Path) -> Path:
@@ -125,6 +121,13 @@ def refuse_overwriting(jobs: Iterable[tuple[Path, Path]], settings: Settings) ->
                     f"{path}: would be written for both {written[real]} and {source}; restore them separately"
                 )
             written[real] = source
+
+
+def _video_beside(output: Path, word: str) -> Path:
+    """Path of another video of an output, in the same container; beside a folder, whatever its name, in Matroska."""
+    if output.suffix.lower() in WRITTEN and not output.is_dir():
+        return output.with_name(f"{output.stem}.{word}{output.suffix}")
+    return output.with_name(f"{output.name}.{word}.mkv")
 
 
 def _refuse_pipes(source: Path, output: Path) -> None:

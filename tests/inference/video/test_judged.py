@@ -13,7 +13,7 @@ from networks import TINY, tiny
 
 from keep import restore
 from keep.archs.confidence import ConfidenceHead
-from keep.data.mux import TimedFrame
+from keep.data.mux import WRITTEN, TimedFrame
 from keep.data.video_io import read_video, write_video
 from keep.inference.confidence import network_hash, path_of, save_confidence
 from keep.inference.video.judged import FULL, HATCH, FaceRecord, error_frame, observed_share, overlay_frame
@@ -142,6 +142,25 @@ def test_a_video_without_faces_has_an_empty_record(tmp_path, weights, monkeypatc
     assert len(times(tmp_path / "out.confidence.mp4")) == 6
 
 
+@pytest.mark.parametrize("name", [*(f"out{suffix}" for suffix in sorted(WRITTEN)), "frames.webm"])
+def test_the_map_is_what_its_suffix_says(tmp_path, video, weights, name):
+    output, folder = tmp_path / name, name == "frames.webm"
+    write_video(video, np.stack([draw([(RED, 60, 57, 18)])] * 5), fps=24)
+    if folder:
+        output.mkdir()
+    options = ["--frames"] if folder else []
+    assert run(video, "-o", output, "-w", weights, "--confidence", "map", "--compare", *options) == 0
+    suffix = ".mkv" if folder else output.suffix
+    stem = name if folder else output.stem
+    start = {".mkv": b"matroska", ".mov": b"ftypqt", ".mp4": b"ftypisom", ".m4v": b"ftypM4V"}[suffix]
+    for kind in ("confidence", "compare"):
+        path = tmp_path / f"{stem}.{kind}{suffix}"
+        with av.open(str(path)) as container:
+            assert [s.codec_context.name for s in container.streams] == ["h264"]
+            assert sum(1 for _ in container.decode(video=0)) == 5
+        assert start in path.read_bytes()[:64], "the container"
+
+
 @pytest.mark.parametrize("faces", [True, False])
 def test_without_its_record_nothing_is_left(tmp_path, video, weights, monkeypatch, capsys, faces):
     def full(*_: Any) -> None:
@@ -163,7 +182,11 @@ def test_what_is_refused(tmp_path, video, weights, capsys):
     for arguments, reason in (
         (["-w", other, "--confidence", "map"], "no error model of these weights"),
         (["-w", other, "--min-confidence", "0.5"], "no error model of these weights"),
-        (["-w", weights, "--confidence", "mpa"], "is not map, overlay or a video to write"),
+        (
+            ["-w", weights, "--confidence", "mpa"],
+            "mpa is not map, overlay or a video to write (.m4v, .mkv, .mov, .mp4)",
+        ),
+        (["-w", weights, "--confidence", "map.webm"], "map.webm is not map, overlay or a video to write"),
         (["-w", weights, "--confidence", video], "is the input itself"),
         (["-w", weights, "--confidence", output], "would be written for both"),
     ):
