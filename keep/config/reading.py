@@ -171,5 +171,5 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def to_yaml(config: Options) -> str:
-    """The resolved options as YAML that loads to an equal object."""
+    """The resolved options as YAML that loads to an equal object, but for credentials of addresses."""
     return yaml.dump(dump(config), Dumper=_Dumper, sort_keys=False, width=110)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, 
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from keep.utils.credentials import without_credentials
 from keep.utils.errors import UserError, nearest, placed, shortened
 
 C = TypeVar("C", bound=type)
@@ -116,7 +117,7 @@ class Spec:
         return self.cls(**options)
 
     def dump(self) -> dict[str, Any]:
-        """Plain data that reads back as an equal spec."""
+        """Plain data that reads back as an equal spec, but for credentials of addresses."""
         return {"type": self.type, **{k: dump(v) for k, v in self.options.items()}}
 
 
@@ -138,7 +139,11 @@ def build_at(name: str | int, value: Any) -> Any:
 
 
 def dump(value: Any) -> Any:
-    """``value`` as plain YAML data: mappings, lists, strings, numbers, booleans, null."""
+    """``value`` as plain YAML data: mappings, lists, strings, numbers, booleans, null.
+
+    It is what gets stored and shown, so addresses lose their user names, passwords and tokens; objects are built from
+    the options themselves.
+    """
     if isinstance(value, Spec):
         return value.dump()
     if isinstance(value, BaseModel):
@@ -147,7 +152,7 @@ def dump(value: Any) -> Any:
         return [dump(v) for v in value]
     if isinstance(value, Mapping):
         return {str(k): dump(v) for k, v in value.items()}
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
+    return value if value is None or isinstance(value, bool | int | float) else without_credentials(str(value))
 
 
 class Registry:

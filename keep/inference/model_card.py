@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from keep.utils.credentials import without_credentials
 from keep.utils.downloads import sha256
 from keep.utils.errors import UserError
 from keep.utils.version import __version__
@@ -113,13 +114,16 @@ def _yaml(value: Any) -> str:
 def without_folders(value: Any) -> Any:
     """``value`` with absolute paths reduced to their last part: they say much of a machine, and nothing of a model.
 
-    Paths of Unix and Windows (``C:\\…``, ``\\\\server\\…``), and ``file:`` addresses.
+    Paths are those of Unix and Windows (``C:\\…``, ``\\\\server\\…``) and ``file:`` addresses. Other addresses lose
+    their credentials.
     """
     if isinstance(value, Mapping):
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(item) for item in value]
-    if not isinstance(value, str) or not ABSOLUTE.match(value):
+    if not isinstance(value, str):
         return value
+    if not ABSOLUTE.match(value):
+        return without_credentials(value)
     path = unquote(value) if value[:5].lower() == "file:" else value
     return PureWindowsPath(path).name if not path.startswith(("/", "~")) else PurePosixPath(path).name

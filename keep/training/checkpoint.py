@@ -23,6 +23,7 @@ from keep.training.ema import EMA
 from keep.training.folder import prune, state_path, weights_path
 from keep.training.run import Run
 from keep.utils import weight_files
+from keep.utils.credentials import without_credentials
 from keep.utils.errors import UserError
 from keep.utils.io import link_or_copy
 from keep.utils.logging import log
@@ -285,4 +286,4 @@ def format_value(value: Any) -> str:
     """An option's value for a message; of a mapping only its type."""
     if isinstance(value, dict):
         return str(value.get("type", "{…}"))
-    return "null" if value is None else str(value)
+    return "null" if value is None else without_credentials(str(value))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from keep.utils.credentials import without_credentials
+
 
 class UserError(Exception):
     """Bad input. The message is one clear line: what is wrong, where, and what to do.
@@ -44,20 +46,22 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 def plain(value: Any) -> str:
     """The value of an option as in an options file: text as it is, ``true``, ``null``, ``[1, 2]``."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return without_credentials(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def shortened(value: object, length: int = 80) -> str:
     """``repr(value)`` in one line of at most ``length`` characters."""
     if isinstance(value, int) and value.bit_length() > 4 * length:  # Python refuses to print numbers of 4300 digits
         return f"a number of more than {length} digits"
-    text = repr(value[: length + 1] if isinstance(value, str) else value)
+    text = (
+        repr(without_credentials(value)[: length + 1]) if isinstance(value, str) else without_credentials(repr(value))
+    )
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """The first line of an error's message, without credentials of an address; or its kind."""
+    return without_credentials(str(error).strip().partition("\n")[0]) or type(error).__name__
 
 
 @contextmanager

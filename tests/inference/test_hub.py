@@ -347,6 +347,7 @@ def test_publish_replaces_no_file_unasked(
         ("datasets/faces", "datasets/faces"),
         ("hf://org/name", "hf://org/name"),
         ("http://host/a", "http://host/a"),
+        ("http://me:word@host/a", "http://host/a"),
         ("a:b", "a:b"),
         (5, 5),
     ],
