@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from keep.utils.errors import UserError
@@ -22,6 +23,9 @@ PATIENCE = 60.0
 
 HELLO = 10.0
 """Seconds that a new connection may take to say who it is."""
+
+LONGEST = 4096
+"""Bytes of the line in which it does."""
 
 KEY = "keep/peers"
 """Key in the store: the first process's port, and the token that others show."""
@@ -38,7 +42,7 @@ class Peers:
         rank: of this process.
         world: number of processes.
         host: name of the first process's machine.
-        timeout: seconds in which the connections must be made.
+        timeout: seconds in which all connections must be made, however many strangers connect meanwhile.
 
     Raises:
         UserError: a connection cannot be made.
@@ -87,24 +91,27 @@ class Peers:
     # --- connecting ---------------------------------------------------------------------------------------------
 
     def _accept(self, store: Any, timeout: float) -> Connections:
-        token, found = secrets.token_hex(16), {}
+        token, found, end = secrets.token_hex(16), {}, monotonic() + timeout
         with _server() as server:
             store.set(KEY, json.dumps([server.getsockname()[1], token]))
-            server.settimeout(timeout)
             while len(found) < self.world - 1:
-                connection, _ = server.accept()
-                hello = self._greet(connection, token)
+                try:
+                    server.settimeout(_left(end))
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    others = f"{len(found)} of {self.world - 1} other processes"
+                    raise TimeoutError(f"{others} connected within {timeout:g} seconds") from None
+                hello = self._greet(connection, token, min(end, monotonic() + HELLO))
                 if hello is None:  # a stranger, such as a port scan
                     connection.close()
                 else:
                     found[connection] = hello
         return found
 
-    def _greet(self, connection: socket.socket, token: str) -> Mapping[str, Any] | None:
-        """Who is at the other end; None: no process of this run."""
-        connection.settimeout(HELLO)
+    def _greet(self, connection: socket.socket, token: str, end: float) -> Mapping[str, Any] | None:
+        """Who is at the other end; None: no process of this run, or none that says so before the time ``end``."""
         try:
-            hello = json.loads(_read_line(connection))
+            hello = json.loads(_read_line(connection, end))
             if hello.pop("token") != token:
                 return None
             connection.sendall(_line(self._me))
@@ -114,9 +121,10 @@ class Peers:
 
     def _connect(self, store: Any, host: str, timeout: float) -> Connections:
         port, token = json.loads(store.get(KEY))
+        end = monotonic() + timeout
         connection = socket.create_connection((host, port), timeout)
         connection.sendall(_line({**self._me, "token": token}))
-        return {connection: json.loads(_read_line(connection))}
+        return {connection: json.loads(_read_line(connection, end))}
 
     # --- listening ----------------------------------------------------------------------------------------------
 
@@ -181,10 +189,22 @@ def _line(message: Mapping[str, Any]) -> bytes:
     return (json.dumps(message) + "\n").encode()
 
 
-def _read_line(connection: socket.socket) -> bytes:
-    """The next line, and no byte more."""
+def _left(end: float) -> float:
+    """Seconds until the time ``end``; TimeoutError if none are left."""
+    left = end - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _read_line(connection: socket.socket, end: float | None = None) -> bytes:
+    """The next line, and no byte more; of a new connection, until the time ``end`` and of at most ``LONGEST`` bytes."""
     line = b""
     while not line.endswith(b"\n"):
+        if end is not None:
+            connection.settimeout(_left(end))
+            if len(line) == LONGEST:
+                raise ConnectionError("the line does not end")
         byte = connection.recv(1)
         if not byte:
             raise ConnectionError("the connection ended")

@@ -119,3 +119,47 @@ def test_strangers_are_turned_away_and_the_processes_connect(monkeypatch: pytest
         one.leave()
     for stranger in strangers:
         stranger.close()
+
+
+class Stranger:
+    """A connection, and the server that accepts it again and again: all of them send a byte every five seconds."""
+
+    def __init__(self, letters: bytes, clock: list[float]) -> None:
+        self.letters, self.clock, self.connected = letters, clock, 0
+
+    def accept(self) -> tuple["Stranger", None]:
+        self.connected += 1
+        assert self.connected < 1000, "it waits for ever"
+        self.clock[0] += 5
+        return self, None
+
+    def recv(self, _: int) -> bytes:
+        self.clock[0] += 5
+        assert self.clock[0] < 10_000, "it waits for ever"
+        return self.letters
+
+    def getsockname(self) -> tuple[str, int]:
+        return "", 1
+
+    def settimeout(self, seconds: float) -> None:
+        assert 0 < seconds <= 600
+
+    def __enter__(self) -> "Stranger":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("letters", [b"", b"x", b"\n"])
+def test_strangers_do_not_make_it_wait_for_ever(monkeypatch: pytest.MonkeyPatch, letters: bytes) -> None:
+    clock = [0.0]
+    stranger = Stranger(letters, clock)
+    monkeypatch.setattr(peers, "monotonic", lambda: clock[0], raising=False)
+    monkeypatch.setattr(peers, "_server", lambda: stranger)
+    with pytest.raises(
+        UserError, match="cannot connect to the others: 0 of 2 other processes connected within 600 sec"
+    ):
+        Peers(dist.HashStore(), 0, 3, "localhost", 600)
+    assert 600 <= clock[0] < 620
