@@ -82,8 +82,6 @@ class BasicVSR(Tail):
         return renamed_with_flow(state, {
             "backward_resblocks.": "backward_trunk.",
             "forward_resblocks.": "forward_trunk.",
-            "upsample1.upsample_conv.": "upconv1.",
-            "upsample2.upsample_conv.": "upconv2.",
         })  # fmt: skip
 
 

@@ -157,6 +157,4 @@ class BasicVSRPP(Tail):
     @staticmethod
     def from_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The names of BasicSR or mmagic → ours."""
-        return renamed_with_flow(
-            state, {"upsample1.upsample_conv.": "upconv1.", "upsample2.upsample_conv.": "upconv2."}
-        )
+        return renamed_with_flow(state, {})

@@ -230,6 +230,4 @@ class EDVR(Tail):
             "feat_l2_conv2.": "conv_l2_2.",
             "feat_l3_conv1.": "conv_l3_1.",
             "feat_l3_conv2.": "conv_l3_2.",
-            "upsample1.upsample_conv.": "upconv1.",
-            "upsample2.upsample_conv.": "upconv2.",
         })  # fmt: skip

@@ -120,12 +120,14 @@ def bare_name(key: str) -> str:
 def common_names(state: Mapping[str, Tensor], renamed: Mapping[str, str]) -> dict[str, Tensor]:
     """Names of mmagic's generators → BasicSR's, which are ours.
 
-    mmagic puts ``generator.`` before each name and ``.conv`` inside its convolutions with activation.
+    mmagic puts ``generator.`` before each name and ``.conv`` inside its convolutions with activation, and names the
+    convolutions before pixel shuffles after what they are for.
 
     Args:
         state: weights with either package's names.
-        renamed: mmagic's names of parts → ours.
+        renamed: mmagic's names of further parts → ours.
     """
+    renamed = {"upsample1.upsample_conv.": "upconv1.", "upsample2.upsample_conv.": "upconv2.", **renamed}
     found = {}
     for key, value in state.items():
         key = bare_name(key)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn as nn
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from keep.archs.video_blocks import bare_name
@@ -17,6 +17,7 @@ from keep.utils import weight_files
 from keep.utils.errors import UserError
 from keep.utils.paths import expand
 from keep.utils.ranges import Scale
+from keep.utils.validation import checked
 
 State = Mapping[str, Tensor]
 Frames = Annotated[int, Field(ge=1, le=10**6)]
@@ -166,13 +167,9 @@ MARKERS = {
 def build(arch: Mapping[str, Any], path: Path) -> nn.Module:
     """The untrained network that a file stores, without the file of its flow network: the weights contain it."""
     arch = {**arch, "spynet": None} if arch.get("spynet") else arch
-    try:
-        with torch.random.fork_rng(devices=[]):  # the initial weights must not advance the run's random stream
-            return ARCHS.spec(arch).build()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: this version cannot build its network: {where}: {first['msg']}") from None
+    # The initial weights must not advance the run's random stream.
+    with torch.random.fork_rng(devices=[]), checked(f"{path}: this version cannot build its network"):
+        return ARCHS.spec(arch).build()
 
 
 def sizes_of(state: State, path: Path) -> dict[str, Any]:

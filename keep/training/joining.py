@@ -19,6 +19,7 @@ from keep.training.distributed import Ranks
 from keep.training.peers import Peers
 from keep.utils.errors import UserError, first_line
 from keep.utils.launch import launched_ranks
+from keep.utils.nested import flat
 from keep.utils.signals import Stopped, StopRequest
 
 T = TypeVar("T")
@@ -135,7 +136,8 @@ def pick_backend(device: str, ranks: Ranks) -> str:
 
 def started_with(config: TrainConfig, arguments: Mapping[str, Any]) -> dict[str, str]:
     """What all processes must have been started with: name → value."""
-    options = {k: v for k, v in flat(dump(config)) if not any(k == name or k.startswith(f"{name}.") for name in OWN)}
+    values = {k: json.dumps(value) for k, value in flat(dump(config))}
+    options = {k: v for k, v in values.items() if not any(k == name or k.startswith(f"{name}.") for name in OWN)}
     plugins = {f"the plugin {file}": digest for file, digest in file_hashes(config.plugins).items()}
     return {
         "the code of keep": code(),
@@ -144,15 +146,6 @@ def started_with(config: TrainConfig, arguments: Mapping[str, Any]) -> dict[str,
         **{name: str(value) for name, value in arguments.items()},
         **options,
     }
-
-
-def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every option as (``a.b.c``, value in JSON)."""
-    children = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
-    for name, child in children.items():
-        yield from flat(child, f"{key}.{name}" if key else str(name))
-    if not children:
-        yield key, json.dumps(value)
 
 
 def check_alike(store: Any, ranks: Ranks, mine: Mapping[str, str]) -> None:

@@ -4,10 +4,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -32,19 +31,17 @@ class StopRequest:
     def __init__(self) -> None:
         self.name = ""
         self._time = 0.0
-        self._before: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return bool(self.name)
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python runs signal handlers in no other
-            self._before = {s: signal.signal(s, self._record) for s in SIGNALS}
+        self._handled = handled(SIGNALS, self._record)
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handled.__exit__(None, None, None)
 
     def _record(self, number: int, _frame: FrameType | None) -> None:
         if not self.name:
@@ -52,6 +49,19 @@ class StopRequest:
         elif time.monotonic() - self._time > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+@contextmanager
+def handled(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Inside, ``handler`` gets these signals. Nothing changes in other threads than the main one: Python runs signal
+    handlers in no other."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers} if main else {}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextmanager
@@ -65,15 +75,8 @@ def interrupted_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)  # a worker process that was forked
         os.kill(os.getpid(), number)
 
-    if threading.current_thread() is not threading.main_thread():  # Python runs signal handlers in no other
+    with handled(numbers, interrupt):
         yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

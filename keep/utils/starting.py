@@ -3,10 +3,11 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from keep.utils.signals import handled
 
 INTERRUPTED = 130  # as a shell reports SIGINT
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -28,12 +29,5 @@ def starting(status: int = INTERRUPTED, numbers: Sequence[signal.Signals] = ENDI
         sys.stderr.flush()
         os._exit(status)
 
-    if threading.current_thread() is not threading.main_thread():  # Python runs signal handlers in no other
+    with handled(numbers, stop):
         yield
-        return
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

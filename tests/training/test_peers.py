@@ -10,9 +10,10 @@ import torch.distributed as dist
 
 from keep.training import peers
 from keep.training.distributed import Ranks
-from keep.training.joining import check_alike, flat, waited
+from keep.training.joining import check_alike, waited
 from keep.training.peers import Peers
 from keep.utils.errors import UserError
+from keep.utils.nested import flat
 from keep.utils.signals import Stopped, StopRequest
 
 Three = list[Peers]
@@ -81,8 +82,11 @@ def test_a_process_that_still_waits_for_a_lost_one_ends_in_one_line(three: Three
 
 def test_options_are_compared_and_the_first_difference_is_named() -> None:
     store, lines = dist.HashStore(), {}
-    started = [dict(flat({"name": "a", "train": {"iters": n, "compile": []}, "x": [1, n]})) for n in (10, 10, 20)]
-    assert started[0] == {"name": '"a"', "train.iters": "10", "train.compile": "[]", "x.0": "1", "x.1": "10"}
+    given = [{"name": "a", "train": {"iters": n, "compile": []}, "x": [1, n], "y": [{"z": n}]} for n in (10, 10, 20)]
+    started = [{key: json.dumps(value) for key, value in flat(options)} for options in given]
+    assert started[0] == {
+        "name": '"a"', "train.iters": "10", "train.compile": "[]", "x": "[1, 10]", "y.0.z": "10",
+    }  # fmt: skip
 
     def check(rank: int) -> None:
         with pytest.raises(UserError) as error:

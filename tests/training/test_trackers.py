@@ -20,7 +20,7 @@ from keep.config.registry import build
 from keep.config.schema import TrainConfig
 from keep.training.records import RunLog
 from keep.training.trackers import Tracker
-from keep.training.trackers.mlflow import MLflow, allowed, flat
+from keep.training.trackers.mlflow import MLflow, allowed, parameters
 from keep.training.trackers.tensorboard import TensorBoard
 from keep.training.trackers.wandb import WandB
 from keep.utils.errors import UserError
@@ -192,8 +192,9 @@ def test_mlflow_keeps_scalars_clips_and_options_over_a_resume(tmp_path: Path, mo
 
 def test_names_and_options_as_mlflow_takes_them() -> None:
     assert allowed("val/σ_IDS (×10) (ema)") == "val/σ_IDS 10 ema"
-    assert dict(flat({"a": {"b": [1, 2], "c": {}}, "d": None})) == {"a.b": "[1, 2]", "a.c": "{}", "d": "None"}
-    assert [len(text) for _, text in flat({"a": "x" * 9999})] == [500]
+    given = {"a": {"b": [1, 2], "c (x)": {}}, "d": None, "e": [{"type": "Blur", "on": True}]}
+    assert parameters(given) == {"a.b": "[1, 2]", "a.c x": "{}", "d": "null", "e.0.type": "Blur", "e.0.on": "true"}
+    assert [len(text) for text in parameters({"a": "x" * 9999}).values()] == [500]
 
 
 # --- all of them ------------------------------------------------------------------------------------------------

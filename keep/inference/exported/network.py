@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from keep.config.registry import FLOWS
@@ -10,6 +9,7 @@ from keep.inference.exported.backends import Backend
 from keep.inference.streaming import WINDOW
 from keep.inference.video.network import Recurrence
 from keep.utils.errors import UserError
+from keep.utils.validation import checked
 
 
 class Stepper:
@@ -92,7 +92,5 @@ def _estimator(backend: Backend) -> nn.Module:
     flow = backend.manifest.flow
     if flow is None:
         raise UserError("this exported network takes the flow as an input and names no estimator for it")
-    try:
+    with checked("flow"):
         return FLOWS.spec(flow).build().eval()
-    except ValidationError as error:
-        raise UserError(f"flow: {error.errors(include_url=False)[0]['msg']}") from None

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import av
 import av.error
@@ -13,6 +13,7 @@ from keep.inference.video.outputs import record_of
 from keep.inference.video.provenance import STATEMENT, file_hash
 from keep.inference.video.signing import read_manifest
 from keep.utils.errors import UserError
+from keep.utils.validation import first_mistake
 
 FITS, NOTHING, WRONG = 0, 1, 2
 """Results: everything found fits the file; nothing was found; something does not fit."""
@@ -128,15 +129,8 @@ def _record(path: Path) -> tuple[int, str]:
     try:
         record = Record.model_validate_json(beside.read_bytes())
     except ValidationError as error:
-        return WRONG, f"{beside.name} is no record of a restoration: {_mistake(error)}"
+        return WRONG, f"{beside.name} is no record of a restoration: {first_mistake(error)}"
     if record.output.sha256 != file_hash(path):
         return WRONG, f"{beside.name} is the record of another file, or this one was changed since"
     unsigned = "its hash agrees, but the record is not signed: anybody can have written it"
     return FITS, f"{beside.name} is its record: {unsigned}{record.words()}"
-
-
-def _mistake(error: ValidationError) -> str:
-    """The first mistake, in one line."""
-    first: Any = error.errors(include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]

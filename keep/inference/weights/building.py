@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.nn as nn
-from pydantic import ValidationError
 from torch import Tensor
 
 from keep.archs.compare import module_differences, option_differences
@@ -19,6 +18,7 @@ from keep.flow.raft import RAFT
 from keep.inference.weights.reading import Params, Weights, read
 from keep.utils import weight_files
 from keep.utils.errors import UserError, plain
+from keep.utils.validation import checked
 
 
 def load_keep(
@@ -121,12 +121,8 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor], cls: type[KE
     Raises:
         UserError: an arch, a flow estimator or an option that this version does not have.
     """
-    try:
+    with checked(f"{path}: this version cannot build its network"):
         spec = ARCHS.spec(arch)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: this version cannot build its network: {where}: {first['msg']}") from None
     flow = spec.options.get("flow")
     own = {k.removeprefix("flownet.net."): v for k, v in state.items() if k.startswith("flownet.net.")}
     if own and isinstance(flow, Spec) and flow.cls is RAFT:
@@ -138,7 +134,5 @@ def build_arch(arch: Arch, path: Path, state: Mapping[str, Tensor], cls: type[KE
 
 
 def _build_flow(flow: str | Mapping[str, Any]) -> nn.Module:
-    try:
+    with checked("flow"):
         return FLOWS.spec(flow).build()
-    except ValidationError as error:
-        raise UserError(f"flow: {error.errors(include_url=False)[0]['msg']}") from None

@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import yaml
 
 from keep.config.registry import TRACKERS
 from keep.training.trackers.base import Tracker, to_gif
-from keep.utils.errors import UserError, first_line
+from keep.utils.errors import UserError, first_line, plain
 from keep.utils.io import write_file
+from keep.utils.nested import flat
 
 BATCH = 100
 """The most parameters that MLflow takes at once."""
@@ -69,8 +70,8 @@ class MLflow(Tracker):
         if not options:
             return
         self._client.log_text(self._id, options, "options.yml")
-        known = self._client.get_run(self._id).data.params
-        rows = [self._api.entities.Param(k, v) for k, v in flat(yaml.safe_load(options)) if k not in known]
+        given, known = parameters(yaml.safe_load(options)), self._client.get_run(self._id).data.params
+        rows = [self._api.entities.Param(k, v) for k, v in given.items() if k not in known]
         for start in range(0, len(rows), BATCH):
             self._client.log_batch(self._id, params=rows[start : start + BATCH])
 
@@ -95,10 +96,6 @@ def allowed(name: str) -> str:
     return re.sub(r"[^/\w.\- ]", "", name)
 
 
-def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """``a.b.c`` → text for every value of nested options."""
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from flat(item, f"{key}.{allowed(str(name))}" if key else allowed(str(name)))
-    else:
-        yield key, str(value)[:LONGEST]
+def parameters(options: Any) -> dict[str, str]:
+    """Nested options as MLflow takes them: ``a.b.c`` → text."""
+    return {allowed(key): plain(value)[:LONGEST] for key, value in flat(options)}
