@@ -128,13 +128,23 @@ class Streamer:
             steps.append(step)
         restored = [RestoredFrame(step.output, gains[:, i]) for i, step in enumerate(steps)]
         if self.evidence:
-            self._judge(restored, lq, net.evidence(lq, steps, z, gains, flows, self._last, sizes))
+            self._judge(restored, lq, steps, z, gains, flows, sizes)
         self._last = lq[:, -1:].clone()  # a view would keep the memory of all frames
         self.frames += lq.shape[1]
         return restored
 
-    def _judge(self, restored: list[RestoredFrame], lq: Tensor, evidence: Tensor) -> None:
+    def _judge(
+        self,
+        restored: list[RestoredFrame],
+        lq: Tensor,
+        steps: list[KalmanStep],
+        z: Tensor,
+        gains: Tensor,
+        flows: Tensor,
+        sizes: Tensor | None,
+    ) -> None:
         """Add the evidence (B, n, maps, b, b), and the error that the model predicts from it; go back to the input."""
+        evidence = self.net.evidence(lq, steps, z, gains, flows, self._last, sizes)
         for frame, maps in zip(restored, evidence.unbind(1), strict=True):
             frame.evidence = maps
         if self.confidence is None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from networks import clip, tiny
 
-from keep.archs.evidence import EVIDENCE, SIGMAS, flow_failure, measure, to_blocks, whitening
+from keep.archs.evidence import EVIDENCE, SIGMAS, flow_failure, luma, measure, reduce, to_blocks, whitening
 from keep.config.registry import FLOWS
 from keep.inference.fast import accelerate
 from keep.inference.streaming import Streamer, stream
@@ -30,11 +30,11 @@ def measured(**given: torch.Tensor) -> dict[str, torch.Tensor]:
     """Maps (1, S/8, S/8) by name, of a first frame where nothing else is given."""
     frame, z = smooth(0), torch.randn(1, C, H, H, generator=torch.Generator().manual_seed(1))
     inputs = {
-        "lq": frame, "output": frame, "logits": torch.zeros(1, H * H, K), "z_obs": z, "z_prior": z,
-        "gain": torch.ones(1, 1, H, H), "warped": given.get("output", frame), "white": torch.eye(C),
+        "given": frame, "made": frame, "logits": torch.zeros(1, H * H, K), "z_obs": z, "z_prior": z,
+        "gain": torch.ones(1, 1, H, H), "warped": given.get("made", frame), "white": torch.eye(C),
         "failure": torch.zeros(1, 1, S // 4, S // 4), "size": torch.ones(1),
-    }  # fmt: skip
-    maps = measure(**(inputs | given))
+    } | given  # fmt: skip
+    maps = measure(**(inputs | {name: luma(inputs[name]) for name in ("given", "made", "warped")}))
     assert maps.shape == (1, len(NAMES), S // 8, S // 8)
     assert maps.dtype == torch.float32
     return dict(zip(NAMES, maps[0], strict=True))
@@ -80,11 +80,11 @@ def test_the_residual_is_small_and_the_blur_found_where_a_blur_explains_the_inpu
     rows = F.conv2d(pad, kernel.view(1, 1, 1, -1).expand(3, 1, 1, -1), groups=3)
     blurred = F.conv2d(rows, kernel.view(1, 1, -1, 1).expand(3, 1, -1, 1), groups=3)
     lq = blurred.repeat_interleave(4, -1).repeat_interleave(4, -2)
-    maps = measured(lq=lq, output=output)
+    maps = measured(given=lq, made=output)
     torch.testing.assert_close(maps["blur"], torch.full((H, H), 4 * sigma))
     assert maps["residual"].max() < 1e-5
     lq[..., :8, :8] += 0.5
-    assert measured(lq=lq, output=output)["residual"][0, 0] > 0.2
+    assert measured(given=lq, made=output)["residual"][0, 0] > 0.2
 
 
 def test_flow_there_and_back():
@@ -96,14 +96,20 @@ def test_flow_there_and_back():
     assert flow_failure(there * 100, there).max() == 8
 
 
+def test_means_of_squares_of_pixels():
+    x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(2))
+    for factor in (1, 2, 3, 4):
+        torch.testing.assert_close(reduce(x, factor), F.avg_pool2d(x, factor))
+
+
 def test_motion_change_detail_and_size():
     output = smooth(5)
-    maps = measured(output=output, warped=output + 0.25, lq=output - 0.25, size=torch.tensor([0.5]))
+    maps = measured(made=output, warped=output + 0.25, given=output - 0.25, size=torch.tensor([0.5]))
     torch.testing.assert_close(maps["motion"], torch.full((H, H), 0.25))
     torch.testing.assert_close(maps["change"], torch.full((H, H), 0.25))
     torch.testing.assert_close(maps["detail_in"], maps["detail_out"])
     torch.testing.assert_close(maps["size"], torch.full((H, H), 0.5))
-    flat = measured(output=torch.full_like(output, 0.5), warped=output)
+    flat = measured(made=torch.full_like(output, 0.5), warped=output)
     assert flat["detail_out"].abs().max() < 1e-6
     assert flat["contrast"].max() < 1e-3
     torch.testing.assert_close(flat["brightness"], torch.full((H, H), 0.5))
