@@ -3,6 +3,7 @@
     python -m keep.restore old.mp4 -o new.mp4                                     # with the shipped weights
     python -m keep.restore videos/ -o restored/ -w KEEP --compare
     torchrun --nproc-per-node 4 -m keep.restore videos/ -o restored/ -w KEEP      # videos are shared between 4 GPUs
+    python -m keep.restore videos/ -o restored/ --engine ray                      # and between workers of Ray
 """  # fmt: skip
 
 import sys

@@ -3,6 +3,7 @@
     python -m keep.test -opt options/test/vfhq_heavy.yml
     python -m keep.test -opt options/test/vfhq_heavy.yml --quick               # five clips of 24 frames each
     torchrun --nproc-per-node 4 -m keep.test -opt options/test/vfhq.yml        # the ranks share the clips
+    python -m keep.test -opt options/test/vfhq.yml --engine ray                # workers of Ray do
 
 The same command resumes a stopped run. Exit status: 0, everything has a score; 1, the run is complete but something
 failed (each failure is logged in one line and listed in the report), or another rank was killed before it was done; 2,
@@ -20,6 +21,7 @@ with starting():
     from keep.config import arguments, cli
     from keep.config.schema import TestConfig
     from keep.evaluation.benchmark import run_benchmark
+    from keep.evaluation.on_ray import Workers
     from keep.inference.fast import keep_freed_memory
     from keep.utils.logging import to_console
 
@@ -35,15 +37,18 @@ def command(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help=f"score {QUICK[1]} frames of the first {QUICK[0]} clips of each split"
     )
+    cli.add_engine(parser, "score the clips")
     args = parser.parse_args(argv)
     if args.quick and args.num:
         parser.error("--quick has its own number of clips: give --quick or --num")
     config = cli.read_options(args, TestConfig)
     if config is None:
         return 0
+    cli.check_engine(args, config.device)
+    workers = Workers(args.opt, args.set, args.ray_cpus, args.ray_gpus) if args.engine == "ray" else None
     to_console(logging.INFO)
     keep_freed_memory()
-    return run_benchmark(config, *(QUICK if args.quick else (args.num, None)))
+    return run_benchmark(config, *(QUICK if args.quick else (args.num, None)), workers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from keep.config import reading
+from keep.config import arguments, reading
 from keep.config.explain import explain, json_schema
 from keep.config.registry import Registry
 from keep.config.schema import TestConfig, TrainConfig
+from keep.utils import cluster
 from keep.utils.errors import UserError
+from keep.utils.launch import launched_ranks
 from keep.utils.signals import interrupted_by
 from keep.utils.starting import ENDING, INTERRUPTED
 
@@ -54,6 +56,40 @@ def parser(program: str, description: str) -> Parser:
     p.add_argument("--explain", action="store_true", help="list every option with type, value and meaning, then exit")
     p.add_argument("--schema", action="store_true", help="print the JSON schema of the options files, then exit")
     return p
+
+
+def add_engine(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--engine``, ``--ray-cpus`` and ``--ray-gpus``; ``what`` the workers do."""
+    g = parser.add_argument_group("engine")
+    g.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help=f"local: this process; ray: workers of Ray {what}, on this machine or the cluster of $RAY_ADDRESS (local)",
+    )  # fmt: skip
+    g.add_argument(
+        "--ray-cpus", type=arguments.whole(1, 1024), metavar="N", help="CPU cores, and threads, of each worker (1)"
+    )
+    g.add_argument(
+        "--ray-gpus", type=arguments.number(0, 1024), metavar="F",
+        help="GPUs of each worker; 0.5: two workers share one (1 where the cluster has GPUs, else 0)",
+    )  # fmt: skip
+
+
+def check_engine(args: argparse.Namespace, device: str) -> None:
+    """Raise UserError for options of :func:`add_engine` that do not fit together, or to ``device``."""
+    if args.engine == "local":
+        for name in ("ray_cpus", "ray_gpus"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} needs --engine ray")
+        return
+    if args.ray_gpus is not None and args.ray_gpus > 1 and args.ray_gpus % 1:
+        raise UserError(f"--ray-gpus: more than one GPU must be a whole number, not {args.ray_gpus:g}")
+    if ":" in device:
+        raise UserError(f"--engine ray: Ray chooses the GPU of each worker: use the device cuda, not {device}")
+    if device == "cpu" and args.ray_gpus:
+        raise UserError("--ray-gpus: the device is cpu, so a worker needs no GPU")
+    if launched_ranks()[1] > 1:
+        raise UserError("--engine ray starts its workers itself: use it without torchrun")
+    cluster.check_installed()
 
 
 def read_options(args: argparse.Namespace, schema: type[Config]) -> Config | None:

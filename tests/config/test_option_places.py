@@ -10,7 +10,7 @@ import torch
 from keep.config.reading import load
 from keep.config.registry import build_at
 from keep.config.schema import TestConfig, TrainConfig
-from keep.evaluation.benchmark import build_parts
+from keep.evaluation.parts import build_parts
 from keep.utils import downloads
 from keep.utils.errors import UserError
 

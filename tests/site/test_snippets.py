@@ -21,7 +21,7 @@ from keep.config.schema import TestConfig, TrainConfig
 from keep.utils.errors import UserError
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-OTHERS = {"make", "pip", "git", "torchrun", "python", "bash", "sbatch", "tensorboard", "docker", "pre-commit"}
+OTHERS = {"make", "pip", "git", "torchrun", "python", "bash", "sbatch", "tensorboard", "docker", "pre-commit", "ray"}
 """Programs of others."""
 
 

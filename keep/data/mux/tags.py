@@ -17,10 +17,11 @@ def container_options(suffix: str, tags: Mapping[str, str]) -> dict[str, str]:
     """Options for a file with this suffix and these tags.
 
     In MP4 the index is moved to the front, to play while downloading. Tags that MP4 has no field for, such as Apple's
-    make and model, are written by their names.
+    make and model, are written by their names. Matroska gets none of FFmpeg's random numbers: the same content gives
+    the same bytes.
     """
     if suffix.lower() not in MP4:
-        return {}
+        return {"fflags": "+bitexact"}
     return {"movflags": "+faststart" + ("+use_metadata_tags" if named_tags(suffix, tags) else "")}
 
 

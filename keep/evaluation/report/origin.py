@@ -53,7 +53,7 @@ def launch() -> str:
     It is ``$KEEP_LAUNCH``, or made from the variables of torchrun or Slurm.
     """
     env = os.environ
-    if env.get("KEEP_LAUNCH"):
+    if "KEEP_LAUNCH" in env:  # also if empty: workers of Ray belong to the launch of their driver
         return env["KEEP_LAUNCH"]
     if "TORCHELASTIC_RUN_ID" in env:
         names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")

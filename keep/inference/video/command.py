@@ -2,22 +2,20 @@
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from keep.inference.video.engines import ENGINES, ProgressBar
 from keep.inference.video.job import restore_video
 from keep.inference.video.options import build_tools, settings_of
 from keep.inference.video.outputs import list_jobs, other_files, refuse_existing, refuse_overwriting, share
-from keep.inference.video.settings import Settings, Tools
-from keep.inference.video.summary import Summary
-from keep.utils.errors import UserError
+from keep.inference.video.settings import Settings
 from keep.utils.io import write_file
 from keep.utils.launch import launched_ranks
 from keep.utils.logging import log
 
-BURST = 8  # frames between updates of the progress bar
 BAD_INPUT, BROKEN = 2, 3  # exit statuses; BROKEN: restored, but frames of the input were lost
 
 
@@ -58,7 +56,11 @@ def restore(args: argparse.Namespace) -> int:
 
 def restore_single(video: Path, output: Path, args: argparse.Namespace, settings: Settings) -> int:
     """Restore one video; the exit status."""
-    summary = restore_with_bar(video, output, build_tools(args), settings, video.name)
+    if args.engine == "ray":
+        return restore_folder([(video, output)], args, settings)[0]
+    with ProgressBar(video.name) as bar:
+        summary = restore_video(video, output, build_tools(args), settings, bar)
+    log.info("\n".join(summary.lines()))
     return BROKEN if summary.broken else 0
 
 
@@ -72,28 +74,19 @@ def restore_folder(
     """
     if not jobs:
         return 0, []
-    tools, status, problems = build_tools(args), 0, []
-    for number, (video, output) in enumerate(jobs, 1):
-        try:
-            summary = restore_with_bar(video, output, tools, settings, f"{number}/{len(jobs)} {video.name}")
-        except (UserError, OSError) as error:
-            reason = str(error).replace("\n", " ")
-            print(f"error: {reason}", file=sys.stderr)
-            problems.append(f"{video}: failed: {reason}")
-            status = BAD_INPUT
-            continue
-        if summary.broken:
-            problems.append(f"{video}: restored, but {summary.notes[-1]}")
-            status = status or BROKEN
+    status, problems = 0, []
+    with closing(ENGINES[args.engine](jobs, args, settings)) as restored:
+        for video, result in restored:
+            if isinstance(result, str):
+                tqdm.write(f"error: {result}", file=sys.stderr)
+                problems.append(f"{video}: failed: {result}")
+                status = BAD_INPUT
+                continue
+            log.info("\n".join(result.lines()))
+            if result.broken:
+                problems.append(f"{video}: restored, but {result.notes[-1]}")
+                status = status or BROKEN
     return status, problems
-
-
-def restore_with_bar(video: Path, output: Path, tools: Tools, settings: Settings, name: str) -> Summary:
-    """Restore one video under a progress bar, and print its summary."""
-    with ProgressBar(name) as bar:
-        summary = restore_video(video, output, tools, settings, bar)
-    log.info("\n".join(summary.lines()))
-    return summary
 
 
 def failure_list(folder: Path, rank: int) -> Path:
@@ -114,32 +107,3 @@ def write_failure_list(folder: Path, rank: int, lines: list[str]) -> Path:
     file = failure_list(folder, rank)
     write_file(file, "".join(f"{line}\n" for line in lines))
     return file
-
-
-class ProgressBar:
-    """A progress bar for each pass: frames a second, time left, the active tracks."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self._what, self._bar = name, "", None
-
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def __call__(self, what: str, done: int, total: int | None, tracks: list[int]) -> None:
-        if what != self._what:
-            self.close()
-            # The average over the pass: frames come in bursts, a window of the network at a time.
-            options = {"unit": " frames", "delay": 2, "smoothing": 0, "initial": done - 1}
-            self._what, self._bar = what, tqdm(total=total, desc=f"{self.name}: {what}", **options)
-        assert self._bar is not None
-        if tracks:
-            self._bar.set_postfix_str("track " + ", ".join(map(str, tracks)), refresh=False)
-        if done - self._bar.n >= BURST or done == total:
-            self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()

@@ -49,6 +49,7 @@ def parser(program: str = "keep-restore") -> argparse.ArgumentParser:
     _add_face_options(p.add_argument_group("faces"))
     _add_pasting_options(p.add_argument_group("pasting"))
     _add_output_options(p.add_argument_group("output"))
+    cli.add_engine(p, "restore the videos of a folder")
     return p
 
 
@@ -185,6 +186,7 @@ def check(args: argparse.Namespace) -> None:
     for name, valid, expected in checks:
         if not valid:
             raise UserError(f"{name}: must be {expected}")
+    cli.check_engine(args, args.device)
     if args.confidence not in (None, "map", "overlay") and Path(args.confidence).suffix.lower() not in WRITTEN:
         known = ", ".join(sorted(WRITTEN))
         raise UserError(f"--confidence: {args.confidence} is not map, overlay or a video to write ({known})")

@@ -21,7 +21,7 @@ from keep.data.mux import FrameFolder, VideoSource, VideoWriter
 from keep.data.video_io import probe, read_video, write_video
 from keep.faces.detect import Face
 from keep.inference.video import Settings, Tools, restore_video
-from keep.inference.video.command import ProgressBar
+from keep.inference.video.engines import ProgressBar
 from keep.inference.weights import save_safetensors
 from keep.utils.errors import UserError
 

@@ -1,0 +1,266 @@
+"""``--engine ray`` with a Ray of two workers: the same files as without, also where a worker is killed."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import TINY, tiny
+
+from keep import restore
+from keep import test as keep_test
+from keep.data.video_io import write_video
+from keep.inference.weights import save_safetensors
+from keep.utils import cluster
+from keep.utils.cluster import Share
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory) -> Iterator[Path]:
+    """A Ray of two workers. A file NAME in this folder is an order to the worker that writes the video NAME, carried
+    out once, in the middle of the video: ``kill`` the worker, or ``stop`` the run and wait until that is known."""
+    folder, place = tmp_path_factory.mktemp("orders"), tempfile.mkdtemp(prefix="ray_")
+    orders, driver = str(folder), os.getpid()
+
+    def obey() -> None:  # in each worker; nested, so that Ray sends it as code: workers cannot import the tests
+        import os
+        import signal
+        import time
+        from pathlib import Path
+
+        import ray
+
+        from keep.data.mux import VideoWriter
+
+        write = VideoWriter.write
+
+        def writes(self: Any, image: Any, frame: Any) -> None:
+            write(self, image, frame)
+            order = Path(orders, self.path.name)
+            if frame.index != 5 or not order.exists():
+                return
+            what = order.read_text()
+            order.unlink()
+            if what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(driver, signal.SIGTERM)
+            while not ray.get_runtime_context().is_canceled():
+                time.sleep(0.01)
+
+        VideoWriter.write = writes
+
+    before = signal.getsignal(signal.SIGTERM)
+    cluster.start(num_cpus=2, _temp_dir=place, runtime_env={"worker_process_setup_hook": obey})
+    yield folder
+    import ray  # not before: it reads variables that cluster.start sets
+
+    started = descendants(os.getpid())
+    ray.shutdown()
+    signal.signal(signal.SIGTERM, before)
+    shutil.rmtree(place, ignore_errors=True)
+    assert len(started) > 3
+    end = time.monotonic() + 30
+    while left := [process for process in started if alive(process)]:
+        assert time.monotonic() < end, f"processes of Ray are left: {left}"
+
+
+def descendants(process: int) -> set[int]:
+    """All processes that this one started, directly or not."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+    found, new = set(), {process}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_safetensors(
+        tiny(temporal="causal"), path, {"type": "KEEP", **TINY, "temporal": "causal", "flow": {"type": "dis"}}
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Three videos of aligned faces, one of them cut off, and a file that is none."""
+    folder = tmp_path_factory.mktemp("in")
+    y, x = np.mgrid[:64, :64]
+    for name, length in (("long", 12), ("short", 4), ("broken", 9)):
+        frames = np.zeros((length, 64, 64, 3), np.uint8)
+        for t in range(length):
+            frames[t, ..., 0] = 120 + 100 * np.sin((x + 3 * t) / 9)
+            frames[t, ..., 1:] = (2 * y + t + length)[..., None] % 256
+        write_video(folder / f"{name}.mkv", frames, 25)
+    whole = (folder / "broken.mkv").read_bytes()
+    (folder / "broken.mkv").write_bytes(whole[: int(0.8 * len(whole))])
+    (folder / "text.mp4").write_text("no video" * 99)
+    return folder
+
+
+def run(videos: Path, out: Path, weights: str, *more: str) -> int:
+    """FFV1: x264 gives other bytes in every run at some small sizes, on processors with AVX-512."""
+    words = ["-o", out, "-w", weights, "--aligned", "--codec", "ffv1"]
+    device = [] if "--device" in more else ["--device", "cpu"]
+    return restore.main([str(word) for word in (videos, *words, *device, *more)])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def facts(text: str) -> list[str]:
+    """What a run says, without times and memory, in any order."""
+    lines = [re.sub(r" in [\d.]+ s .*", "", line) for line in text.splitlines()]
+    return sorted(line for line in lines if not re.match(r"  (time|peak memory):", line))
+
+
+@needs_ray
+def test_workers_restore_the_same_files_when_one_is_killed(tmp_path, orders, videos, weights, capsys) -> None:
+    assert run(videos, tmp_path / "here", weights, "--threads", "1", "--compare") == 2
+    here = capsys.readouterr()
+    (orders / "long.mkv").write_text("kill")
+    assert run(videos, tmp_path / "ray", weights, "--engine", "ray", "--compare") == 2
+    ray = capsys.readouterr()
+    assert not (orders / "long.mkv").exists(), "the worker was killed in the middle of the video"
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+    assert len(files(tmp_path / "ray")) == 6
+    assert [line for line in ray.err.splitlines() if "error" in line] == here.err.splitlines()
+    repeated = "warning: a worker died; its job is repeated (1 of 2)"
+    assert facts(ray.out) == sorted([repeated, *facts(here.out.replace("/here/", "/ray/"))])
+
+
+@needs_ray
+def test_a_stop_leaves_nothing_unfinished(tmp_path, orders, videos, weights, capsys) -> None:
+    (orders / "long.mkv").write_text("stop")
+    assert run(videos / "long.mkv", tmp_path / "out/long.mkv", weights, "--engine", "ray") == 130
+    assert not (orders / "long.mkv").exists()
+    assert files(tmp_path) == {}
+    assert capsys.readouterr().err.endswith("stopped\n")
+
+
+PLUGIN = """
+import os, signal
+from pathlib import Path
+from keep.config.registry import BASELINES
+
+@BASELINES.register()
+class Mortal:
+    '''Nearest neighbour; while there is a file ``order``, a call removes it and kills the process.
+
+    Args:
+        order: the file.
+    '''
+    def __init__(self, order: str = "") -> None:
+        self.order = Path(order)
+    def to(self, device):
+        return self
+    def __call__(self, lq):
+        if self.order.is_file():
+            self.order.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return lq.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+"""
+
+
+@needs_ray
+def test_workers_score_the_same_when_one_is_killed(tmp_path, orders, clips, monkeypatch, capsys) -> None:
+    (tmp_path / "mortal.py").write_text(PLUGIN)
+    data = {"type": "VideoClips", "root": str(clips), "size": 32, "max_frames": 3}
+    content = {
+        "name": "run", "threads": 1, "plugins": [str(tmp_path / "mortal.py")], "metrics": ["PSNR"],
+        "data": {"a": {**data, "degradation": [{"type": "Downsample", "scale": 4}]}},
+        "restorers": {"bicubic": "Bicubic", "mortal": {"type": "Mortal", "order": str(tmp_path / "order")}},
+        "save": {"clips": 0, "worst": 1},
+    }  # fmt: skip
+    options = tmp_path / "options.yml"
+    options.write_text(json.dumps(content))
+    left = []
+    for name, engine in (("here", []), ("ray", ["--engine", "ray", "--ray-cpus", "2"])):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if engine:
+            (tmp_path / "order").touch()
+        assert keep_test.main(["-opt", str(options), *engine]) == 0
+        found = files(tmp_path / name / "results/run")
+        left.append({k: v for k, v in found.items() if not k.startswith("seconds/")})
+    assert not (tmp_path / "order").exists(), "the worker was killed in the middle of a clip"
+    assert left[0] == left[1]
+    assert "results.json" in left[0]
+    assert "its job is repeated (1 of 2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ray-gpus", "0.5"], "--ray-gpus needs --engine ray"),
+        (["--ray-cpus", "2"], "--ray-cpus needs --engine ray"),
+        (["--engine", "ray", "--ray-gpus", "1.5"], "--ray-gpus: more than one GPU must be a whole number, not 1.5"),
+        (["--engine", "ray", "--device", "cuda:1"], "use the device cuda, not cuda:1"),
+        (["--engine", "ray", "--ray-gpus", "1"], "--ray-gpus: the device is cpu, so a worker needs no GPU"),
+    ],
+)
+def test_options_that_do_not_fit_together(tmp_path, videos, weights, capsys, words, message) -> None:
+    assert run(videos, tmp_path / "out", weights, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_ray_does_not_run_under_torchrun(tmp_path, videos, weights, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(videos, tmp_path / "out", weights, "--engine", "ray") == 2
+    assert capsys.readouterr().err == "error: --engine ray starts its workers itself: use it without torchrun\n"
+
+
+def test_without_ray_one_line_names_the_extra(tmp_path, videos, weights, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(videos, tmp_path / "out", weights, "--engine", "ray") == 2
+    assert capsys.readouterr().err == 'error: --engine ray needs the package ray: pip install "keep-vfsr[ray]"\n'
+
+
+@pytest.mark.parametrize(
+    ("machine", "share", "places"),
+    [
+        ((8, 0), Share(), 8),
+        ((8, 0), Share(3), 2),
+        ((8, 2), Share(1, 0.5), 4),
+        ((8, 2), Share(1, 0.4), 4),  # a worker does not get parts of two GPUs
+        ((3, 2), Share(1, 0.5), 3),
+        ((8, 3), Share(1, 2), 1),
+        ((8, 0), Share(1, 0.5), 0),
+    ],
+)
+def test_how_many_workers_a_machine_holds(machine, share, places) -> None:
+    assert cluster._places(machine[0], machine[1], share) == places
