@@ -99,6 +99,7 @@ def submit(task: Task, logs: str | Path, local: bool = False, **parameters: Any)
     try:
         import cloudpickle
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise UserError('scripts.slurm.submit needs the package submitit: pip install "keep-vfsr[submitit]"') from None
     # A job imports the installed package, but not this file.
@@ -110,7 +111,7 @@ def submit(task: Task, logs: str | Path, local: bool = False, **parameters: Any)
             slurm_signal_delay_s=DELAY, slurm_srun_args=["--kill-on-bad-exit=0", "--wait=120"], **parameters
         )
         return executor.submit(task)
-    except (RuntimeError, ValueError, OSError, submitit.core.utils.FailedJobError) as error:
+    except (RuntimeError, ValueError, OSError, FailedJobError) as error:
         raise UserError(f"cannot submit: {first_line(error)}") from error
 
 
@@ -160,11 +161,11 @@ def wait(job: Any) -> None:
     Raises:
         UserError: it failed.
     """
-    import submitit
+    from submitit.core.utils import UncompletedJobError
 
     try:
         job.results()
-    except submitit.core.utils.UncompletedJobError as error:
+    except UncompletedJobError as error:
         reasons = re.findall(r"^\w+Error: (.+)", str(error), re.MULTILINE) or ["it left no result"]
         raise UserError(f"job {job.job_id} failed: {reasons[-1]}; logs: {job.paths.stderr}") from error
 
