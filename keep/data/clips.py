@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset, SourceClip
@@ -16,6 +15,7 @@ from keep.data.readers import VideoDataset
 from keep.data.timeline import Timeline, read_timeline
 from keep.data.video_io import VIDEO_SUFFIXES
 from keep.utils.errors import UserError
+from keep.utils.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -146,4 +146,4 @@ def single_images(root: Path, keeps_index: bool) -> list[SourceClip]:
 
 def with_progress(items: Iterable[T], root: Path) -> Iterable[T]:
     """``items`` with a progress bar, shown after two seconds."""
-    return tqdm(items, desc=f"scanning {root}", unit=" clips", delay=2, leave=False)
+    return progress_bar(items, desc=f"scanning {root}", unit=" clips", delay=2, leave=False)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from keep.config.registry import DATASETS
 from keep.data.base import ClipDataset, SourceClip
@@ -26,6 +25,7 @@ from keep.data.timeline import Timeline, read_timeline
 from keep.data.video_io import write_video
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite
+from keep.utils.progress import progress_bar
 
 FORMAT = 1
 INDEX = "index.json"
@@ -120,7 +120,7 @@ def pack_clips(
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
             tempfile.TemporaryDirectory() as scratch,
         ):
-            for dataset, number in tqdm(pending, desc=f"packing {path}", unit=" clips", delay=2):
+            for dataset, number in progress_bar(pending, desc=f"packing {path}", unit=" clips", delay=2):
                 prefix = f"{dataset.root.name}/" if len(sources) > 1 else ""
                 for name, file, timeline in _files(dataset, number, codec, crf, keyint, piece, Path(scratch)):
                     name, data = f"{prefix}{name}", file.read_bytes()

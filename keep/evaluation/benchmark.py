@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from keep.config.reading import to_yaml
 from keep.config.registry import dump
@@ -33,6 +32,7 @@ from keep.utils.io import write_file
 from keep.utils.launch import launched_ranks
 from keep.utils.lock import dead_parts, lock
 from keep.utils.logging import log
+from keep.utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Here:
         return str(self.device)
 
     def score(self, pending: Sequence[Job], config: TestConfig, datasets: Mapping[str, Any], parts: Parts) -> None:
-        hidden = None if self.rank == 0 else True
-        for unit, names in tqdm(pending, config.name, unit="clip", delay=2, leave=False, disable=hidden):
+        bar = progress_bar(pending, desc=config.name, unit="clip", delay=2, leave=False, disable=self.rank != 0)
+        for unit, names in bar:
             chosen = {name: parts.restorers[name] for name in names}
             score_unit(unit, config, datasets[unit.split], chosen, parts.metrics, Clock(self.device))
 

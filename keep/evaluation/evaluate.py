@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from keep.data.frames import to_float, to_uint8
 from keep.data.sampler import clip_loader
 from keep.metrics.base import Clip, SetMetric
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
+from keep.utils.progress import progress_bar
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 OnClip = Callable[[int, str, Mapping[str, torch.Tensor]], None]
@@ -241,7 +241,7 @@ def evaluate(
     check_names(restorers)
     table = Table()
     numbers = range(len(dataset)) if clips is None else clips
-    progress = tqdm(numbers, desc=title, unit="clip", leave=False, delay=2, disable=not bar)
+    progress = progress_bar(numbers, desc=title, unit="clip", leave=False, delay=2, disable=not bar)
     with closing(iter(clip_loader(dataset, seed, numbers, workers))) as samples:  # closed, it ends its workers
         for i, sample in zip(progress, samples, strict=True):
             try:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from keep.config import reading
 from keep.config.schema import TestConfig
@@ -21,6 +20,7 @@ from keep.utils.clock import Clock
 from keep.utils.devices import prepare
 from keep.utils.io import remove_leftovers
 from keep.utils.logging import log
+from keep.utils.progress import progress_bar
 
 GRACE = 10.0
 """Seconds that clips have to end after a stop. What is cut off then is scored again by the next run."""
@@ -83,7 +83,9 @@ class OnRay:
         make = partial(scorer, self.workers.options, self.workers.overrides, self.frames, self.share.cpus)
         try:
             with closing(cluster.spread(make, pending, self.share, {"KEEP_LAUNCH": launch()}, GRACE)) as results:
-                for number, result in tqdm(results, config.name, len(pending), unit="clip", delay=2, leave=False):
+                count = len(pending)
+                bar = progress_bar(results, desc=config.name, total=count, unit="clip", delay=2, leave=False)
+                for number, result in bar:
                     if isinstance(result, cluster.Died):
                         unit = unfinished[number]
                         log.error(f"error: {unit.split}/{unit.clip}: {result.reason}")

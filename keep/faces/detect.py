@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import torch
 from pydantic import Field
-from tqdm import tqdm
 
 from keep.config.registry import DETECTORS
 from keep.faces.files import facexlib, is_available, package_folder, read_onnx, state_dict, weights_file
 from keep.utils.errors import UserError
 from keep.utils.opencv import quiet_opencv
+from keep.utils.progress import progress_bar
 from keep.utils.ranges import LARGEST_SIDE
 from keep.utils.weight_files import fill
 
@@ -275,7 +275,7 @@ def largest_faces(detector: Any, frames: Iterable[np.ndarray], progress: bool = 
         boxes float32 (T, 4) and points float32 (T, 5, 2); NaN in frames without a face.
     """
     boxes, points, last = [], [], None
-    for frame in tqdm(frames, desc="finding faces", unit=" frames", delay=2, leave=False, disable=not progress):
+    for frame in progress_bar(frames, desc="finding faces", unit=" frames", delay=2, leave=False, disable=not progress):
         faces = detector(frame)
         if not faces:
             boxes.append(np.full(4, np.nan, np.float32))

@@ -105,7 +105,7 @@ def _download(url: str, part: Path, sha256_prefix: str) -> None:
 
 def _complete(url: str, part: Path) -> None:
     """Download ``url`` to ``part`` with a progress bar; resumes an earlier attempt if the server supports it."""
-    from tqdm import tqdm
+    from keep.utils.progress import progress_bar
 
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -120,9 +120,10 @@ def _complete(url: str, part: Path) -> None:
         have = have if continued else 0
         size = int(answer.headers.get("Content-Length") or 0)
         name = url.rpartition("/")[2]
+        total = have + size if size else None
         with (
             part.open("ab" if continued else "wb") as file,
-            tqdm(total=have + size if size else None, initial=have, unit="B", unit_scale=True, desc=name) as bar,
+            progress_bar(total=total, initial=have, unit="B", unit_scale=True, desc=name) as bar,
         ):
             for chunk in _chunks(answer):
                 file.write(chunk)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from keep.config import arguments
 from keep.config.cli import Parser, check_apart, check_output, network, run
@@ -31,6 +30,7 @@ from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.lock import lock
 from keep.utils.pictures import encode_image
+from keep.utils.progress import progress_bar
 
 GAP = 10
 """Longest gap without a face, in frames, that is filled; shots with a longer one are skipped."""
@@ -49,7 +49,7 @@ def align_folder(args: argparse.Namespace) -> int:
         raise UserError(f"{args.root}: holds no photographs and no videos")
     doubles = {p for p, n in Counter(p.with_suffix("") for p in paths).items() if n > 1}
     skipped, written = [], 0
-    for path in tqdm(paths, desc="aligning faces", unit=" files", delay=2):
+    for path in progress_bar(paths, desc="aligning faces", unit=" files", delay=2):
         target = args.out / path.relative_to(args.root)
         if path.with_suffix("") in doubles:  # a.jpg beside a.png
             target = target.with_name(f"{path.stem}_{path.suffix[1:]}{path.suffix}")

@@ -28,7 +28,6 @@ from pathlib import Path
 
 import av
 import av.error
-from tqdm import tqdm
 
 from keep.config import arguments
 from keep.config.cli import Parser, check_apart, check_output, network, run
@@ -42,6 +41,7 @@ from keep.faces.cuts import shot_finder
 from keep.faces.detect import default_detector
 from keep.utils.errors import UserError
 from keep.utils.lock import lock
+from keep.utils.progress import progress_bar
 
 
 def collect(argv: Sequence[str] | None) -> int:
@@ -57,7 +57,7 @@ def collect_videos(args: argparse.Namespace) -> int:
     sources: list[Source] = []
     expected = {path: stated_frames(path) for path in paths}
     done = 0
-    with tqdm(total=sum(expected.values()), desc="collecting", unit=" frames", delay=2) as bar:
+    with progress_bar(total=sum(expected.values()), desc="collecting", unit=" frames", delay=2) as bar:
         for number, path in enumerate(paths, 1):
             name = flat_name(path, args.raw)
             # A refresh would not wait for the delay.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from keep.data.timeline import VideoInfo
 from keep.data.tools.collect_quality import SAMPLE_EVERY, ClipQuality
@@ -16,6 +15,7 @@ from keep.data.video_io import read_video, write_video
 from keep.faces.align import crop, invert, scale_of, similarity, transform
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track
+from keep.utils.progress import progress_bar
 
 CHUNK_BYTES = 1 << 28
 """Decoded frames that are in memory at once."""
@@ -58,7 +58,7 @@ def write_clip(
 
     def crops() -> Iterator[np.ndarray]:
         frames = frames_between(source.path, info, int(piece.frames[0]), len(piece.frames))
-        for n, frame in enumerate(tqdm(frames, total=len(piece.frames), desc=stem, delay=2, leave=False)):
+        for n, frame in enumerate(progress_bar(frames, total=len(piece.frames), desc=stem, delay=2, leave=False)):
             aligned = crop(frame, matrices[n], args.size)
             if n % SAMPLE_EVERY == 0:
                 quality.add(frame, aligned, piece.points[n])

@@ -25,8 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from keep.config import arguments
 from keep.config.cli import Parser, check_apart, check_output, run
 from keep.data.tools.prepare_checks import SHOWN, CheckedClip, check_clip, clip_folders, missing_clips, unused_landmarks
@@ -35,6 +33,7 @@ from keep.data.vfhq import read_meta_info
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.lock import lock
+from keep.utils.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -107,7 +106,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def map_clips(work: Callable[[str], T], names: list[str], title: str, workers: int) -> Iterator[T]:
     """The results of ``work`` for all names, in order, with a progress bar."""
-    with tqdm(total=len(names), desc=title, unit=" clips", delay=2) as bar:
+    with progress_bar(total=len(names), desc=title, unit=" clips", delay=2) as bar:
         if workers == 0:
             for name in names:
                 yield work(name)

@@ -25,7 +25,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from keep.config import arguments, cli
 from keep.config.cli import check_output
@@ -38,6 +37,7 @@ from keep.degradation.resize import upsample
 from keep.utils.errors import UserError
 from keep.utils.figures import write_figure
 from keep.utils.pictures import side_by_side
+from keep.utils.progress import progress_bar
 from keep.utils.style import DARK, LIGHT, STYLE
 from keep.utils.tables import console_table
 
@@ -76,7 +76,7 @@ def preview(argv: Sequence[str] | None) -> None:
     count = args.clips if has_clip_length else min(args.clips, len(dataset) - args.first)
     if count < 1:
         raise UserError(f"--first {args.first}: data.{part} has {len(dataset)} clips, counted from 0")
-    positions = tqdm(range(args.first, args.first + count), desc="reading", unit=" clips", delay=2, leave=False)
+    positions = progress_bar(range(args.first, args.first + count), desc="reading", unit=" clips", delay=2, leave=False)
     samples = [to_sample(dataset[config.seed, i]) for i in positions]
     args.out.mkdir(parents=True, exist_ok=True)
     draw_sheet(samples, args.out / "sheet.png", f"{args.opt}, data.{part}, seed {config.seed}")
@@ -179,7 +179,9 @@ def draw_clip(samples: Sequence[Sample], path: Path, fps: int) -> None:
                     below = caption([sample.name, "; ".join(sample.drawn)], pair.shape[1]) if below is None else below
                     yield np.concatenate([pair, below])
 
-    write_video(path, tqdm(frames(), desc="writing the clip", unit=" frames", delay=2, leave=False), fps, crf=16)
+    write_video(
+        path, progress_bar(frames(), desc="writing the clip", unit=" frames", delay=2, leave=False), fps, crf=16
+    )
 
 
 def caption(lines: Sequence[str], width: int) -> np.ndarray:
@@ -207,7 +209,7 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
     cv2.setNumThreads(0)  # as in a loader's worker
     torch.set_num_threads(1)
     seconds: dict[str, float] = {"decode, crop, resize": 0.0}
-    for i in tqdm(range(count), desc="timing the steps", unit=" clips", delay=2, leave=False):
+    for i in progress_bar(range(count), desc="timing the steps", unit=" clips", delay=2, leave=False):
         start = time.perf_counter()
         part, *key = dataset.locate_sample(seed, i)
         truth = part.ground_truth(*key)
@@ -229,7 +231,7 @@ def report_speed(dataset: Any, seed: int, count: int, workers: int) -> None:
         workers = available
     start = time.perf_counter()
     loader = make_loader(dataset, seed, 1, stop=count, workers=workers)
-    for _ in tqdm(loader, desc="timing the loader", unit=" clips", delay=2, leave=False):
+    for _ in progress_bar(loader, desc="timing the loader", unit=" clips", delay=2, leave=False):
         pass
     rate = count / (time.perf_counter() - start)
     print(f"loader, workers: {workers}{reduced}: {rate:.1f} clips/s, including the start of its processes")

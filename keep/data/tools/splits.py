@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from keep.config import arguments
 from keep.config.cli import Parser, check_apart, check_output, run
@@ -33,6 +32,7 @@ from keep.data.tools.splits_folder import Split
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
 from keep.utils.lock import lock
+from keep.utils.progress import progress_bar
 from keep.utils.tables import console_table
 
 
@@ -110,7 +110,9 @@ def open_clips(kind: str, args: argparse.Namespace) -> tuple[Any, list[str]]:
 def degrade(dataset: Any, splits: Sequence[Split], seed: int) -> list[str]:
     """Write every clip that is missing in a split; returns a line for each clip that cannot be read."""
     bad = []
-    with tqdm(total=len(dataset.clips) * len(splits), desc="degrading", unit=" clips", delay=2, leave=False) as bar:
+    with progress_bar(
+        total=len(dataset.clips) * len(splits), desc="degrading", unit=" clips", delay=2, leave=False
+    ) as bar:
         for i, clip in enumerate(dataset.clips):
             pending = [split for split in splits if not split.has(clip.name, i)]
             bar.update(len(splits) - len(pending))

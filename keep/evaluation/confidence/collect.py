@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from keep.archs.confidence import TARGETS
 from keep.archs.evidence import BLOCK, EVIDENCE, luma, to_blocks
@@ -22,6 +21,7 @@ from keep.inference.streaming import Streamer
 from keep.losses.perceptual import LPIPSDistance
 from keep.utils.errors import UserError
 from keep.utils.io import write_file
+from keep.utils.progress import progress_bar
 
 PARTS = ("train", "calibration")
 CALIBRATION = 3
@@ -100,7 +100,7 @@ class Collection:
     def add(self, dataset: Any, chosen: Sequence[tuple[int, str]], seed: int) -> None:
         """Restore ``dataset[seed, position]`` for each (position, part) into ``folder/part/POSITION.npz``; those that
         are there already are kept, so that an interrupted collection goes on."""
-        for position, part in tqdm(chosen, desc=f"restoring into {self.folder}", unit="clip", mininterval=5):
+        for position, part in progress_bar(chosen, desc=f"restoring into {self.folder}", unit="clip", mininterval=5):
             path = self.folder / part / f"{position:05d}.npz"
             if not path.exists():
                 sample = dataset[seed, position]

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from keep.evaluation.report.origin import file_hash
 from keep.evaluation.report.records import key_of
 from keep.utils.errors import UserError
+from keep.utils.progress import progress_bar
 
 
 def clips_of(dataset: Any, seed: int, by_content: bool = False, num: int | None = None) -> list[tuple[str, str]]:
@@ -27,7 +26,7 @@ def clips_of(dataset: Any, seed: int, by_content: bool = False, num: int | None 
     clips = getattr(dataset, "clips", None)
     numbers = range(len(dataset) if num is None else min(num, len(dataset)))
     found = []
-    for number in tqdm(numbers, desc="comparing clips with earlier results", unit="clip", delay=2, leave=False):
+    for number in progress_bar(numbers, desc="comparing clips with earlier results", unit="clip", delay=2, leave=False):
         files = dataset.files(clips[number]) if clips is not None and hasattr(dataset, "files") else None
         state = frames_state(dataset, seed, number) if files is None else files_state(files, by_content)
         found.append((f"{number:05d}" if clips is None else clips[number].name, state))

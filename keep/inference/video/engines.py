@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from keep.inference.fast import keep_freed_memory
 from keep.inference.video.job import restore_video
 from keep.inference.video.options import build_tools
@@ -18,6 +16,7 @@ from keep.inference.video.summary import Summary
 from keep.utils import cluster
 from keep.utils.errors import UserError
 from keep.utils.io import remove_leftovers
+from keep.utils.progress import progress_bar
 
 BURST = 8  # frames between updates of the progress bar
 Job = tuple[Path, Path]
@@ -52,7 +51,7 @@ def restore_on_ray(
         args = argparse.Namespace(**{**vars(args), "threads": args.threads or part.cpus})
         try:
             with closing(cluster.spread(partial(ray_worker, args, settings), jobs, part)) as results:
-                for number, result in tqdm(results, "videos", len(jobs), unit="video", delay=2):
+                for number, result in progress_bar(results, desc="videos", total=len(jobs), unit="video", delay=2):
                     video, output = jobs[number]
                     if isinstance(result, cluster.Died):
                         result = f"{video}: {result.reason}"
@@ -104,7 +103,7 @@ class ProgressBar:
             self.close()
             # The average over the pass: frames come in bursts, a window of the network at a time.
             options = {"unit": " frames", "delay": 2, "smoothing": 0, "initial": done - 1}
-            self._what, self._bar = what, tqdm(total=total, desc=f"{self.name}: {what}", **options)
+            self._what, self._bar = what, progress_bar(total=total, desc=f"{self.name}: {what}", **options)
         assert self._bar is not None
         if tracks:
             self._bar.set_postfix_str("track " + ", ".join(map(str, tracks)), refresh=False)
