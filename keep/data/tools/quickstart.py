@@ -10,7 +10,7 @@ are. People are held out for validation and test: a person is a video, or all vi
     OUT/clips/VIDEO.mp4                    the aligned clips, to look at
     OUT/train.zip, val.zip, test.zip       the same at --size, packed, each person in one of them
     OUT/stage1.yml, stage2.yml, stage3.yml, test.yml
-    OUT/quickstart.json                    what became of each video, and who is where
+    OUT/quickstart.json                    what became of each video, by which detector, and who is where
 
 and prints the four commands that follow. After an interruption, or when too few videos had a face, run the command
 again: aligned videos are kept. A finished folder is not changed; without its test.yml the command writes its options
@@ -54,7 +54,15 @@ def make(args: argparse.Namespace) -> None:
     rows = pack_parts(parts, people, args)
     record.finish(parts)
     write_options(args)
+    print(origin_line(record))
     print_summary(rows, args)
+
+
+def origin_line(record: Record) -> str:
+    """How many videos were aligned, by which detector, and how many were copied."""
+    aligned, copied = record.count("aligned"), record.count("copied")
+    by = f" by {record.detector['name']}" if record.detector and aligned else ""
+    return f"videos: {aligned} aligned{by}, {copied} copied as aligned already"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

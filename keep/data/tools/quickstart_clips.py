@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from keep.config.cli import network
 from keep.config.registry import DETECTORS
@@ -17,8 +16,10 @@ from keep.data.tools.collect import find_videos, flat_name
 from keep.data.video_io import iter_video, probe, read_video
 from keep.faces.align import similarity, transform
 from keep.faces.detect import default_detector
+from keep.utils.downloads import sha256
 from keep.utils.errors import UserError
 from keep.utils.io import AtomicWrite, write_file
+from keep.utils.progress import progress_bar
 
 CRF = 10
 """H.264 quality of the aligned clips."""
@@ -30,7 +31,8 @@ with CenterFace: 0.026 to 0.114 on twelve aligned clips; 0.133 and more on nine 
 
 
 class Record:
-    """``OUT/quickstart.json``: the settings, and for each video its size and time, its clips or its problem.
+    """``OUT/quickstart.json``: the settings, the detector with its weight files, and for each video its size and time,
+    whether its face was ``aligned`` or it was ``copied`` as it was, its clips or its problem.
 
     Args:
         args: the command line.
@@ -45,8 +47,9 @@ class Record:
         keys = ("size", "aligned", "detector", "max_frames", "min_frames", "largest")
         self.settings = {k: getattr(args, k) for k in keys}
         self.videos: dict[str, dict[str, Any]] = {}
+        self.detector: dict[str, Any] | None = None
         if self.path.is_file():
-            settings, videos = stored_record(self.path)
+            settings, videos, self.detector = stored_record(self.path)
             changed = [f"--{k.replace('_', '-')}" for k in keys if settings.get(k) != self.settings[k]]
             if changed:
                 raise UserError(
@@ -57,31 +60,55 @@ class Record:
             raise UserError(f"{args.out}: holds other files; name a new folder with -o")
 
     def save(self, **more: Any) -> None:
-        content = {"settings": self.settings, "videos": self.videos, **more}
+        content = {"settings": self.settings, "detector": self.detector, "videos": self.videos, **more}
         write_file(self.path, json.dumps(content, indent=1, ensure_ascii=False))
 
     def finish(self, parts: dict[str, list[str]]) -> None:
         """Save who is in which part."""
         self.save(parts=parts)
 
+    def use(self, detector: Any) -> None:
+        """Record the detector.
+
+        Raises:
+            UserError: the videos so far were aligned with another one.
+        """
+        found = described(detector)
+        if self.detector not in (None, found):
+            raise UserError(
+                f"{self.path.parent}: was begun with the detector {self.detector['name']} or other weights of it, this "
+                f"is {found['name']}; name that one with --detector, or another folder with -o"
+            )
+        self.detector = found
+
+    def count(self, how: str) -> int:
+        """Number of videos that were ``aligned`` or ``copied`` and give clips."""
+        return sum(video.get("how") == how for video in self.videos.values() if video["clips"])
+
     def problems(self) -> list[str]:
         return [video["problem"] for video in self.videos.values() if video["problem"]]
 
 
-def stored_record(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The settings and the videos of an earlier ``quickstart.json``.
+def described(detector: Any) -> dict[str, Any]:
+    """A detector as plain data: its name, and weight file → sha256."""
+    return {"name": detector.name, "weights": {path.name: sha256(path) for path in detector.files}}
+
+
+def stored_record(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Any] | None]:
+    """The settings, the videos and the detector of an earlier ``quickstart.json``; older ones do not name it.
 
     Raises:
         UserError: the file is something else.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        settings, videos = stored["settings"], stored["videos"]
-    except (ValueError, KeyError, TypeError):
-        settings = videos = None
-    if not isinstance(settings, dict) or not isinstance(videos, dict):
+        settings, videos, detector = stored["settings"], stored["videos"], stored.get("detector")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        settings = videos = detector = None
+    known = detector is None or (isinstance(detector, dict) and "name" in detector)
+    if not isinstance(settings, dict) or not isinstance(videos, dict) or not known:
         raise UserError(f"{path.parent}: holds other files; name a new folder with -o")
-    return settings, videos
+    return settings, videos, detector
 
 
 def align_videos(record: Record, args: argparse.Namespace) -> None:
@@ -95,15 +122,19 @@ def align_videos(record: Record, args: argparse.Namespace) -> None:
     record.videos = {n: v for n, v in record.videos.items() if n in states and v["state"] == states[n]}
     pending = [name for name in paths if name not in record.videos]
     detector = load_detector(args) if pending and not args.aligned else None
-    for name in tqdm(pending, desc="aligning faces", unit=" videos", delay=2):
-        clips, problem = [], None
+    if detector is not None:
+        record.use(detector)
+    for name in progress_bar(pending, desc="aligning faces", unit=" videos", delay=2):
+        how, clips, problem = None, [], None
         try:
             target = args.out / "clips" / f"{name}{paths[name].suffix}"
-            clips = [path.stem for path in align_one(paths[name], target, detector, args)]
+            how, files = align_one(paths[name], target, detector, args)
+            clips = [path.stem for path in files]
         except UserError as error:
             problem = str(error)
         person = paths[name].relative_to(args.folder).with_suffix("").parts[0]
-        record.videos[name] = {"state": states[name], "person": person, "clips": clips, "problem": problem}
+        about = {"state": states[name], "person": person, "how": how, "clips": clips, "problem": problem}
+        record.videos[name] = about
         record.save()
 
 
@@ -111,17 +142,17 @@ def load_detector(args: argparse.Namespace) -> Any:
     return network(DETECTORS, args.detector) if args.detector else default_detector()
 
 
-def align_one(path: Path, target: Path, detector: Any, args: argparse.Namespace) -> list[Path]:
-    """Write the clips of one video; returns their files.
+def align_one(path: Path, target: Path, detector: Any, args: argparse.Namespace) -> tuple[str, list[Path]]:
+    """Write the clips of one video; returns whether they were ``aligned`` or ``copied``, and their files.
 
     Raises:
         UserError: it cannot be read, or gives no clip.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if detector is None or is_aligned(path, detector):
-        return [take(path, target, args)]
+        return "copied", [take(path, target, args)]
     options = argparse.Namespace(**{**vars(args), "crf": CRF})
-    return align_video(path, target, detector, options)
+    return "aligned", align_video(path, target, detector, options)
 
 
 def is_aligned(path: Path, detector: Any) -> bool:

@@ -1,5 +1,7 @@
 """From a folder of videos to a table: ``keep-data quickstart`` and the four commands that it prints."""
 
+import hashlib
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -41,19 +43,25 @@ def video(path: Path, size: tuple[int, int] = (120, 160), seed: int = 0, frames:
     return path
 
 
-def detector(frame: np.ndarray) -> list[Face]:
-    """The face in the middle of a wide frame, or that of an aligned square one; none without the bright corner."""
-    if frame[:4, :4].mean() < 200:
-        return []
-    points = TEMPLATE_512 * len(frame) / 512 if frame.shape[0] == frame.shape[1] else FOUND
-    return [Face(np.array([40, 20, 100, 80], np.float32), points.astype(np.float32), 1.0)]
+class Corner:
+    """Finds the face in the middle of a wide frame, or that of an aligned one; none without the bright corner."""
+
+    def __init__(self, weights: bytes = b"weights") -> None:
+        self.name, self.files = "Corner", (Path("corner.onnx").absolute(),)
+        self.files[0].write_bytes(weights)
+
+    def __call__(self, frame: np.ndarray) -> list[Face]:
+        if frame[:4, :4].mean() < 200:
+            return []
+        points = TEMPLATE_512 * len(frame) / 512 if frame.shape[0] == frame.shape[1] else FOUND
+        return [Face(np.array([40, 20, 100, 80], np.float32), points.astype(np.float32), 1.0)]
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A present folder with ``videos`` in it: three wide, one square and aligned, one without a face, one broken."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quickstart_clips, "default_detector", lambda: detector)
+    monkeypatch.setattr(quickstart_clips, "default_detector", Corner)
     for n, name in enumerate(("anna", "bob", "carl")):
         video(Path(f"videos/{name}.mp4"), seed=n)
     video(Path("videos/aligned.mp4"), size=(128, 128), seed=3)
@@ -108,6 +116,28 @@ def test_clips_are_aligned_or_taken_and_people_held_out(capsys: pytest.CaptureFi
     assert names["test"].pop() in row
 
 
+def test_the_record_names_the_detector_and_what_became_of_each_video(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("videos/carl.mp4").rename("carl.mp4")
+    Path("videos/bob.mp4").unlink()
+    assert main(["videos", *SHORT, "-o", "mine"]) == 2
+    Path("carl.mp4").rename("videos/carl.mp4")
+    monkeypatch.setattr(quickstart_clips, "default_detector", lambda: Corner(b"others"))
+    capsys.readouterr()
+    assert main(["videos", *SHORT, "-o", "mine"]) == 2
+    assert "was begun with the detector Corner or other weights of it" in capsys.readouterr().err
+    monkeypatch.setattr(quickstart_clips, "default_detector", Corner)
+    assert main(["videos", *SHORT, "-o", "mine"]) == 0
+    assert "videos: 2 aligned by Corner, 1 copied as aligned already" in capsys.readouterr().out
+    record = json.loads(Path("mine/quickstart.json").read_text())
+    assert record["detector"] == {
+        "name": "Corner", "weights": {"corner.onnx": hashlib.sha256(b"weights").hexdigest()}
+    }  # fmt: skip
+    how = {name: video["how"] for name, video in record["videos"].items()}
+    assert how == {"aligned": "copied", "anna": "aligned", "carl": "aligned", "empty": None, "broken": None}
+
+
 def test_videos_of_one_subfolder_are_one_person() -> None:
     for n in range(3):
         video(Path(f"videos/dora/{n}.mp4"), seed=10 + n)
@@ -127,7 +157,7 @@ def test_a_tenth_of_the_people_tests(count: int, expected: int) -> None:
 def test_an_interrupted_run_is_resumed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     align_one, done = quickstart_clips.align_one, []
 
-    def stop_at_the_third(path: Path, *rest: Any) -> list[Path]:
+    def stop_at_the_third(path: Path, *rest: Any) -> tuple[str, list[Path]]:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(path.stem)
@@ -195,7 +225,10 @@ def test_aligned_clips_need_no_detector(monkeypatch: pytest.MonkeyPatch, capsys:
     video(Path("squares/short.mp4"), size=(100, 100), frames=5)
     video(Path("squares/small.mp4"), size=(40, 40))
     assert main(["squares", *SHORT, "-o", "mine", "--aligned"]) == 0
-    error = capsys.readouterr().err
+    assert json.loads(Path("mine/quickstart.json").read_text())["detector"] is None
+    printed = capsys.readouterr()
+    assert "videos: 0 aligned, 3 copied as aligned already" in printed.out
+    error = printed.err
     assert "squares/wide.mp4: is 160×120, not square" in error
     assert "squares/short.mp4: too short: 5 frames of 10" in error
     assert "squares/small.mp4: is small: it would be enlarged 2.4 times" in error
