@@ -49,7 +49,7 @@ def markdown(content: Row) -> str:
         lines += ["\n".join(f"- {note}" for note in notes) + "\n"] if notes else []
         if split["paper"]:
             lines += _quoted(split)
-    lines.append("## How it was measured\n")
+    lines.append("## Metrics\n")
     lines.append("".join(f"- {c['name']}: {c['protocol']}\n" for c in content["columns"]))
     lines.append("## Restorers, weights and code\n")
     lines.append("".join(f"- {name}: {text}\n" for name, text in content["restorers"].items()))
