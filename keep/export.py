@@ -18,6 +18,7 @@ with starting():
     from keep.inference.exported.write import SUFFIXES, Flow, export
     from keep.inference.weights import DEFAULT, find, load_keep
     from keep.utils.errors import UserError
+    from keep.utils.io import AtomicWrite
     from keep.utils.logging import log, to_console
 
 
@@ -44,14 +45,15 @@ def run(argv: Sequence[str] | None) -> None:
     cli.check_output(args.output.parent)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     net = load_keep(args.weights, args.params)
-    manifest = export(net, args.output, args.dtype, args.flow, weights=find(args.weights).name)
+    with AtomicWrite(args.output) as complete:  # it gets its name when it is known to compute the same
+        manifest = export(net, complete, args.dtype, args.flow, weights=find(args.weights).name)
+        found = compare(net, complete)
+        if isinstance(found, Difference) and not found.small(manifest.dtype):
+            raise UserError(f"{args.output} is not written: it would not compute what the network does: {found}")
     side = manifest.image_size
     flow = "an input" if manifest.takes_flow else "estimated inside"
     log.info(f"wrote    {args.output}: {manifest.dtype}, frames {side}×{side}, flow {flow}")
-    found = compare(net, args.output)
     log.info(f"compared {found}")
-    if isinstance(found, Difference) and not found.small(manifest.dtype):
-        raise UserError(f"{args.output} does not compute what the network does: {found}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
