@@ -22,6 +22,7 @@ START = time.monotonic()
 
 from keep.config import arguments  # noqa: E402, the clock starts before torch is imported
 from keep.config.cli import Parser, check_output, run  # noqa: E402, the clock starts before torch is imported
+from keep.utils.credentials import without_credentials  # noqa: E402
 from keep.utils.devices import pick_device  # noqa: E402
 from keep.utils.errors import UserError  # noqa: E402
 from scripts.gpu_kit.jobs import GRACE  # noqa: E402
@@ -37,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = [*choose(measurements(args.device, args.size), args.jobs, args.budget), *trainings(args)]
     if not jobs:
         raise UserError("there is nothing to do: name jobs (--jobs) or options files (--train)")
+    words = sys.argv[1:] if argv is None else argv
     head = {
-        "command": " ".join(["python -m scripts.gpu_kit", *(sys.argv[1:] if argv is None else argv)]),
+        "command": without_credentials(" ".join(["python -m scripts.gpu_kit", *words])),
         "device": args.device,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

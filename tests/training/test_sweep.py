@@ -103,6 +103,15 @@ def test_every_trial_has_the_same_seeds_and_the_best_is_first(sweep: Any, tmp_pa
     assert "| best |" in (tmp_path / "out/table.md").read_text()
 
 
+def test_passwords_are_not_stored(sweep: Any, tmp_path: Path) -> None:
+    words = ("--set", "log.trackers=[{type: MLflow, uri: 'https://me:secretword@server'}]", "--trials", "1")
+    assert sweep(*words) == 0
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert {file.name for file in files} >= {"study.db", "results.json", "best.yml"}
+    assert not any(b"secretword" in file.read_bytes() for file in files)
+    assert sweep(*words) == 0, "the same sweep"
+
+
 def test_a_stopped_sweep_goes_on_as_if_it_had_not_stopped(sweep: Any, tmp_path: Path) -> None:
     assert sweep("--trials", "3", "--seeds", "0", "1") == 0
     expected, before = results(tmp_path), list(sweep.calls)

@@ -15,6 +15,7 @@ from keep.config.reading import to_yaml
 from keep.config.schema import TrainConfig
 from keep.training.sweep.params import Param, Score, check_params, parse_param, score_of
 from keep.training.sweep.results import write_results
+from keep.utils.credentials import without_credentials
 from keep.utils.errors import UserError
 from keep.utils.lock import lock
 from keep.utils.logging import log
@@ -72,8 +73,10 @@ def open_study(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )  # fmt: skip
     options = hashlib.sha256(to_yaml(config).encode()).hexdigest()
-    own = {"options": options, "set": args.set, "params": [p.text for p in params], "seeds": args.seeds,
-           "metric": score.name}  # fmt: skip
+    own = {
+        "options": options, "set": [without_credentials(text) for text in args.set],
+        "params": [without_credentials(p.text) for p in params], "seeds": args.seeds, "metric": score.name,
+    }  # fmt: skip
     before = study.user_attrs.get("sweep", own)
     if before != own:
         changed = ", ".join(key for key in own if before.get(key) != own[key])
