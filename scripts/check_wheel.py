@@ -2,13 +2,15 @@
 
     python -m scripts.check_wheel                # about two minutes on two CPU cores; no network
     python -m scripts.check_wheel --keep dist    # also leave both files in dist/
+    python -m scripts.check_wheel --extras       # also let pip find versions of all extras together; needs its index
 
-The fresh environment sees the packages of the present one through a .pth file, so nothing is downloaded. That the
-requirements in pyproject.toml can be installed together is not checked here.
+The fresh environment sees the packages of the present one through a .pth file, so nothing is downloaded. --extras
+installs nothing; packages that are present are not downloaded.
 """  # fmt: skip
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     assert __doc__
     p = Parser(prog="scripts.check_wheel", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     p.add_argument("--keep", type=Path, metavar="FOLDER", help="copy sdist and wheel to this folder")
+    p.add_argument("--extras", action="store_true", help="check that all extras can be installed together")
     args: argparse.Namespace = p.parse_args(argv)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="keep_wheel_") as folder:
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         wheel = build(work)
         if args.keep:
             shutil.copytree(wheel.parent, args.keep, dirs_exist_ok=True)
+        if args.extras:
+            resolve(wheel)
         use(install(wheel, work / "venv"), work / "elsewhere")
     print(f"{wheel.name}: built, installed and used in {time.perf_counter() - start:.0f} s")
 
@@ -89,6 +94,13 @@ def install(wheel: Path, folder: Path) -> Path:
     # A path in a .pth file is searched last, and .pth files in it are not read: an editable install stays out.
     (packages / "present.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     return python.parent
+
+
+def resolve(wheel: Path) -> None:
+    """Let pip find versions of all extras together."""
+    (metadata,) = (text for name, text in content(wheel).items() if name.endswith(".dist-info/METADATA"))
+    extras = ",".join(re.findall(r"^Provides-Extra: (\S+)$", metadata.decode(), re.MULTILINE))
+    command(wheel.parent, [sys.executable, "-m", "pip", "install", "-q", "--dry-run", f"{wheel}[{extras}]"])
 
 
 def use(programs: Path, folder: Path) -> None:
