@@ -40,7 +40,9 @@ SYNCHRONISE = """
 
 ABOUT = "Upload a video and press Restore. Every face is found, tracked and restored; sound and timing are kept."
 HINT = "Options like --codec are set where this page is started, if they are not above."
-NOT_ON_PAGE = ("frames", "fps", "compare", "plots", "overwrite", "aligned")  # options of keep.restore
+NOT_ON_PAGE = (
+    "frames", "fps", "compare", "plots", "overwrite", "aligned", "engine", "ray-cpus", "ray-gpus"
+)  # fmt: skip  # options of keep.restore
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -51,10 +53,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = command_line.parser("keep-app")
     args = parser.parse_args(["page", "-o", "page", *arguments])
-    command_line.check(args)
     for name in NOT_ON_PAGE:
-        if getattr(args, name) != parser.get_default(name):
+        key = name.replace("-", "_")
+        if getattr(args, key) != parser.get_default(key):
             raise UserError(f"--{name}: is not an option of the web page; use keep-restore")
+    command_line.check(args)
     if args.codec == "auto":  # few browsers play H.265
         args.codec = "h264"
     if args.codec == "ffv1":

@@ -56,7 +56,7 @@ def test_the_command_lines_options_are_the_pages():
     settings = settings_of(args)
     assert (settings.min_face, settings.max_gap, settings.batch) == (40, 3, 2)
     assert (settings.codec, settings.crf) == ("h265", 30)
-    for wrong in (["--min-face", "nan"], ["--fidelity", "3"], ["--compare"], ["--codec", "ffv1"]):
+    for wrong in (["--min-face", "nan"], ["--fidelity", "3"], ["--compare"], ["--engine", "ray"], ["--codec", "ffv1"]):
         with pytest.raises(UserError, match=wrong[0]):
             web.parse(wrong)
 
