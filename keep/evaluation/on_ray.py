@@ -46,7 +46,8 @@ class Workers:
 
     def placed(self, config: TestConfig, frames: int | None) -> "OnRay":
         """Who scores ``frames`` of each clip (None: all), inside :func:`keep.utils.cluster.connected`."""
-        return OnRay(self, frames, cluster.share_of(self.cpus, self.gpus, config.device))
+        share = cluster.share_of(self.cpus, self.gpus, config.device)
+        return OnRay(self, frames, share, share.device(config.device))
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ class OnRay:
         workers: see :class:`Workers`.
         frames: score only so many frames of each clip.
         share: what a worker takes of its machine.
+        kind: ``cpu`` or ``cuda``: where the restorers run.
     """
 
     workers: Workers
     frames: int | None
     share: cluster.Share
+    kind: str
     rank: int = 0
     world: int = 1
 
@@ -70,17 +73,13 @@ class OnRay:
         """Of what this process builds: it only describes the restorers."""
         return torch.device("cpu")
 
-    @property
-    def kind(self) -> str:
-        return "cuda" if self.share.gpus else "cpu"
-
     def __str__(self) -> str:
         return f"{self.kind} of workers of Ray"
 
     def score(self, pending: Sequence[Job], config: TestConfig, datasets: Mapping[str, Any], parts: Parts) -> None:
         """Score the clips. One whose worker died again and again gets a record of the failure."""
         unfinished = dict(enumerate(unit for unit, _ in pending))
-        make = partial(scorer, self.workers.options, self.workers.overrides, self.frames, self.share.cpus)
+        make = partial(scorer, self.workers, self.frames, self.share.cpus, self.kind)
         try:
             with closing(cluster.spread(make, pending, self.share, {"KEEP_LAUNCH": launch()}, GRACE)) as results:
                 count = len(pending)
@@ -98,13 +97,13 @@ class OnRay:
                     remove_leftovers(unit.path(kind, suffix))
 
 
-def scorer(options: str, overrides: Sequence[str], frames: int | None, cpus: int) -> Callable[[Job], None]:
+def scorer(workers: Workers, frames: int | None, cpus: int, kind: str) -> Callable[[Job], None]:
     """In a worker of Ray: what scores one clip."""
     keep_freed_memory()
-    config = reading.load(options, overrides, TestConfig)
+    config = reading.load(workers.options, workers.overrides, TestConfig)
     if frames is not None:
         config = first_frames(config, frames)
-    device = prepare(config.device, config.threads or cpus, config.seed)
+    device = prepare(kind, config.threads or cpus, config.seed)
     datasets, parts = datasets_of(config), build_parts(config, device)
 
     def score(job: Job) -> None:

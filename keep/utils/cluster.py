@@ -31,7 +31,6 @@ STORE = 100 << 20
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a share of a GPU sees none
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # said here, in one line
 }
 """Variables that Ray reads when it is imported."""
@@ -52,6 +51,10 @@ class Share:
 
     cpus: int = 1
     gpus: float = 0.0
+
+    def device(self, name: str) -> str:
+        """The device of a worker for ``auto``, ``cpu`` or ``cuda``. Ray hides GPUs only from workers that have one."""
+        return ("cuda" if self.gpus else "cpu") if name == "auto" else name
 
 
 @dataclass(frozen=True)

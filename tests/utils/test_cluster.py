@@ -194,31 +194,77 @@ class Mortal:
 """
 
 
-@needs_ray
-def test_workers_score_the_same_when_one_is_killed(tmp_path, orders, clips, monkeypatch, capsys) -> None:
-    (tmp_path / "mortal.py").write_text(PLUGIN)
+def options_of_a_test(folder: Path, clips: Path) -> list[str]:
+    """Two clips, two restorers; the file ``order`` in the folder kills a process."""
+    (folder / "mortal.py").write_text(PLUGIN)
     data = {"type": "VideoClips", "root": str(clips), "size": 32, "max_frames": 3}
     content = {
-        "name": "run", "threads": 1, "plugins": [str(tmp_path / "mortal.py")], "metrics": ["PSNR"],
+        "name": "run", "threads": 1, "plugins": [str(folder / "mortal.py")], "metrics": ["PSNR"],
         "data": {"a": {**data, "degradation": [{"type": "Downsample", "scale": 4}]}},
-        "restorers": {"bicubic": "Bicubic", "mortal": {"type": "Mortal", "order": str(tmp_path / "order")}},
+        "restorers": {"bicubic": "Bicubic", "mortal": {"type": "Mortal", "order": str(folder / "order")}},
         "save": {"clips": 0, "worst": 1},
     }  # fmt: skip
-    options = tmp_path / "options.yml"
-    options.write_text(json.dumps(content))
-    left = []
+    (folder / "options.yml").write_text(json.dumps(content))
+    return ["-opt", str(folder / "options.yml")]
+
+
+@needs_ray
+def test_workers_score_the_same_when_one_is_killed(tmp_path, orders, clips, monkeypatch, capsys) -> None:
+    options, left = options_of_a_test(tmp_path, clips), []
     for name, engine in (("here", []), ("ray", ["--engine", "ray", "--ray-cpus", "2"])):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         if engine:
             (tmp_path / "order").touch()
-        assert keep_test.main(["-opt", str(options), *engine]) == 0
+        assert keep_test.main([*options, *engine]) == 0
         found = files(tmp_path / name / "results/run")
         left.append({k: v for k, v in found.items() if not k.startswith("seconds/")})
     assert not (tmp_path / "order").exists(), "the worker was killed in the middle of a clip"
     assert left[0] == left[1]
     assert "results.json" in left[0]
     assert "its job is repeated (1 of 2)" in capsys.readouterr().out
+
+
+@pytest.fixture
+def without_ray(monkeypatch) -> None:
+    """This process does the jobs; the worker of the first one dies again and again."""
+
+    def spread(make: Any, jobs: Any, *_: Any) -> Iterator[tuple[int, Any]]:
+        work = make()
+        for number, job in enumerate(jobs):
+            yield number, work(job) if number else cluster.Died("its worker died 3 times")
+
+    monkeypatch.setattr(cluster, "check_installed", lambda: None)
+    monkeypatch.setattr(cluster, "check_cancelled", lambda: None)
+    monkeypatch.setattr(cluster, "connected", contextlib.nullcontext)
+    monkeypatch.setattr(cluster, "share_of", lambda *_: Share())
+    monkeypatch.setattr(cluster, "spread", spread)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_video_that_ends_its_workers_fails_alone(tmp_path, videos, weights, capsys) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    largest = max(videos.iterdir(), key=lambda file: file.stat().st_size)
+    left = [out / f".{largest.stem}{extra}.{2**22 + 1}-ab12.mkv" for extra in ("", ".compare")]
+    for file in left:
+        file.touch()
+    assert run(videos, out, weights, "--engine", "ray", "--compare") == 2
+    assert f"error: {largest}: its worker died 3 times\n" in capsys.readouterr().err
+    assert len(files(out)) == 4
+    assert not any(file.exists() for file in left)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_clip_that_ends_its_workers_is_in_the_report(tmp_path, clips, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = options_of_a_test(tmp_path, clips)
+    assert keep_test.main([*options, "--engine", "ray"]) == 1
+    assert "error: a/disc0: its worker died 3 times" in capsys.readouterr().out
+    (clip,) = json.loads(Path("results/run/results.json").read_text())["clips"][:1]
+    assert clip["failures"][0]["message"] == "its worker died 3 times"
+    assert keep_test.main(options) == 0, "the next run tries the clip again"
+    assert "1 already scored" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -264,3 +310,8 @@ def test_without_ray_one_line_names_the_extra(tmp_path, videos, weights, capsys,
 )
 def test_how_many_workers_a_machine_holds(machine, share, places) -> None:
     assert cluster._places(machine[0], machine[1], share) == places
+
+
+def test_a_worker_without_a_share_of_a_gpu_uses_none() -> None:
+    assert [Share(gpus=0.5).device(name) for name in ("auto", "cuda")] == ["cuda", "cuda"]
+    assert [Share().device(name) for name in ("auto", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]

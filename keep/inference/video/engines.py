@@ -48,7 +48,8 @@ def restore_on_ray(
     unfinished = set(jobs)
     with cluster.connected():
         part = cluster.share_of(args.ray_cpus, args.ray_gpus, args.device)
-        args = argparse.Namespace(**{**vars(args), "threads": args.threads or part.cpus})
+        own = {"threads": args.threads or part.cpus, "device": part.device(args.device)}
+        args = argparse.Namespace(**{**vars(args), **own})
         try:
             with closing(cluster.spread(partial(ray_worker, args, settings), jobs, part)) as results:
                 for number, result in progress_bar(results, desc="videos", total=len(jobs), unit="video", delay=2):
