@@ -194,12 +194,18 @@ class Mortal:
 """
 
 
-def options_of_a_test(folder: Path, clips: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("plugin") / "mortal.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def options_of_a_test(folder: Path, clips: Path, plugin: Path) -> list[str]:
     """Two clips, two restorers; the file ``order`` in the folder kills a process."""
-    (folder / "mortal.py").write_text(PLUGIN)
     data = {"type": "VideoClips", "root": str(clips), "size": 32, "max_frames": 3}
     content = {
-        "name": "run", "threads": 1, "plugins": [str(folder / "mortal.py")], "metrics": ["PSNR"],
+        "name": "run", "threads": 1, "plugins": [str(plugin)], "metrics": ["PSNR"],
         "data": {"a": {**data, "degradation": [{"type": "Downsample", "scale": 4}]}},
         "restorers": {"bicubic": "Bicubic", "mortal": {"type": "Mortal", "order": str(folder / "order")}},
         "save": {"clips": 0, "worst": 1},
@@ -209,8 +215,8 @@ def options_of_a_test(folder: Path, clips: Path) -> list[str]:
 
 
 @needs_ray
-def test_workers_score_the_same_when_one_is_killed(tmp_path, orders, clips, monkeypatch, capsys) -> None:
-    options, left = options_of_a_test(tmp_path, clips), []
+def test_workers_score_the_same_when_one_is_killed(tmp_path, orders, clips, plugin, monkeypatch, capsys) -> None:
+    options, left = options_of_a_test(tmp_path, clips, plugin), []
     for name, engine in (("here", []), ("ray", ["--engine", "ray", "--ray-cpus", "2"])):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
@@ -256,9 +262,9 @@ def test_a_video_that_ends_its_workers_fails_alone(tmp_path, videos, weights, ca
 
 
 @pytest.mark.usefixtures("without_ray")
-def test_a_clip_that_ends_its_workers_is_in_the_report(tmp_path, clips, monkeypatch, capsys) -> None:
+def test_a_clip_that_ends_its_workers_is_in_the_report(tmp_path, clips, plugin, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    options = options_of_a_test(tmp_path, clips)
+    options = options_of_a_test(tmp_path, clips, plugin)
     assert keep_test.main([*options, "--engine", "ray"]) == 1
     assert "error: a/disc0: its worker died 3 times" in capsys.readouterr().out
     (clip,) = json.loads(Path("results/run/results.json").read_text())["clips"][:1]
