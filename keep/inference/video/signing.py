@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def load_signer(path: str | Path) -> Any:
     if not certificates or len(keys) != 1:
         raise UserError(f"--sign: {path}: must hold a certificate, its chain, and one private key, as PEM")
     try:
+        _check_dates(certificates, path)
         info = c2pa.C2paSignerInfo(_algorithm(keys[0]), certificates.encode(), keys[0].encode(), None)
         return c2pa.Signer.from_info(info)
     except (c2pa.C2paError, ValueError, TypeError) as error:
@@ -135,6 +137,16 @@ def _c2pa() -> Any:
     except ImportError as error:
         raise UserError("signatures need c2pa: pip install keep-vfsr[sign]") from error
     return c2pa
+
+
+def _check_dates(certificates: str, path: str | Path) -> None:
+    """Raise UserError if the first certificate is not valid now: C2PA would refuse it after the work."""
+    from cryptography.x509 import load_pem_x509_certificates
+
+    first = load_pem_x509_certificates(certificates.encode())[0]
+    start, end = first.not_valid_before_utc, first.not_valid_after_utc
+    if not start <= datetime.now(UTC) <= end:
+        raise UserError(f"--sign: {path}: its certificate is valid from {start:%Y-%m-%d} to {end:%Y-%m-%d} only")
 
 
 def _algorithm(key: str) -> str:

@@ -152,13 +152,12 @@ def given(monkeypatch, reader) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
 
 
-def certificate(folder: Path) -> Path:
+def certificate(folder: Path, start: datetime.datetime = datetime.datetime(2026, 1, 1), years: int = 20) -> Path:
     """A signing certificate with its chain and key, for tests only."""
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    start = datetime.datetime(2026, 1, 1)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     kinds = x509.NameOID.COMMON_NAME, x509.NameOID.ORGANIZATION_NAME
     names = [x509.Name([x509.NameAttribute(kind, name) for kind in kinds]) for name in ("root", "signer")]
@@ -171,7 +170,7 @@ def certificate(folder: Path) -> Path:
         made = (
             x509.CertificateBuilder()
             .subject_name(names[number]).issuer_name(names[0]).public_key(keys[number].public_key())
-            .serial_number(number + 1).not_valid_before(start).not_valid_after(start.replace(year=2046))
+            .serial_number(number + 1).not_valid_before(start).not_valid_after(start.replace(year=start.year + years))
             .add_extension(x509.BasicConstraints(root, None), True)
             .add_extension(x509.KeyUsage(**usage), True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(keys[number].public_key()), False)
@@ -238,11 +237,22 @@ class Refusing:
         raise ValueError("the certificate was revoked\nmore")
 
 
-def test_an_output_that_cannot_be_signed_is_not_left(tmp_path, video, monkeypatch):
+@pytest.fixture
+def refusing(monkeypatch) -> None:
     library = SimpleNamespace(
         Builder=Refusing, C2paError=ValueError, C2paSignerInfo=lambda *_: None, Signer=SimpleNamespace(from_info=id)
     )
     monkeypatch.setitem(sys.modules, "c2pa", library)
+
+
+@pytest.mark.parametrize(("year", "dates"), [(2020, "2020-01-01 to 2022-01-01"), (2090, "2090-01-01 to 2092-01-01")])
+def test_a_certificate_that_is_not_valid_now_is_refused_before_the_work(tmp_path, video, refusing, year, dates):
+    path = certificate(tmp_path, datetime.datetime(year, 1, 1), 2)
+    with pytest.raises(UserError, match=f"cert.pem: its certificate is valid from {dates} only"):
+        restored(video, tmp_path / "out.mp4", sign=str(path))
+
+
+def test_an_output_that_cannot_be_signed_is_not_left(tmp_path, video, refusing):
     path = certificate(tmp_path)
     with pytest.raises(UserError, match=r"out.mp4: cannot be signed: the certificate was revoked$"):
         restored(video, tmp_path / "out.mp4", sign=str(path), compare=True)
