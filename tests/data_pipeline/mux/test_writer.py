@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from videos import TIMES, copy, images_of, make, times_of
 
-from keep.data.mux import FrameFolder, FrameWriter, VideoSource, VideoWriter
+from keep.data.mux import FrameFolder, FrameWriter, VideoSource, VideoWriter, remux
 from keep.data.video_io import read_video
 from keep.utils.errors import UserError
 
@@ -32,6 +32,16 @@ def test_frames_and_their_times_are_kept(tmp_path, texture, suffix, codec):
 def test_videos_of_a_few_frames(tmp_path, texture, codec, count):
     copy(make(tmp_path / "in.mp4", texture(count)), tmp_path / "out.mp4", codec=codec)
     np.testing.assert_allclose([float(t) for t in times_of(tmp_path / "out.mp4")], np.arange(count) / 25, atol=1e-3)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path, texture):
+    """FFmpeg numbers Matroska files and their streams at random if it is not told otherwise."""
+    source = make(tmp_path / "in.mkv", texture(4), audio=True)
+    for name in ("a.mkv", "b.mkv"):
+        copy(source, tmp_path / name, codec="ffv1")
+        remux(VideoSource(source), tmp_path / f"remuxed_{name}")
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+    assert (tmp_path / "remuxed_a.mkv").read_bytes() == (tmp_path / "remuxed_b.mkv").read_bytes()
 
 
 def test_the_duration_is_kept(tmp_path, texture):
