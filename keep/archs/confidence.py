@@ -24,7 +24,7 @@ FLOORS = (0.25, 0.002)
 LIMITS = (8.0, 0.15)
 """A block whose errors are below these shows what was there, for the eye: see ``confidence``."""
 RAMP = 0.2
-STRATA = 6
+STRATA = 3
 
 Level = Annotated[float, Field(gt=0.5, lt=1)]
 Below = Annotated[float, Field(gt=0, lt=1)]

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from keep.flow.warp import warp
+from keep.flow.warp import sample
 
 BLOCK = 8
 """Side of a block, in pixels of the output."""
@@ -25,7 +24,8 @@ EVIDENCE = {
     "innovation": "root mean square of ẑ⁻ − z̃ over the channels; 0 at a first frame",
     "whitened": "the same in units of the codebook's covariance: 1 is as far as two codes are",
     "motion": "mean |ŷ_t − ω(ŷ_{t-1})| of luma, in [-1, 1]; 0 at a first frame",
-    "failure": "pixels by which the flow there and back misses its start, at most 8; 0 at a first frame",
+    "failure": "mean |input − ω(last input)| of luma at a quarter of the size: large where the flow fails; "
+    "0 at a first frame",
     "residual": "mean difference of luma between the input and the output degraded again, at a quarter of the size",
     "blur": "σ of the blur that explains the input best, in pixels of the output; equal in all blocks",
     "change": "mean |ŷ − input| of luma",
@@ -37,7 +37,6 @@ EVIDENCE = {
 }
 """Name of each map, in the order of the channels → its meaning."""
 
-FAR = 8.0  # pixels: flow that misses by more has failed altogether
 SIGMAS = (0.0, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of the estimated blur, in pixels of the quarter size
 TAPS = 13
 LUMA = (0.299, 0.587, 0.114)
@@ -71,7 +70,6 @@ def clip_evidence(
     flows: Tensor,
     *,
     codes: Tensor,
-    estimator: nn.Module | None,
     before: Tensor | None = None,
     sizes: Tensor | None = None,
 ) -> Tensor:
@@ -84,7 +82,6 @@ def clip_evidence(
         gains: K (B, n, 1, h, w); not used at first frames.
         flows: of each frame that has a prediction to the one before it, (B, m, 2, S, S) in pixels.
         codes: the codebook (K, C).
-        estimator: of the flow back; None: ``failure`` is 0.
         before: the input's frame before these, (B, 1, 3, S, S); None if these are the first.
         sizes: side of the face in the input over S, (B, n); None: 1.
 
@@ -96,23 +93,18 @@ def clip_evidence(
     z_prior = torch.stack([z_obs[:, i] if s.z_prior is None else s.z_prior for i, s in enumerate(steps)], 1)
     gain = torch.stack([torch.ones_like(z_obs[:, i, :1]) if first[i] else gains[:, i] for i in range(n)], 1)
     # Luma before anything is stacked: a third of the memory to move.
+    given = luma((lq if before is None else torch.cat([before, lq], dim=1)).flatten(0, 1)).unflatten(0, (b, -1))
     made = [luma(step.output) for step in steps]
     warped = [made[i] if s.warped is None else luma(s.warped) for i, s in enumerate(steps)]
-    failure = lq.new_zeros(b, n, 1, *(side // 4 for side in lq.shape[-2:]), dtype=torch.float32)
-    if estimator is not None and not all(first):
-        frames = lq if before is None else torch.cat([before, lq], dim=1)
-        back = estimator(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
-        known = flow_failure(flows.flatten(0, 1), back).unflatten(0, (b, -1))
-        failure[:, n - known.shape[1] :] = known
     maps = measure(
-        given=luma(lq.flatten(0, 1)),
+        given=given[:, -n:].flatten(0, 1),
         made=torch.stack(made, 1).flatten(0, 1),
         warped=torch.stack(warped, 1).flatten(0, 1),
         logits=torch.stack([s.logits for s in steps], 1).flatten(0, 1),
         z_obs=z_obs.flatten(0, 1),
         z_prior=z_prior.flatten(0, 1),
         gain=gain.flatten(0, 1),
-        failure=failure.flatten(0, 1),
+        failure=flow_failure(given, flows, n).flatten(0, 1),
         white=whitening(codes),
         size=lq.new_ones(b * n) if sizes is None else sizes.flatten(),
     )
@@ -198,11 +190,28 @@ def reduce(maps: Tensor, factor: int) -> Tensor:
     return rows.unflatten(-1, (-1, factor)).sum(-1) / factor**2
 
 
-def flow_failure(forward: Tensor, backward: Tensor) -> Tensor:
-    """|f + ω(b, f)| at a quarter of the size, at most :data:`FAR` pixels: (N, 2, H, W), twice → (N, 1, H/4, W/4)."""
-    forward, backward = (reduce(flow.float(), 4) / 4 for flow in (forward, backward))
-    missed = 4 * (forward + warp(backward, forward))
-    return missed.square().sum(1, keepdim=True).sqrt().clamp_max(FAR)
+def flow_failure(given: Tensor, flows: Tensor, n: int) -> Tensor:
+    """|given_t − ω(given_{t-1})| at a quarter of the size: where the flow does not find the same thing again.
+
+    A check by the flow back needs the estimator once more, and told the error model nothing more (docs/confidence.md).
+    Outside the frame lies its nearest pixel.
+
+    Args:
+        given: luma of the input (B, n, 1, S, S), or with the frame before it (B, n + 1, 1, S, S).
+        flows: flow of the last m frames to the one before each, (B, m, 2, S, S).
+        n: number of frames.
+
+    Returns:
+        (B, n, 1, S/4, S/4); 0 at frames without flow.
+    """
+    b, m = flows.shape[:2]
+    small = reduce(given.flatten(0, 1), 4).unflatten(0, (b, -1))
+    failure = torch.zeros_like(small[:, -n:])
+    if m:
+        flow = reduce(flows.flatten(0, 1).float(), 4) / 4
+        last = sample(small[:, -m - 1 : -1].flatten(0, 1), flow, "border").unflatten(0, (b, m))
+        failure[:, n - m :] = (small[:, -m:] - last).abs()
+    return failure
 
 
 def _certainty(logits: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:

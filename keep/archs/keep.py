@@ -261,9 +261,7 @@ class KEEP(nn.Module):
     ) -> Tensor:
         """What supports the output of these steps; see :func:`keep.archs.evidence.clip_evidence`."""
         codes = self.codebook.embedding.weight
-        return clip_evidence(
-            lq, steps, z_obs, gains, flows, codes=codes, estimator=self.flownet, before=before, sizes=sizes
-        )
+        return clip_evidence(lq, steps, z_obs, gains, flows, codes=codes, before=before, sizes=sizes)
 
     def _each_frame(
         self, z_obs: Tensor, features: dict[int, Tensor], *, return_states: bool, **options: Any

@@ -1,11 +1,13 @@
 """Error models on disk: each belongs to one network's weights, and lies beside them."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keep.archs.confidence import ConfidenceHead
+from keep.archs.evidence import EVIDENCE
 from keep.config.registry import ARCHS
 from keep.inference.weights.reading import Params, find, read
 from keep.utils import weight_files
@@ -23,6 +25,11 @@ def network_hash(weights: str | Path, params: Params = "ema", cache: Path | None
     return weight_files.checksum(read(weights, params, cache).state)
 
 
+def maps_hash() -> str:
+    """A hash of the names and meanings of the evidence maps."""
+    return hashlib.sha256(json.dumps(EVIDENCE).encode()).hexdigest()
+
+
 def save_confidence(
     head: ConfidenceHead, arch: Mapping[str, Any], path: Path, network: str, calibration: Mapping[str, Any]
 ) -> None:
@@ -35,7 +42,7 @@ def save_confidence(
         network: :func:`network_hash` of the weights whose output it judges.
         calibration: what the calibration clips say, as plain data.
     """
-    about = {"arch": json.dumps(arch), "network": network, "calibration": json.dumps(calibration)}
+    about = {"arch": json.dumps(arch), "network": network, "maps": maps_hash(), "calibration": json.dumps(calibration)}
     weight_files.save_safetensors(path, head.state_dict(), {"format": "pt", "version": __version__, **about})
 
 
@@ -43,12 +50,14 @@ def load_head(path: Path) -> tuple[ConfidenceHead, dict[str, Any]]:
     """A head on the CPU, in evaluation mode, and what its file says.
 
     Raises:
-        UserError: no such file, or no head.
+        UserError: no such file, no head, or one that reads other maps than :data:`keep.archs.evidence.EVIDENCE`.
     """
     content = weight_files.load(path)
     arch = content.get("arch") if isinstance(content, dict) else None
     if not isinstance(arch, Mapping) or arch.get("type") != "ConfidenceHead":
         raise UserError(f"{path}: not an error model")
+    if content.get("maps") != maps_hash():
+        raise UserError(f"{path}: reads other evidence than this version measures; train it again: docs/confidence.md")
     head = ARCHS.spec(dict(arch)).build()
     weight_files.fill(head, weight_files.network_state(content, path)[0], path)
     return head.eval().requires_grad_(False), {k: v for k, v in content.items() if not k.startswith("params")}

@@ -47,7 +47,7 @@ def test_calibration_moves_the_ends_by_the_amount_of_the_frames_stratum():
     quantiles = torch.zeros(2, 2, 3, 4, 4)
     quantiles[:, :, 0], quantiles[:, :, 2] = -1, 1
     quantiles[1] += 5
-    model.edges[:] = torch.tensor([2.0, 20.0, 30.0, 40.0, 50.0])
+    model.edges[:] = torch.tensor([2.0, 20.0])
     model.shift[0, 0, 0], model.shift[0, 1, 0] = 0.5, 0.25
     model.shift[1, :, 1] = -3  # narrower than nothing: the ends stop at the middle
     found = model.calibrated(quantiles)

@@ -87,13 +87,20 @@ def test_the_residual_is_small_and_the_blur_found_where_a_blur_explains_the_inpu
     assert measured(given=lq, made=output)["residual"][0, 0] > 0.2
 
 
-def test_flow_there_and_back():
-    there = torch.zeros(1, 2, S, S)
-    there[:, 0] = 4
-    inner = (..., slice(2, -2), slice(2, -2))
-    assert flow_failure(there, -there)[inner].max() < 1e-4
-    torch.testing.assert_close(flow_failure(there, torch.zeros_like(there)), torch.full((1, 1, S // 4, S // 4), 4.0))
-    assert flow_failure(there * 100, there).max() == 8
+def test_flow_that_finds_the_same_thing_again_and_flow_that_does_not():
+    frame = luma(smooth(4))
+    moved = frame.roll(8, -1)  # to the right: the flow to the frame before is -8
+    flow = torch.zeros(1, 1, 2, S, S)
+    flow[:, :, 0] = -8
+    given = torch.stack([frame, moved], 1)
+    right, none = (flow_failure(given, f, 2) for f in (flow, torch.zeros_like(flow)))
+    assert right.shape == (1, 2, 1, S // 4, S // 4)
+    assert (right[:, 0] == 0).all()
+    assert right[:, 1, ..., 2:].max() < 1e-5
+    torch.testing.assert_close(none[:, 1], reduce((moved - frame), 4).abs())
+    assert none[:, 1].max() > 0.02
+    torch.testing.assert_close(flow_failure(given, flow, 1), right[:, 1:])  # the first of the two was seen before
+    assert (flow_failure(given, flow[:, :0], 2) == 0).all()
 
 
 def test_means_of_squares_of_pixels():

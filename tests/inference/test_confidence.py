@@ -8,6 +8,7 @@ from networks import TINY, clip, tiny
 
 import keep
 from keep.archs.confidence import ConfidenceHead, blend
+from keep.archs.evidence import EVIDENCE
 from keep.inference.confidence import load_confidence, network_hash, path_of, save_confidence
 from keep.inference.streaming import Streamer, stream
 from keep.inference.weights import save_safetensors
@@ -52,6 +53,12 @@ def test_the_head_of_other_weights_is_refused(weights, tmp_path):
     path_of(other).write_bytes(other.read_bytes())
     with pytest.raises(UserError, match="not an error model"):
         load_confidence(other)
+
+
+def test_a_head_of_other_maps_is_refused(weights, monkeypatch):
+    monkeypatch.setitem(EVIDENCE, "failure", "something else")
+    with pytest.raises(UserError, match="reads other evidence than this version measures; train it again"):
+        load_confidence(weights)
 
 
 @torch.no_grad()

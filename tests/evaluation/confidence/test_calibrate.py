@@ -50,6 +50,24 @@ def test_the_intervals_hold_the_stated_share_of_new_clips():
     assert (true > bands[2]).mean() == pytest.approx(high, abs=0.02)
 
 
+def test_strata_whose_clips_differ_more_get_wider_intervals():
+    """In clips with large errors the whole clip is off by a factor; the clips held least are held about as well."""
+    model, rng, given = head(), np.random.default_rng(5), clips(80, 2)
+    with torch.no_grad():
+        model.get_parameter("context.0.weight").zero_()
+    for i, clip in enumerate(given):
+        clip["evidence"] = clip["evidence"] * 0.05 + i / len(given)
+        clip["errors"] = clip["errors"] * np.float32(np.exp(rng.normal(0, 1.5 * i / len(given))))
+    calibrate(model, given)
+    pairs = [predict(model, clip) for clip in given]
+    held = np.array([inside(model.calibrated(q), y)[:, 0].float().mean().item() for q, y in pairs])
+    strata = np.array([model.stratum(q)[0].item() for q, _ in pairs])
+    least = [np.quantile(held[strata == k], 0.1) for k in np.unique(strata)]
+    assert held.mean() == pytest.approx(0.9, abs=0.02)
+    assert len(least) > 1
+    assert max(least) - min(least) < 0.05
+
+
 def test_figures_of_order():
     x = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 100])
     assert spearman(x, x**2) == pytest.approx(1)
