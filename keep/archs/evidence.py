@@ -193,7 +193,7 @@ def reduce(maps: Tensor, factor: int) -> Tensor:
 def flow_failure(given: Tensor, flows: Tensor, n: int) -> Tensor:
     """|given_t − ω(given_{t-1})| at a quarter of the size: where the flow does not find the same thing again.
 
-    A check by the flow back needs the estimator once more, and told the error model nothing more (docs/confidence.md).
+    A check by the flow back needs the estimator once more, and told the error model hardly more (docs/confidence.md).
     Outside the frame lies its nearest pixel.
 
     Args:
