@@ -44,14 +44,14 @@ class Inputs:
     """The inputs of every frame of a clip, as the float32 step sees them, for ONNX Runtime's calibration."""
 
     def __init__(self, source: Path, lq: Tensor, flows: Tensor) -> None:
-        self._recorded: list[dict[str, np.ndarray]] = []
+        self._recorded = recorded = list[dict[str, np.ndarray]]()
         backend = OnnxRuntime(source)
 
         class Recording:
             manifest = backend.manifest
 
-            def __call__(_, inputs: Any) -> dict[str, np.ndarray]:  # noqa: N805
-                self._recorded.append(dict(inputs))
+            def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
+                recorded.append(dict(inputs))
                 return backend(inputs)
 
         step = Stepper(Recording())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from keep.data.clips import VideoClips
 from keep.data.images import read_images
@@ -228,12 +229,11 @@ def test_the_bar_counts_frames(raw, tmp_path, monkeypatch):
     assert [collect.stated_frames(p) for p in collect.find_videos(raw)] == [0, 12, 70]
     bars = []
 
-    class Bar(collect.tqdm):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            bars.append(self)
+    def recorded(**options):
+        bars.append(tqdm(**options))
+        return bars[-1]
 
-    monkeypatch.setattr(collect, "tqdm", Bar)
+    monkeypatch.setattr(collect, "progress_bar", recorded)
     for _ in range(2):  # the second run looks at nothing again
         run(raw, tmp_path / "out")
         assert (bars[0].n, bars[0].total, bars[0].unit) == (82, 82, " frames")
