@@ -1,7 +1,6 @@
 """Precision and speed of a run: autocast, loss scaling, TF32, channels-last, compiled networks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch._functorch.config as functorch
@@ -15,10 +14,6 @@ from keep.utils.dtypes import parse_dtype
 from keep.utils.errors import UserError, nearest
 from keep.utils.logging import log
 
-TINY = 32
-"""Side in pixels of clips of which the last layer of the temporal discriminator gets one pixel. There the bfloat16
-gradient of its 5×5 kernel is wrong in oneDNN on processors with AMX (PyTorch 2.15). Only tests train on such clips."""
-
 
 def autocast(options: TrainOptions, device: torch.device) -> torch.autocast:
     """The context for forward passes in the run's precision; backward passes, outside, follow it."""
@@ -31,14 +26,13 @@ def make_scaler(options: TrainOptions, device: torch.device) -> torch.amp.GradSc
     return torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
 
 
-def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.device, size: int | None = None) -> None:
+def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.device) -> None:
     """Set the memory layout of the recipe's networks, and the precision of matrix products.
 
     Args:
         recipe: the networks.
         options: the options of training.
         device: where they run.
-        size: side of the training clips in pixels, where the options say it.
     """
     warn_of_slow_precision(options.amp, device)
     if device.type == "cuda":
@@ -46,10 +40,6 @@ def prepare_networks(recipe: nn.Module, options: TrainOptions, device: torch.dev
         torch.backends.cudnn.allow_tf32 = options.tf32
         if options.fused_norms:
             fuse_norms(recipe, device)
-    elif options.amp == "bf16":
-        for network in recipe.children() if size is not None and size <= TINY else ():
-            if any(isinstance(module, nn.Conv3d) for module in network.modules()):
-                run_in_float32(network)
     if options.amp:
         cast_frozen_weights_once(recipe)
     if options.channels_last:
@@ -98,18 +88,3 @@ def to_channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() in formats:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
-
-
-def run_in_float32(network: nn.Module) -> None:
-    """Run a network outside autocast, on float32 inputs."""
-    no_autocast = torch.autocast("cpu", enabled=False)
-
-    def enter(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        no_autocast.__enter__()
-        return tuple(x.float() for x in inputs)
-
-    def leave(*_: Any) -> None:
-        no_autocast.__exit__(None, None, None)
-
-    network.register_forward_pre_hook(enter)
-    network.register_forward_hook(leave, always_call=True)

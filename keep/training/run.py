@@ -151,7 +151,7 @@ def build_run(config: TrainConfig, ranks: Ranks = Ranks(), start: bool = True) -
     if start:
         recipe.check_flows()
     recipe.to(device)
-    precision.prepare_networks(recipe, config.train, device, config.data.train.options.get("size"))
+    precision.prepare_networks(recipe, config.train, device)
     precision.compile_networks(recipe, config.train.compile)
     recipe.train()
     recipe.ranks = ranks

@@ -225,7 +225,7 @@ def test_the_bar_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         hidden.append(disable)
         return items
 
-    monkeypatch.setattr(evaluation, "tqdm", bar)
+    monkeypatch.setattr(evaluation, "progress_bar", bar)
     for shown in (True, False):
         evaluate({"a": nearest}, Dataset(), [Error()], CPU, bar=shown)
     assert hidden == [False, True]

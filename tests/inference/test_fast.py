@@ -1,5 +1,7 @@
 """The accelerated network against the plain one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn as nn
@@ -141,7 +143,7 @@ def test_the_commands_keep_freed_memory(monkeypatch):
     for part, name, result in (
         (keep.restore.options, "parse", None), (keep.restore.command, "restore", 0), (keep.app.web, "import_gradio", 0),
         (keep.app.web, "parse", None), (keep.app.web, "check_address", None), (keep.app.web, "run", None),
-        (keep.test.cli, "read_options", object()), (keep.test, "run_benchmark", 0),
+        (keep.test.cli, "read_options", SimpleNamespace(device="cpu")), (keep.test, "run_benchmark", 0),
     ):  # fmt: skip
         monkeypatch.setattr(part, name, lambda *_, result=result, **__: result)
     keep.restore.restore([])

@@ -208,8 +208,8 @@ def test_processes_that_are_started_differently_refuse_in_one_line(pair) -> None
     first, second = pair["results"]["other options"]
     assert first == second
     assert first == (
-        "error rank 1 of 2 was started with other options than rank 0: train.optim.betas.0 is 0.5, not 0.9. Start all "
-        "processes with the same options and code"
+        "error rank 1 of 2 was started with other options than rank 0: train.optim.betas is [0.5, 0.99], not [0.9, "
+        "0.99]. Start all processes with the same options and code"
     )
     assert not (pair["folder"] / "other/stage1").exists()
 

@@ -78,7 +78,7 @@ def orders(tmp_path_factory) -> Iterator[Path]:
     signal.signal(signal.SIGTERM, before)
     shutil.rmtree(place, ignore_errors=True)
     assert len(started) > 3
-    end = time.monotonic() + 30
+    end = time.monotonic() + 150  # on a busy machine its last agents take long
     while left := [process for process in started if alive(process)]:
         assert time.monotonic() < end, f"processes of Ray are left: {left}"
 
