@@ -69,16 +69,17 @@ def orders(tmp_path_factory) -> Iterator[Path]:
         VideoWriter.write = writes
 
     before = signal.getsignal(signal.SIGTERM)
+    others = descendants(os.getpid())  # of other tests: data workers, the resource tracker
     cluster.start(num_cpus=2, _temp_dir=place, runtime_env={"worker_process_setup_hook": obey})
     yield folder
     import ray  # not before: it reads variables that cluster.start sets
 
-    started = descendants(os.getpid())
+    started = descendants(os.getpid()) - others
     ray.shutdown()
     signal.signal(signal.SIGTERM, before)
     shutil.rmtree(place, ignore_errors=True)
     assert len(started) > 3
-    end = time.monotonic() + 150  # on a busy machine its last agents take long
+    end = time.monotonic() + 60
     while left := [process for process in started if alive(process)]:
         assert time.monotonic() < end, f"processes of Ray are left: {left}"
 
