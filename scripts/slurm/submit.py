@@ -126,7 +126,7 @@ def command(argv: Sequence[str] | None) -> None:
     p.add_argument("--hours", type=arguments.number(0, 8760, above=True), default=24, help="time limit of a start (24)")
     p.add_argument("--name", default="keep", help="of the job (keep)")
     p.add_argument(
-        "--logs", default="slurm", metavar="FOLDER", help="logs are FOLDER/JOB_TASK_log.out and .err (slurm)"
+        "--logs", default="slurm_logs", metavar="FOLDER", help="logs are FOLDER/JOB_TASK_log.out and .err (slurm_logs)"
     )
     p.add_argument(
         "--slurm", action="append", default=[], metavar="KEY=VALUE", help="any option of sbatch; can be repeated"
