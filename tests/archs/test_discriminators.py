@@ -45,13 +45,15 @@ def test_temporal_patchgan_weights_are_spectrally_normalised():
         assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
 
 
-def test_gradients_of_small_clips_are_finite_in_bfloat16() -> None:
+@pytest.mark.parametrize("side", [32, 40])
+def test_small_clips_are_judged_in_float32_under_autocast_on_a_cpu(side: int) -> None:
     for seed in range(3):
         torch.manual_seed(seed)
         net = TemporalPatchGAN(channels=16)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = nn.functional.softplus(-net(torch.rand(1, 3, 3, 40, 40) * 2 - 1)).mean()
-        loss.backward()
+            logits = net(torch.rand(1, 3, 3, side, side).bfloat16() * 2 - 1)
+        assert logits.dtype == torch.float32
+        nn.functional.softplus(-logits).mean().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
