@@ -1,5 +1,6 @@
 """Small networks with known weights, and clips for them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from rule import weight
 from keep.archs.keep import KEEP
 from keep.archs.public import from_public, to_public
 from keep.config.registry import ARCHS
+from keep.inference.weights import save_safetensors
 
 SMALL = {
     "image_size": 64,
@@ -57,6 +59,13 @@ def by_rule(**options) -> KEEP:
 def tiny(**options) -> KEEP:
     torch.manual_seed(0)
     return build("KEEP", **(TINY | options))
+
+
+def tiny_file(folder: Path) -> Path:
+    """The weight file of a tiny causal network with DIS, which names its network."""
+    path, options = folder / "tiny.safetensors", TINY | {"temporal": "causal"}
+    save_safetensors(tiny(temporal="causal"), path, {"type": "KEEP", **options, "flow": {"type": "dis"}})
+    return path
 
 
 def clip(

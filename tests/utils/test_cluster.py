@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import TINY, tiny
+from networks import tiny_file
 
 from keep import restore
 from keep import test as keep_test
 from keep.data.video_io import write_video
-from keep.inference.weights import save_safetensors
 from keep.utils import cluster
 from keep.utils.cluster import Share
 
@@ -106,11 +105,7 @@ def alive(process: int) -> bool:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_safetensors(
-        tiny(temporal="causal"), path, {"type": "KEEP", **TINY, "temporal": "causal", "flow": {"type": "dis"}}
-    )
-    return str(path)
+    return str(tiny_file(tmp_path_factory.mktemp("weights")))
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,17 @@
 
 import numpy as np
 import torch
-from networks import TINY, clip, tiny
+from networks import clip, tiny_file
 
 from keep.archs.confidence import ConfidenceHead
 from keep.baselines.keep_restorer import KEEPRestorer
 from keep.data.video_io import read_video
 from keep.evaluation.report import media
 from keep.inference.confidence import network_hash, path_of, save_confidence
-from keep.inference.weights import save_safetensors
 
 
 def test_a_restorer_with_an_error_model_gives_its_errors(tmp_path):
-    path = tmp_path / "tiny.safetensors"
-    save_safetensors(tiny(temporal="causal"), path, {"type": "KEEP", **TINY, "temporal": "causal", "flow": "dis"})
+    path = tiny_file(tmp_path)
     head = ConfidenceHead(width=4, layers=1).eval()
     save_confidence(head, {"type": "ConfidenceHead", "width": 4, "layers": 1}, path_of(path), network_hash(path), {})
     lq = clip(3)[0][0]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn_faces import DARK, GREEN, POINTS, RED, Discs, Recorder, draw
-from networks import TINY, tiny
+from networks import tiny_file
 from videos import TIMES, make
 
 import keep
@@ -22,17 +22,12 @@ from keep.data.video_io import probe, read_video, write_video
 from keep.faces.detect import Face
 from keep.inference.video import Settings, Tools, restore_video
 from keep.inference.video.engines import ProgressBar
-from keep.inference.weights import save_safetensors
 from keep.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_safetensors(
-        tiny(temporal="causal"), path, {"type": "KEEP", **TINY, "temporal": "causal", "flow": {"type": "dis"}}
-    )
-    return str(path)
+    return str(tiny_file(tmp_path_factory.mktemp("weights")))
 
 
 @pytest.fixture(autouse=True)

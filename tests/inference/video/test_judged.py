@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from drawn_faces import GREEN, RED, Discs, draw
-from networks import TINY, tiny
+from networks import tiny_file
 
 from keep import restore
 from keep.archs.confidence import ConfidenceHead
@@ -19,16 +19,13 @@ from keep.inference.confidence import network_hash, path_of, save_confidence
 from keep.inference.video.judged import FULL, HATCH, FaceRecord, error_frame, observed_share, overlay_frame
 from keep.inference.video.network import Judged
 from keep.inference.video.pipeline import RestoredFace, WaitingFrame
-from keep.inference.weights import save_safetensors
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    arch = {"type": "KEEP", **TINY, "temporal": "causal", "flow": {"type": "dis"}}
-    save_safetensors(tiny(temporal="causal"), path, arch)
+    path = tiny_file(tmp_path_factory.mktemp("weights"))
     head = ConfidenceHead(width=4, layers=1).eval()
     save_confidence(head, {"type": "ConfidenceHead", "width": 4, "layers": 1}, path_of(path), network_hash(path), {})
     return str(path)
