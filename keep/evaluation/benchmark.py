@@ -55,7 +55,7 @@ class Here:
         return str(self.device)
 
     def score(self, pending: Sequence[Job], config: TestConfig, datasets: Mapping[str, Any], parts: Parts) -> None:
-        bar = progress_bar(pending, desc=config.name, unit="clip", delay=2, leave=False, disable=self.rank != 0)
+        bar = progress_bar(pending, desc=config.name, unit=" clips", delay=2, leave=False, disable=self.rank != 0)
         for unit, names in bar:
             chosen = {name: parts.restorers[name] for name in names}
             score_unit(unit, config, datasets[unit.split], chosen, parts.metrics, Clock(self.device))

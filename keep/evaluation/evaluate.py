@@ -241,7 +241,7 @@ def evaluate(
     check_names(restorers)
     table = Table()
     numbers = range(len(dataset)) if clips is None else clips
-    progress = progress_bar(numbers, desc=title, unit="clip", leave=False, delay=2, disable=not bar)
+    progress = progress_bar(numbers, desc=title, unit=" clips", leave=False, delay=2, disable=not bar)
     with closing(iter(clip_loader(dataset, seed, numbers, workers))) as samples:  # closed, it ends its workers
         for i, sample in zip(progress, samples, strict=True):
             try:

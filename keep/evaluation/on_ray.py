@@ -83,7 +83,7 @@ class OnRay:
         try:
             with closing(cluster.spread(make, pending, self.share, {"KEEP_LAUNCH": launch()}, GRACE)) as results:
                 count = len(pending)
-                bar = progress_bar(results, desc=config.name, total=count, unit="clip", delay=2, leave=False)
+                bar = progress_bar(results, desc=config.name, total=count, unit=" clips", delay=2, leave=False)
                 for number, result in bar:
                     if isinstance(result, cluster.Died):
                         unit = unfinished[number]

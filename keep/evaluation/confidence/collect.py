@@ -100,7 +100,7 @@ class Collection:
     def add(self, dataset: Any, chosen: Sequence[tuple[int, str]], seed: int) -> None:
         """Restore ``dataset[seed, position]`` for each (position, part) into ``folder/part/POSITION.npz``; those that
         are there already are kept, so that an interrupted collection goes on."""
-        for position, part in progress_bar(chosen, desc=f"restoring into {self.folder}", unit="clip", mininterval=5):
+        for position, part in progress_bar(chosen, desc=f"restoring into {self.folder}", unit=" clips", mininterval=5):
             path = self.folder / part / f"{position:05d}.npz"
             if not path.exists():
                 sample = dataset[seed, position]

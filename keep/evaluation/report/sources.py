@@ -26,7 +26,9 @@ def clips_of(dataset: Any, seed: int, by_content: bool = False, num: int | None 
     clips = getattr(dataset, "clips", None)
     numbers = range(len(dataset) if num is None else min(num, len(dataset)))
     found = []
-    for number in progress_bar(numbers, desc="comparing clips with earlier results", unit="clip", delay=2, leave=False):
+    for number in progress_bar(
+        numbers, desc="comparing clips with earlier results", unit=" clips", delay=2, leave=False
+    ):
         files = dataset.files(clips[number]) if clips is not None and hasattr(dataset, "files") else None
         state = frames_state(dataset, seed, number) if files is None else files_state(files, by_content)
         found.append((f"{number:05d}" if clips is None else clips[number].name, state))

@@ -52,7 +52,7 @@ def restore_on_ray(
         args = argparse.Namespace(**{**vars(args), **own})
         try:
             with closing(cluster.spread(partial(ray_worker, args, settings), jobs, part)) as results:
-                for number, result in progress_bar(results, desc="videos", total=len(jobs), unit="video", delay=2):
+                for number, result in progress_bar(results, desc="videos", total=len(jobs), unit=" videos", delay=2):
                     video, output = jobs[number]
                     if isinstance(result, cluster.Died):
                         result = f"{video}: {result.reason}"
