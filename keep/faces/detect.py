@@ -226,10 +226,9 @@ class CenterFace(Detector):
 
 def _suppress(rows: np.ndarray, overlap: float) -> np.ndarray:
     """Non-maximum suppression of rows (n, 15): the best first, without those that overlap a better row by more."""
-    from torchvision.ops import nms  # takes a second to import
-
-    boxes, scores = torch.from_numpy(rows[:, :4].copy()), torch.from_numpy(rows[:, 14].copy())
-    return rows[nms(boxes, scores, overlap).numpy()]
+    boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).astype(np.float64)  # x, y, width, height
+    kept = cv2.dnn.NMSBoxes(boxes, rows[:, 14].tolist(), 0.0, overlap)
+    return rows[np.array(kept, int)]
 
 
 def default_detector(cache: Path | None = None) -> Detector:

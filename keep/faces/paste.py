@@ -24,7 +24,7 @@ def paste(
 ) -> None:
     """Blend ``face`` into ``frame``, in place, through the inverse of ``matrix``: mask · face + (1 − mask) · frame.
 
-    Only the part of the frame that the crop covers changes. A face that is smaller in the frame than in the crop is
+    Only the part of the frame that the mask covers changes. A face that is smaller in the frame than in the crop is
     averaged down first, to avoid aliasing; a larger one is enlarged bicubically.
 
     Args:
@@ -45,20 +45,27 @@ def paste(
     x1, y1 = (min(n, math.ceil(v) + 1) for v, n in zip(corners.max(0), frame.shape[1::-1], strict=True))
     if x0 >= x1 or y0 >= y1:
         return
-    shifted = np.array(matrix, np.float64)
-    shifted[:, 2] = transform(shifted, np.array([x0, y0]))
-    warp = {"M": shifted, "dsize": (x1 - x0, y1 - y0)}
     flags = cv2.WARP_INVERSE_MAP
-    face = cv2.warpAffine(face, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **warp)
-    mask = cv2.warpAffine(mask, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, **warp)
-    region = frame[y0:y1, x0:x1]
-    if convert is None:
-        region[:] = cv2.blendLinear(face, np.ascontiguousarray(region), mask, 1 - mask)
-        return
+    at = {"M": _seen_from(matrix, x0, y0), "dsize": (x1 - x0, y1 - y0)}
+    mask = cv2.warpAffine(mask, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, **at)
     x, y, w, h = cv2.boundingRect((mask > 0).astype(np.uint8))
-    inside = (slice(y, y + h), slice(x, x + w))
-    region, mask = region[inside], mask[inside][..., None]
-    region[:] = convert(face[inside]) * mask + region * (1 - mask) + 0.5
+    if not w:
+        return
+    mask, region = mask[y : y + h, x : x + w], frame[y0 + y : y0 + y + h, x0 + x : x0 + x + w]
+    at = {"M": _seen_from(matrix, x0 + x, y0 + y), "dsize": (w, h)}
+    face = cv2.warpAffine(face, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **at)
+    if convert is None:
+        mask = np.ascontiguousarray(mask)
+        region[:] = cv2.blendLinear(face, np.ascontiguousarray(region), mask, 1 - mask)
+    else:
+        region[:] = convert(face) * mask[..., None] + region * (1 - mask[..., None]) + 0.5
+
+
+def _seen_from(matrix: np.ndarray, x: int, y: int) -> np.ndarray:
+    """``matrix`` for the part of the frame that begins at (x, y)."""
+    result = np.array(matrix, np.float64)
+    result[:, 2] = transform(result, np.array([x, y]))
+    return result
 
 
 def feathered_mask(size: int, erode: float = ERODE, feather: float = FEATHER) -> np.ndarray:

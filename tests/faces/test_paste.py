@@ -48,6 +48,17 @@ def test_only_what_the_mask_covers_changes():
     assert (pasted[y, x] == 255).all()
 
 
+def test_a_small_mask_moves_no_pixel_of_the_face():
+    """Only the part under the mask is computed."""
+    frame, face, matrix = picture(), picture()[:96, :96], turned(30, 0.7, (200, 100), 96)
+    small, large = frame.copy(), frame.copy()
+    paste(small, face, face_mask(96), matrix)
+    paste(large, face, np.ones((96, 96), np.float32), matrix)
+    covered = cv2.warpAffine(face_mask(96), matrix, (320, 240), flags=cv2.WARP_INVERSE_MAP) == 1
+    assert covered.sum() > 500
+    assert np.abs(small[covered].astype(int) - large[covered]).max() <= 1
+
+
 def test_a_face_beyond_the_frame_is_no_error():
     frame = picture()
     before = frame.copy()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import Interpolation
 
@@ -19,6 +20,7 @@ EXACT = int(
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
 SMALL = 1920 * 1088  # pixels of a frame up to which one thread converts it: more take longer to start than they save
+PLANAR = {"rgb24": "gbrp", "rgba": "gbrap", "rgb48le": "gbrp16le", "rgba64le": "gbrap16le"}
 DEEP = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}  # (bytes of a channel, channels)
 WITH_ALPHA = frozenset({"bgra", "gbrap16le"})
 
@@ -41,13 +43,27 @@ def convert(frame: Any, form: str, **how: Any) -> Any:
 
 def to_rgb(frame: Any, turn: tuple[int, bool]) -> np.ndarray:
     """Exact but slower than :func:`keep.data.decode.to_rgb`: pixels that are not restored must not change."""
-    return upright(convert(frame, "rgb24", interpolation=EXACT).to_ndarray(), *turn)
+    return upright(_pixels(frame, "rgb24"), *turn)
 
 
 def to_deep(frame: Any, layout: Layout, turn: tuple[int, bool]) -> np.ndarray:
     """A decoded PyAV frame with all its bits: uint8 or uint16 (H, W, 3), or (H, W, 4) with alpha; upright."""
     form = DEEP[np.dtype(layout.dtype).itemsize, 4 if layout.alpha else 3]
-    return upright(convert(frame, form, interpolation=EXACT).to_ndarray(), *turn)
+    return upright(_pixels(frame, form), *turn)
+
+
+def _pixels(frame: Any, form: str) -> np.ndarray:
+    """A frame in one of the formats of ``PLANAR``: uint8 or uint16 (H, W, 3 or 4).
+
+    FFmpeg converts YUV to planar RGB three times as fast as to interleaved RGB, with the same values.
+    """
+    if frame.format.is_rgb or frame.format.has_palette:
+        return convert(frame, form, interpolation=EXACT).to_ndarray()
+    planar = convert(frame, PLANAR[form], interpolation=EXACT)
+    dtype = np.dtype("<u2" if "16" in planar.format.name else "u1")
+    rows = (np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width] for plane in planar.planes)
+    green, blue, red, *alpha = rows
+    return cv2.merge([red, green, blue, *alpha])
 
 
 def to_yuv(picture: Any, matrix: int, full: bool, form: str = "yuv420p") -> Any:

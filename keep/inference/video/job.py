@@ -12,7 +12,7 @@ from keep.data.mux import VideoSource
 from keep.faces.angles import PlausibleFaces
 from keep.faces.detect import Detector
 from keep.inference.video.outputs import plots_of, refuse_overwriting
-from keep.inference.video.pipeline import decoded_ahead
+from keep.inference.video.pipeline import DECODED
 from keep.inference.video.plots import landmark_figure
 from keep.inference.video.preflight import losses, preflight
 from keep.inference.video.scan import Scan, as_shown, integer_aspect, scan, scan_aligned
@@ -24,6 +24,7 @@ from keep.inference.video.writing import open_writers, record, write_unrestored,
 from keep.utils.clock import peak_memory
 from keep.utils.errors import UserError
 from keep.utils.logging import log
+from keep.utils.overlap import ahead, frames_ahead
 
 
 def restore_video(
@@ -121,7 +122,8 @@ def find_faces(job: Job) -> Scan:
         tools.detector(np.zeros((video.height, video.width, 3), np.uint8))
     report = reporter(job, "finding faces", video.count())
     aspect = integer_aspect(video.width, video.display_aspect)
-    with closing(decoded_ahead(clock.each("decode", video), video.height, video.width)) as frames:
+    frame_bytes = 3 * video.height * video.width
+    with closing(ahead(clock.each("decode", video), frames_ahead(frame_bytes, DECODED, 8))) as frames:
         if settings.aligned:
             return scan_aligned(frames, clock, report)
         assert tools.detector is not None
@@ -129,6 +131,7 @@ def find_faces(job: Job) -> Scan:
         found = scan(
             shown, tools.detector, clock, tools.identity, settings.max_gap, settings.sigma, settings.radius,
             settings.min_face, settings.min_frames, settings.detect_every, report, tools.network.size,
+            frames_ahead(frame_bytes, 1, 1),
         )  # fmt: skip
     if isinstance(tools.detector, PlausibleFaces):
         found.turned = tools.detector.rejected

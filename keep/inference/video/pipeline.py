@@ -1,6 +1,6 @@
 """Pass 2: streams the frames; cuts faces out, restores them, and pastes them back.
 
-The network works in windows, so a frame waits until all its faces are restored. Decoding, restoring and pasting run at
+The network works in windows, so a frame waits until all its faces are restored. Cutting, restoring and pasting run at
 the same time (:func:`painted`), except for frames larger than 1080p. At most three windows of frames are in memory, one
 of large ones, for any length of the video and any number of faces.
 """
@@ -56,10 +56,16 @@ class RestoredFace:
 
 @dataclass
 class WaitingFrame:
-    """A frame and its faces; complete when all faces are restored."""
+    """A frame and its faces; complete when all faces are restored.
+
+    Attributes:
+        faces: all faces, cut out of the frame.
+        parts: the same faces by batch, and whether a gap or the end of the batch follows this frame.
+    """
 
     frame: TimedFrame
     faces: list[RestoredFace] = field(default_factory=list)
+    parts: list[tuple["Batch", list[RestoredFace], bool]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -67,7 +73,10 @@ class WaitingFrame:
 
 
 class Batch:
-    """Tracks of exactly the same frames: one recurrence each, computed together."""
+    """Tracks of exactly the same frames: one recurrence each, computed together.
+
+    Frames are cut (:meth:`cut`) ahead of those that are restored (:meth:`add`), maybe in another thread.
+    """
 
     def __init__(self, tracks: Sequence[AlignedTrack], network: Network) -> None:
         self.tracks, self.network = tracks, network
@@ -77,20 +86,24 @@ class Batch:
         self._window: list[list[RestoredFace]] = []
 
     @property
-    def done(self) -> bool:
+    def all_cut(self) -> bool:
         return self._next == len(self.frames)
 
-    def add(self, waiting: WaitingFrame, clock: Clock) -> None:
-        """Cut this batch's faces out of a frame. Restore the window when it is full or the frames have a gap."""
-        if self.done or self.frames[self._next] != waiting.frame.index:
+    def cut(self, waiting: WaitingFrame, clock: Clock) -> None:
+        """Cut this batch's faces out of a frame."""
+        if self.all_cut or self.frames[self._next] != waiting.frame.index:
             return
         with clock("crop"):
             faces = [self._cut(track, waiting.frame.image) for track in self.tracks]
-        waiting.faces += faces
-        self._window.append(faces)
         self._next += 1
-        gap = self.done or self.frames[self._next] != waiting.frame.index + 1
-        if gap or len(self._window) == self.network.window:
+        ends = self.all_cut or self.frames[self._next] != waiting.frame.index + 1
+        waiting.faces += faces
+        waiting.parts.append((self, faces, ends))
+
+    def add(self, faces: list[RestoredFace], ends: bool, clock: Clock) -> None:
+        """Take the faces of the next frame. Restore the window when it is full or the frames have a gap."""
+        self._window.append(faces)
+        if ends or len(self._window) == self.network.window:
             self.flush(clock)
 
     def flush(self, clock: Clock) -> None:
@@ -123,38 +136,43 @@ def batches(tracks: Sequence[AlignedTrack], network: Network, size: int) -> list
     return [Batch(group, network) for group in sorted(groups, key=lambda group: int(group[0].frames[0]))]
 
 
-def restore_faces(
-    frames: Iterable[TimedFrame], tracks: Sequence[AlignedTrack], network: Network, clock: Clock, batch: int = 4
-) -> Iterator[WaitingFrame]:
-    """Every frame, in order, with its faces restored but not pasted.
+def cut_faces(frames: Iterable[TimedFrame], groups: Iterable[Batch], clock: Clock) -> Iterator[WaitingFrame]:
+    """Every frame, in order, with its faces cut out.
 
     Args:
         frames: the frames of pass 1, decoded again.
-        tracks: the tracks found by pass 1.
-        network: restores the crops.
-        clock: measures ``crop`` and ``network``.
-        batch: largest number of tracks of the same frames that are computed together.
+        groups: sorted by first frame.
+        clock: measures ``crop``.
     """
-    upcoming = deque(batches(tracks, network, batch))
-    active: list[Batch] = []
-    waiting: deque[WaitingFrame] = deque()
+    upcoming, active = deque(groups), []
     for frame in frames:
         while upcoming and upcoming[0].frames[0] <= frame.index:
             active.append(upcoming.popleft())
-        waiting.append(WaitingFrame(frame))
+        waiting = WaitingFrame(frame)
         for group in active:
-            group.add(waiting[-1], clock)
-        active = [group for group in active if not group.done]
+            group.cut(waiting, clock)
+        active = [group for group in active if not group.all_cut]
+        yield waiting
+
+
+def restore_faces(frames: Iterable[WaitingFrame], clock: Clock) -> Iterator[WaitingFrame]:
+    """Every frame, in order, with its faces restored but not pasted.
+
+    Args:
+        frames: those of :func:`cut_faces`.
+        clock: measures ``network``.
+    """
+    waiting: deque[WaitingFrame] = deque()
+    for frame in frames:
+        waiting.append(frame)
+        for group, faces, ends in frame.parts:
+            group.add(faces, ends, clock)
         while waiting and waiting[0].complete:
             yield waiting.popleft()
-    for group in active:  # pass 2 decoded fewer frames than pass 1
-        group.flush(clock)
+    for frame in waiting:  # pass 2 decoded fewer frames than pass 1
+        for group, _, _ in frame.parts:
+            group.flush(clock)
     yield from waiting
-
-
-def decoded_ahead(frames: Iterable[TimedFrame], height: int, width: int) -> Generator[TimedFrame, None, None]:
-    """``frames`` of this size, decoded in a thread."""
-    return ahead(frames, frames_ahead(3 * height * width, DECODED, 8))
 
 
 def painted(
@@ -166,16 +184,22 @@ def painted(
     clock: Clock,
     batch: int = 4,
 ) -> Generator[tuple[WaitingFrame, np.ndarray], None, None]:
-    """Every frame, in order, and its restored picture. Decoding, restoring and pasting have a thread each.
+    """Every frame, in order, and its restored picture. Decoding and cutting, restoring, and pasting have a thread each.
 
     Args:
-        frames: as in :func:`restore_faces`.
+        frames: the frames of pass 1, decoded again.
         size: (height, width) of the frames.
+        tracks: the tracks found by pass 1.
+        network: restores the crops.
+        painter: pastes them.
+        clock: measures each part.
+        batch: largest number of tracks of the same frames that are computed together.
     """
-    restored = restore_faces(decoded_ahead(frames, *size), tracks, network, clock, batch)
+    frame_bytes = 3 * size[0] * size[1]
+    cut = ahead(cut_faces(frames, batches(tracks, network, batch), clock), frames_ahead(frame_bytes, DECODED, 8))
     # A window is complete at once: while it is pasted and written, the next one is restored.
-    waiting = ahead(restored, frames_ahead(3 * size[0] * size[1], RESTORED, network.window))
-    return ahead(((frame, painter.paint(frame, clock)) for frame in waiting), frames_ahead(3 * size[0] * size[1], 1, 1))
+    waiting = ahead(restore_faces(cut, clock), frames_ahead(frame_bytes, RESTORED, network.window))
+    return ahead(((frame, painter.paint(frame, clock)) for frame in waiting), frames_ahead(frame_bytes, 1, 1))
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:

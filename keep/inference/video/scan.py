@@ -1,7 +1,8 @@
 """Pass 1: finds shots, faces and landmarks of a video. Only a few numbers a frame are kept."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from keep.faces.shots import ShotDetector
 from keep.faces.smooth import fill_gaps, smooth
 from keep.faces.track import Track, Tracker
 from keep.utils.clock import Clock
+from keep.utils.overlap import ahead
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def scan(
     every: int = 8,
     report: Callable[[int], object] = lambda index: None,
     size: int = 128,
+    waiting: int = 0,
 ) -> Scan:
     """Find, track and smooth the faces of a video in one pass. No frame is kept.
 
@@ -111,13 +114,14 @@ def scan(
         every: frames from one search of the whole frame to the next; faces are followed in between.
         report: called with the number of each finished frame.
         size: side of the network's crops; sharpness is measured for it.
+        waiting: frames that may wait for their faces to be found, while a thread finds shots; 0: no thread.
     """
     cuts, tracker, count = ShotDetector(), Tracker(identity=identity, patience=max(25, max_gap)), 0
     starts = [0]
     measures: defaultdict[int, Measures] = defaultdict(Measures)  # track → its faces
     pictures: defaultdict[int, ShotMeasures] = defaultdict(ShotMeasures)  # shot → its frames
 
-    def with_cuts() -> Iterator[tuple[TimedFrame, np.ndarray, bool]]:
+    def with_cuts() -> Generator[tuple[TimedFrame, np.ndarray, bool], None, None]:
         for frame in frames:
             with clock("shots"):
                 cut = cuts.update(frame.image)
@@ -125,17 +129,18 @@ def scan(
                 starts.append(frame.index)
             yield frame, frame.image, cut
 
-    for seen in follow(with_cuts(), detector, every, clock):
-        frame = seen.item
-        if seen.cut:
-            tracker.cut()
-        with clock("track"):
-            pictures[tracker.shot].add(frame.image)
-            ids = tracker.update(frame.index, seen.faces, frame.image)
-            for track, face in zip(ids, seen.faces, strict=True):
-                measures[track].add(frame.image, face, size)
-        count += 1
-        report(frame.index)
+    with closing(ahead(with_cuts(), waiting)) as compared:
+        for seen in follow(compared, detector, every, clock):
+            frame = seen.item
+            if seen.cut:
+                tracker.cut()
+            with clock("track"):
+                pictures[tracker.shot].add(frame.image)
+                ids = tracker.update(frame.index, seen.faces, frame.image)
+                for track, face in zip(ids, seen.faces, strict=True):
+                    measures[track].add(frame.image, face, size)
+            count += 1
+            report(frame.index)
     result = Scan(count, len(starts), [])
     lengths = np.diff([*starts, count])
     for track in tracker.finish():

@@ -7,6 +7,8 @@ import pytest
 from videos import copy, images_of, make
 
 from keep.data.mux import Colours, FrameFolder, VideoWriter
+from keep.data.mux.colours import EXACT, to_deep, to_rgb
+from keep.data.mux.layout import layout_of
 from keep.data.video_io import read_video
 
 
@@ -49,3 +51,28 @@ def test_encoding_shifts_no_colour(tmp_path, colours, codec):
         assert np.abs((first - clip)[:, half].mean((0, 1, 2))).max() < 0.5
     copy(tmp_path / "out.mp4", tmp_path / "again.mp4", codec=codec, crf=1)
     assert np.abs((images_of(tmp_path / "again.mp4") - first).mean((0, 1, 2))).max() < 0.2
+
+
+@pytest.mark.parametrize("form", ["yuv420p", "yuvj420p", "yuv422p", "nv12", "gray", "rgb24", "bgra", "rgb565le"])
+@pytest.mark.parametrize("size", [(33, 17), (64, 48)])
+def test_pixels_are_those_of_ffmpegs_exact_conversion(form, size):
+    """They go through planar RGB, which is faster."""
+    frame = picture(size, form)
+    expected = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
+    np.testing.assert_array_equal(to_rgb(frame, (0, False)), expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "deep"),
+    [("yuv420p10le", "rgb48le"), ("gbrp10le", "rgb48le"), ("yuva444p10le", "rgba64le"), ("yuva420p", "rgba")],
+)
+def test_deep_pixels_are_those_of_ffmpegs_exact_conversion(form, deep):
+    frame = picture((33, 17), form)
+    expected = frame.reformat(format=deep, interpolation=EXACT).to_ndarray()
+    np.testing.assert_array_equal(to_deep(frame, layout_of(frame), (0, False)), expected)
+
+
+def picture(size: tuple[int, int], form: str) -> Any:
+    """Noise in a pixel format; size: (width, height)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 4), np.uint8)
+    return av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=form)

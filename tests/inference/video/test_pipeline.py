@@ -16,7 +16,7 @@ from keep.flow.dis import DIS
 from keep.inference.api import Restorer
 from keep.inference.video.enhance import OVERLAP, TILE, Enhancer
 from keep.inference.video.network import KeepNetwork
-from keep.inference.video.pipeline import Painter, restore_faces
+from keep.inference.video.pipeline import Painter, WaitingFrame, batches, cut_faces, restore_faces
 from keep.inference.video.scan import AlignedTrack, scan, scan_aligned
 from keep.utils.clock import Clock
 from keep.utils.errors import UserError
@@ -30,6 +30,10 @@ def track(frames: range | list[int], x: float = 60, y: float = 60, number: int =
 
 def noise(frames: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (frames, 120, 160, 3), np.uint8)
+
+
+def restored_faces(frames, tracks, network, clock: Clock, batch: int = 4) -> Iterator[WaitingFrame]:
+    return restore_faces(cut_faces(frames, batches(tracks, network, batch), clock), clock)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def test_two_people_cross_and_a_cut_falls_between():
     for t in found.tracks:
         assert len(t.frames) == 40
         assert (t.frames[0], t.frames[-1]) == ((0, 39) if t.shot == 0 else (40, 79))
-    list(restore_faces(timed(clip), found.tracks, network, Clock(), batch=1))
+    list(restored_faces(timed(clip), found.tracks, network, Clock(), batch=1))
     assert len(network.clips) == 4
     people = set()
     for t, one in zip(found.tracks, network.clips, strict=True):
@@ -119,7 +123,7 @@ def test_never_more_than_a_window_waits():
             yield frame
 
     given = 0
-    for waiting in restore_faces(source(), tracks, network, Clock()):
+    for waiting in restored_faces(source(), tracks, network, Clock()):
         assert waiting.frame.index == given
         assert waiting.complete
         assert read[0] - waiting.frame.index < 8
@@ -130,7 +134,7 @@ def test_never_more_than_a_window_waits():
 
 
 def test_a_second_pass_that_gives_fewer_frames_is_no_error():
-    out = list(restore_faces(timed(noise(13)), [track(range(20))], Recorder(window=8), Clock()))
+    out = list(restored_faces(timed(noise(13)), [track(range(20))], Recorder(window=8), Clock()))
     assert len(out) == 13
     assert all(waiting.complete for waiting in out)
 
@@ -138,7 +142,7 @@ def test_a_second_pass_that_gives_fewer_frames_is_no_error():
 def test_tracks_of_the_same_frames_share_a_batch():
     tracks = [track(range(9), x, 60, i) for i, x in enumerate((40, 80, 120))] + [track(range(5), 60, 60, 3)]
     network = Recorder()
-    list(restore_faces(timed(noise(9)), tracks, network, Clock(), batch=2))
+    list(restored_faces(timed(noise(9)), tracks, network, Clock(), batch=2))
     assert sorted(clip.shape[:2] for clip in network.clips) == [(5, 1), (9, 1), (9, 2)]
 
 
@@ -146,7 +150,7 @@ def test_a_batch_gives_what_each_gives_alone(network):
     tracks = [track(range(7), x, 60, i) for i, x in enumerate((50, 100))]
     clips = [
         np.stack(
-            [[face.restored for face in w.faces] for w in restore_faces(timed(noise(7)), tracks, network, Clock(), n)]
+            [[face.restored for face in w.faces] for w in restored_faces(timed(noise(7)), tracks, network, Clock(), n)]
         )
         for n in (1, 2)
     ]
@@ -158,7 +162,7 @@ def test_a_track_is_one_recurrence_over_all_its_windows(network):
     clip, one = noise(11), track(range(11))
     crops = np.stack([crop(image, one.matrix(i, 32), 32) for i, image in enumerate(clip)])
     expected = np.stack(list(Restorer(network.net, window=11).restore(crops)))
-    restored = np.stack([w.faces[0].restored for w in restore_faces(timed(clip), [one], network, Clock())])
+    restored = np.stack([w.faces[0].restored for w in restored_faces(timed(clip), [one], network, Clock())])
     assert np.abs(restored.astype(int) - expected).max() <= 1
 
 
@@ -169,7 +173,7 @@ def test_aligned_faces_begin_anew_at_a_cut(network):
     found = scan_aligned(timed(clip), Clock())
     assert [list(t.frames) for t in found.tracks] == [list(range(6)), list(range(6, 12))]
     painter = Painter()
-    images = [painter.paint(w, Clock()) for w in restore_faces(timed(clip), found.tracks, network, Clock())]
+    images = [painter.paint(w, Clock()) for w in restored_faces(timed(clip), found.tracks, network, Clock())]
     expected = np.concatenate([list(Restorer(network.net, window=4).restore(shot)) for shot in shots])
     assert np.abs(np.stack(images).astype(int) - expected).max() <= 1
 
@@ -184,7 +188,7 @@ def test_the_nearer_face_is_pasted_last():
     near = track(range(1), 60, 60, 0)
     far = AlignedTrack(1, 0, np.array([0]), near.points * 0.5 + 30, near.found, 15)  # type: ignore[operator]
     for tracks, expected in (([near, far], 0), ([far, near], 255)):
-        (waiting,) = restore_faces(timed(noise(1)), tracks, White(), Clock(), batch=1)
+        (waiting,) = restored_faces(timed(noise(1)), tracks, White(), Clock(), batch=1)
         assert Painter().paint(waiting, Clock())[62, 60].mean() == expected
 
 
@@ -200,7 +204,7 @@ def test_what_the_parser_calls_no_face_stays_the_inputs():
             return lambda crops: np.full_like(crops, 255)
 
     frame = np.zeros((1, 120, 160, 3), np.uint8)
-    (waiting,) = restore_faces(timed(frame), [track(range(1), 80, 60)], White(64), Clock())
+    (waiting,) = restored_faces(timed(frame), [track(range(1), 80, 60)], White(64), Clock())
     image = Painter(parser=Half()).paint(waiting, Clock())
     assert image[60, 68].mean() > 240
     assert image[60, 92].mean() < 5
@@ -208,7 +212,7 @@ def test_what_the_parser_calls_no_face_stays_the_inputs():
 
 
 def test_a_larger_output(network):
-    (waiting,) = restore_faces(timed(noise(1)), [track(range(1))], network, Clock())
+    (waiting,) = restored_faces(timed(noise(1)), [track(range(1))], network, Clock())
     image = Painter(scale=2).paint(waiting, Clock())
     assert image.shape == (240, 320, 3)
     plain = Painter(scale=2).background(waiting.frame.image)
