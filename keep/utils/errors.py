@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,12 +64,17 @@ def first_line(error: Exception) -> str:
     return without_credentials(str(error).strip().partition("\n")[0]) or type(error).__name__
 
 
+def last_line(error: Exception) -> str:
+    """The last line of an error's message, for libraries that begin with places in their source."""
+    return without_credentials(str(error).strip().rpartition("\n")[2]) or type(error).__name__
+
+
 @contextmanager
-def reported(what: str) -> Iterator[None]:
+def reported(what: str, reason: Callable[[Exception], str] = first_line) -> Iterator[None]:
     """Inside, any error of a library becomes a :class:`UserError` of one line, ``what: reason``."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what}: {first_line(error)}") from error
+        raise UserError(f"{what}: {reason(error)}") from error

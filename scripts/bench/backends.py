@@ -85,6 +85,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--threads", type=arguments.whole(1, 1024), default=1, help="CPU threads of every path (1)")
     p.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES[:3]), help="backends (all but inductor)")
     p.add_argument("--int8", action="store_true", help="also int8, calibrated on the clip's first frames")
+    p.add_argument("--fp16", action="store_true", help="also the float16 file")
     p.add_argument("--out", type=Path, help="write the table to this file")
     return p.parse_args(argv)
 
@@ -104,20 +105,24 @@ def build(net: KEEP, args: argparse.Namespace, folder: Path, lq: Tensor, flows: 
     paths = [Candidate("PyTorch float32", streamed(accelerate(net)))]
     if "pytorch" in args.only and bf16:
         paths.append(Candidate("PyTorch bfloat16", streamed(accelerate(net, "bfloat16"))))
-    file, small = folder / "step.onnx", folder / "int8.onnx"
+    file, half, small = folder / "step.onnx", folder / "fp16.onnx", folder / "int8.onnx"
     if {"onnx", "openvino"} & set(args.only):
         say("exporting")
         export(net, file, flow="input")
+        if args.fp16:
+            export(net, half, "float16", flow="input")
         if args.int8:
             say("calibrating int8")
             quantize(file, small, lq[:16], flows[:16])
     threads = args.threads
     if "onnx" in args.only:
         paths.append(Candidate("ONNX Runtime float32", stepped(OnnxRuntime(file, threads))))
+        paths += [Candidate("ONNX Runtime float16", stepped(OnnxRuntime(half, threads)))] if args.fp16 else []
         paths += [Candidate("ONNX Runtime int8", stepped(OnnxRuntime(small, threads)))] if args.int8 else []
     if "openvino" in args.only:
         paths.append(Candidate("OpenVINO float32", stepped(OpenVINO(file, threads))))
         paths += [Candidate("OpenVINO bfloat16", stepped(OpenVINO(file, threads, "bf16")))] if bf16 else []
+        paths += [Candidate("OpenVINO float16", stepped(OpenVINO(half, threads)))] if args.fp16 else []
         paths += [Candidate("OpenVINO int8", stepped(OpenVINO(small, threads)))] if args.int8 else []
     if "inductor" in args.only:
         say("compiling by AOTInductor")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from keep.inference.exported.manifest import KEY, Manifest
-from keep.utils.errors import UserError, reported
+from keep.utils.errors import UserError, last_line, reported
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -93,12 +93,12 @@ class OpenVINO:
         batch = len(inputs["frame"])
         if batch not in self._requests:
             self._requests[batch] = self._compile(batch)
-        with reported(f"{self._path}: OpenVINO cannot run it"):
+        with reported(f"{self._path}: OpenVINO cannot run it", last_line):
             found = self._requests[batch].infer(dict(inputs))
         return {port.name: found[port.name].copy() for port in self.manifest.outputs}
 
     def _compile(self, batch: int) -> Any:
-        with reported(f"{self._path}: OpenVINO cannot compile it"):
+        with reported(f"{self._path}: OpenVINO cannot compile it", last_line):
             model = self._core.read_model(str(self._path))
             model.reshape({port.name: list(port.sized(batch)) for port in self.manifest.inputs})
             return self._core.compile_model(model, "CPU", self._options).create_infer_request()

@@ -9,7 +9,7 @@ import pytest
 
 from keep import export as door
 from keep.inference.exported.check import Difference, largest
-from keep.utils.errors import UserError, first_line, reported
+from keep.utils.errors import UserError, first_line, last_line, reported
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -49,3 +49,5 @@ def test_an_error_of_a_library_is_one_line():
     assert first_line(ValueError()) == "ValueError"
     with pytest.raises(UserError, match=r"^compiling: no compiler$"), reported("compiling"):
         raise RuntimeError("no compiler\nmore")
+    with pytest.raises(UserError, match=r"^compiling: no operation X$"), reported("compiling", last_line):
+        raise RuntimeError("Exception from core.cpp:1:\nno operation X\n\n")
