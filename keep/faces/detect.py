@@ -226,7 +226,7 @@ class CenterFace(Detector):
 
 def _suppress(rows: np.ndarray, overlap: float) -> np.ndarray:
     """Non-maximum suppression of rows (n, 15): the best first, without those that overlap a better row by more."""
-    boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).astype(np.float64)  # x, y, width, height
+    boxes: Any = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).astype(float)  # x, y, width, height
     kept = cv2.dnn.NMSBoxes(boxes, rows[:, 14].tolist(), 0.0, overlap)
     return rows[np.array(kept, int)]
 
