@@ -61,8 +61,8 @@ def _pixels(frame: Any, form: str) -> np.ndarray:
         return convert(frame, form, interpolation=EXACT).to_ndarray()
     planar = convert(frame, PLANAR[form], interpolation=EXACT)
     dtype = np.dtype("<u2" if "16" in planar.format.name else "u1")
-    rows = (np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width] for plane in planar.planes)
-    green, blue, red, *alpha = rows
+    planes = [np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width] for plane in planar.planes]
+    green, blue, red, *alpha = planes
     return cv2.merge([red, green, blue, *alpha])
 
 
