@@ -15,6 +15,7 @@ HOLE = 100  # bytes between two packets that are more than headers
 AT = 0.2  # seconds between a join and the gap that it explains
 NEAR = 1.0  # seconds between damage and the gap in time that it explains
 SYNC = ((188, 0), (192, 4), (204, 0))  # length of MPEG-TS packets, place of their sync byte
+EARLY = 2  # packets of a stream by which a mark of damage may come too early: FFmpeg's parser holds them
 REORDERED = 20  # packets that may wait for one with an earlier display time
 
 
@@ -41,8 +42,10 @@ class Loss:
         self._begin: int | None = None  # place of the first packet in the file
         self._place: int | None = None  # end of the last one so far
         self._wounds: list[float] = []  # times of damage
+        self._marks: list[tuple[int, float, int]] = []  # new marks of damage: stream, time, packets seen since
         self._waiting: list[float] = []  # display times that are not in order yet
         self._steps: deque[float] = deque(maxlen=25)
+        self._unjudged: list[tuple[float, float]] = []  # begin and end of the first steps, until one is usual
         self._gaps: list[tuple[float, float, int]] = []  # begin, end, pictures missing
         self._joins: list[float] = []  # times at which the time stamps jumped
         self._silences: list[tuple[float, float]] = []
@@ -79,23 +82,31 @@ class Loss:
     def wound(self, time: float | None = None) -> None:
         """The file is damaged at this time, or at the time of the last picture seen."""
         self.broken = True
-        self._wounds.append(time if time is not None else max(self._waiting, default=self._last or 0.0))
+        self._wounds.append(time if time is not None else self._newest)
 
     def join(self, time: float) -> None:
-        """The time stamps jumped here and were carried on: a gap is no loss."""
+        """The time stamps jumped here and were carried on: a gap is no loss, nor are marks on the packets before."""
         self._joins.append(time)
+        self._marks.clear()
 
-    def missing(self) -> int:
-        """Pictures missing between the packets seen, once all were seen."""
+    def finish(self) -> None:
+        """All packets were seen."""
         while self._waiting:
             self._follow(heappop(self._waiting))
+        self._judge()
+        for _, time, _ in self._marks:
+            self.wound(time)
+        self._marks.clear()
+
+    def missing(self) -> int:
+        """Pictures missing between the packets, after :meth:`finish`."""
         if self._hole_behind() > HOLE:  # pictures that are shown earlier may be in it
             self._wounds.append(self._last or 0.0)
         steady = (self._format in BROADCAST or self._bad_structure) and self._regular >= max(25, 0.85 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
     def missing_at_the_ends(self, begin: float, before: float, behind: float | None) -> int:
-        """Pictures missing before the first and behind the last one, once all packets were seen.
+        """Pictures missing before the first and behind the last one, after :meth:`finish`.
 
         A video may start late, and its last picture may be shown for long. So here, too, the file must be damaged.
 
@@ -104,7 +115,7 @@ class Loss:
             before: seconds from the first packet of any stream to the first picture.
             behind: seconds between the last picture and the end that the header names; None if that is not known.
         """
-        step = median(self._steps) if len(self._steps) > 5 else self._step
+        step = self._usual
         if (clusters := self._clusters) is None:  # durations are not exact, and wrong where time stamps jump
             last = _pictures(behind, step)
             return last if not self._joins and (self.broken or last > max(2, 0.5 / step)) else 0
@@ -144,9 +155,17 @@ class Loss:
             return True
         return any(min(end, until) - max(begin, since) > 0.5 * (end - begin) for since, until in self._silences)
 
+    def _see_mark(self, packet: Any, time: float) -> None:
+        """A mark is damage unless a join follows: there the counters of broadcasts do not fit, without any loss."""
+        self._marks = [(stream, at, age + (stream == packet.stream_index)) for stream, at, age in self._marks]
+        for _, at, _ in (mark for mark in self._marks if mark[2] > EARLY):
+            self.wound(at)
+        self._marks = [mark for mark in self._marks if mark[2] <= EARLY]
+        if packet.is_corrupt and (not self._joins or abs(time - self._joins[-1]) > AT):
+            self._marks.append((packet.stream_index, time, 0))
+
     def _see_place(self, packet: Any, time: float | None) -> None:
-        if packet.is_corrupt:
-            self.wound(time)
+        self._see_mark(packet, time if time is not None else self._newest)
         if self._format in TILED and packet.pos is not None and packet.pos >= 0:
             self._begin = packet.pos if self._begin is None else self._begin
             if self._place is not None and packet.pos - self._place > HOLE:
@@ -154,16 +173,35 @@ class Loss:
             self._place = max(self._place or 0, packet.pos + packet.size)
             self._bytes += packet.size
 
+    @property
+    def _newest(self) -> float:
+        """Time of the last picture seen."""
+        return max(self._waiting, default=self._last or 0.0)
+
+    @property
+    def _usual(self) -> float:
+        """Usual seconds between two pictures: of the last ones, or what the header says."""
+        return median(self._steps) if len(self._steps) > 5 else self._step
+
     def _follow(self, time: float) -> None:
         """Take the next display time in ascending order."""
         if self._last is not None and time > self._last:
-            step, usual = time - self._last, median(self._steps) if len(self._steps) > 5 else self._step
+            self._unjudged.append((self._last, time))
+            if len(self._steps) > 5:
+                self._judge()
+            self._steps.append(time - self._last)
+        self._last = time
+
+    def _judge(self) -> None:
+        """Compare the last steps, mostly one, with the usual one."""
+        usual = self._usual
+        for begin, end in self._unjudged:
+            step = end - begin
             self._total += 1
             self._regular += abs(step - usual) < 0.1 * usual
             if step > 1.5 * usual:
-                self._gaps.append((self._last, time, round(step / usual) - 1))
-            self._steps.append(step)
-        self._last = time
+                self._gaps.append((begin, end, round(step / usual) - 1))
+        self._unjudged.clear()
 
 
 def _pictures(seconds: float | None, step: float) -> int:

@@ -194,6 +194,7 @@ class Pictures:
             behind: seconds between the last picture and the end that the header names; None if it does not say.
         """
         loss = self._loss
+        loss.finish()
         promised = loss.plausible(promised)
         if self._slotted:
             missing = max(promised - (self.last_slot + 1), 0) if promised else 0
