@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 from av.stream import Disposition
 
 from keep.utils.errors import UserError
+
+FASTEST = 300  # frames a second; a higher average is doubted
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,17 @@ def video_stream(container: Any, path: str | Path) -> Any:
     if streams[0].codec_context is None:
         raise UserError(f"{path}: the FFmpeg that PyAV uses has no decoder for its video codec")
     return streams[0]
+
+
+def frame_rate(stream: Any) -> Fraction:
+    """Frames a second of a video stream: the average, or what FFmpeg guesses where that is none.
+
+    Of raw DV the average is the unit of its time stamps.
+    """
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    if rate > FASTEST and stream.guessed_rate:
+        rate = stream.guessed_rate
+    return Fraction(rate.numerator, rate.denominator)
 
 
 def to_rgb(frame: Any, turn: tuple[int, bool] | None = None) -> np.ndarray:

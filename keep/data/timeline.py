@@ -9,7 +9,7 @@ from typing import Any
 
 import av.error
 
-from keep.data.decode import VideoFile, decode, reason, to_rgb, video_stream
+from keep.data.decode import VideoFile, decode, frame_rate, reason, to_rgb, video_stream
 from keep.utils.errors import UserError
 
 
@@ -101,11 +101,10 @@ def read_timeline(path: str | Path, content: bytes | None = None) -> Timeline:
             pass
         except av.error.FFmpegError as error:
             raise UserError(f"{path}: cannot be read: {reason(error)}") from error
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        fps = frame_rate(stream)
     if len(packets) < promised and container_format != "avi":  # an AVI header counts repeated frames too
         raise UserError(f"{path}: truncated: its header names {promised} frames, the file holds {len(packets)}")
     height, width = _frame_size(file)
-    fps = Fraction(rate.numerator, rate.denominator)
 
     stamps = [pts for pts, _, discard in packets if not discard]
     keys = [pts for pts, key, _ in packets if key]

@@ -8,7 +8,7 @@ import av
 import av.error
 
 from keep.data.mux.reading import Packets
-from keep.data.mux.sound import Transcoder
+from keep.data.mux.sound import Transcoder, add_copy
 from keep.data.mux.source import VideoSource, open_video, video_stream
 from keep.data.mux.streams import Plan, plan_streams
 from keep.data.mux.tags import add_tags, describe
@@ -41,7 +41,7 @@ class Copies:
             self._covers: list[Any] = []
             self._targets: dict[int, Track | Transcoder] = {}
             for plan in self.plans:
-                self._add(plan, inputs.streams[plan.index], picture, source)
+                self._add(plan, inputs.streams[plan.index], picture, source, suffix)
         except BaseException:
             inputs.close()
             raise
@@ -84,7 +84,7 @@ class Copies:
                 return packet, float(packet.dts * packet.time_base)
         return None
 
-    def _add(self, plan: Plan, stream: Any, picture: Any, source: VideoSource) -> None:
+    def _add(self, plan: Plan, stream: Any, picture: Any, source: VideoSource, suffix: str) -> None:
         """Do what ``plan`` says to one stream of the input."""
         if plan.how == "attach":
             name, kind, data = attachment(stream)
@@ -93,11 +93,11 @@ class Copies:
             picture.metadata["timecode"] = stream.metadata["timecode"]
         elif plan.how == "transcode":
             self._targets[plan.index] = Transcoder(self._output, stream, plan.encoder)
-            describe(self._targets[plan.index].stream, stream)
+            describe(self._targets[plan.index].stream, stream, suffix)
         elif plan.how == "copy":
-            copy = self._output.add_stream_from_template(stream, opaque=True)
+            copy = add_copy(self._output, stream)
             adts = stream.codec_context.name == "aac" and not stream.codec_context.extradata
-            describe(copy, stream)
+            describe(copy, stream, suffix)
             if plan.cover:
                 cover = av.Packet(attachment(stream)[2])
                 cover.stream, cover.pts, cover.dts, cover.is_keyframe = copy, 0, 0, True

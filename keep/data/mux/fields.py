@@ -83,4 +83,8 @@ def _pull(graph: Graph, frame: Any, given: deque[tuple[Any, int]], double: bool)
             return
         while len(given) > 1 and 2 * given[1][1] <= out.pts:
             given.popleft()
-        yield out, out.pts if double else out.pts // 2, given[0][0]
+        begin = given[0]
+        time = out.pts if double else out.pts // 2
+        if double and begin[0].duration:  # a second field is shown within its frame, also before a gap
+            time = min(time, 2 * begin[1] + begin[0].duration)
+        yield out, time, begin[0]

@@ -102,7 +102,7 @@ class Loss:
         """Pictures missing between the packets, after :meth:`finish`."""
         if self._hole_behind() > HOLE:  # pictures that are shown earlier may be in it
             self._wounds.append(self._last or 0.0)
-        steady = (self._format in BROADCAST or self._bad_structure) and self._regular >= max(25, 0.85 * self._total)
+        steady = (self._format in BROADCAST or self._bad_structure) and self._regular >= max(25, 0.9 * self._total)
         return sum(count for begin, end, count in self._gaps if self._is_loss(begin, end, steady))
 
     def missing_at_the_ends(self, begin: float, before: float, behind: float | None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import av
 import av.error
 
-from keep.data.decode import ffmpeg_path
+from keep.data.decode import ffmpeg_path, frame_rate
 from keep.data.mux.copies import Copies
 from keep.data.mux.reading import Packets
 from keep.data.mux.source import VideoSource, open_video, video_stream
@@ -80,7 +80,7 @@ def _with_times(inputs: Any, video: Any) -> Iterator[Any]:
             raise ValueError("its pictures have no time stamps")
         waiting.append(packet)
         if packet.dts is not None:
-            step = max(1, round(1 / (video.average_rate or 25) / packet.time_base))
+            step = max(1, round(1 / frame_rate(video) / packet.time_base))
             for steps, earlier in enumerate(reversed(waiting)):
                 earlier.dts = packet.dts - steps * step
             for ready in waiting:

@@ -81,6 +81,17 @@ def add_audio(output: Any, encoder: str, context: Any) -> Any:
     return stream
 
 
+def add_copy(output: Any, stream: Any) -> Any:
+    """A stream of ``output`` for the packets of ``stream``.
+
+    MP4 needs the places of PCM's channels, and fails at its end without them; AVI and Matroska store only their number.
+    """
+    copy = output.add_stream_from_template(stream, opaque=True)
+    if stream.type == "audio" and "channels" in stream.codec_context.layout.name:
+        copy.codec_context.layout = layout_of(stream.codec_context)
+    return copy
+
+
 def layout_of(context: Any) -> str:
     """The channel layout of a decoder; where only a number of channels is known, the usual one for it."""
     usual: dict[int, str] = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}

@@ -15,7 +15,7 @@ import av.error
 import cv2
 import numpy as np
 
-from keep.data.decode import ffmpeg_path, orientation
+from keep.data.decode import ffmpeg_path, frame_rate, orientation
 from keep.data.mux.aspect import aspect_of
 from keep.data.mux.colours import Colours, to_deep, to_rgb
 from keep.data.mux.fields import Deinterlace, is_interlaced, progressive
@@ -93,8 +93,7 @@ class VideoSource:
         self._careful = False  # damaged data was met
         with open_video(self.path) as container:
             stream: Any = video_stream(container, self.path)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            self.fps = Fraction(rate.numerator, rate.denominator)
+            self.fps = frame_rate(stream)
             self.start = Fraction(container.start_time or 0, av.time_base)
             self.tags: dict[str, str] = dict(container.metadata)
             self.streams = len(container.streams)

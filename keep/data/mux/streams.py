@@ -9,7 +9,7 @@ import av
 import av.error
 from av.stream import Disposition
 
-from keep.data.mux.sound import add_audio
+from keep.data.mux.sound import add_audio, add_copy, layout_of
 from keep.data.mux.source import open_video, video_stream
 from keep.data.mux.tags import named_tags
 
@@ -105,7 +105,9 @@ def _fits(stream: Any, suffix: str, cover: bool) -> bool:
         return False
     if stream.type == "subtitle" and suffix != ".mkv":  # FFmpeg accepts others and then fails at the packets
         return context.name in ("mov_text", "dvdsub", "dvd_subtitle")
-    return takes(suffix, lambda output: output.add_stream_from_template(stream, opaque=True))
+    if context.name.startswith("pcm_") and suffix == ".mp4" and "channels" in layout_of(context):
+        return False  # the same, at the end of the file
+    return takes(suffix, lambda output: add_copy(output, stream))
 
 
 def _lossless(context: Any, suffix: str) -> str:

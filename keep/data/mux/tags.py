@@ -12,6 +12,12 @@ _PLAIN = frozenset(
     }
 )  # fmt: skip  # what MP4 has its own fields for
 
+IN_MOV = {
+    "bod": "tib", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "fas": "per", "hye": "arm", "isl": "ice",
+    "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "sqi": "alb", "swe": "sve", "zho": "chi",
+}  # fmt: skip
+"""Language code of ISO 639-2 → how FFmpeg calls QuickTime's number of it; FFmpeg drops the codes it does not know."""
+
 
 def container_options(suffix: str, tags: Mapping[str, str]) -> dict[str, str]:
     """Options for a file with this suffix and these tags.
@@ -49,7 +55,10 @@ def add_comment(output: Any, words: str) -> None:
         output.metadata[key] = f"{before}\n{words}" if before else words
 
 
-def describe(copy: Any, stream: Any) -> None:
-    """Copy a stream's tags and disposition."""
-    copy.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
+def describe(copy: Any, stream: Any, suffix: str) -> None:
+    """Copy a stream's tags and disposition into a file with this suffix."""
+    tags = {k: v for k, v in stream.metadata.items() if k in ("language", "title")}
+    if suffix.lower() == ".mov" and "language" in tags:
+        tags["language"] = IN_MOV.get(tags["language"], tags["language"])
+    copy.metadata.update(tags)
     copy.disposition = stream.disposition

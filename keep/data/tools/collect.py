@@ -33,6 +33,7 @@ from keep.config import arguments
 from keep.config.cli import Parser, check_apart, check_output, network, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DETECTORS, IDENTITIES
+from keep.data.decode import frame_rate
 from keep.data.tools.collect_report import explain_no_clips, write_reports
 from keep.data.tools.collect_source import Source
 from keep.data.tools.collect_video import Setup, collect_video
@@ -98,7 +99,7 @@ def stated_frames(path: Path) -> int:
         with av.open(str(path.absolute())) as container:
             stream = container.streams.video[0]
             seconds = container.duration / av.time_base if container.duration else 0
-            return stream.frames or round(seconds * (stream.average_rate or 0))
+            return stream.frames or round(seconds * frame_rate(stream))
     except (av.error.FFmpegError, IndexError, OSError):
         return 0
 

@@ -16,6 +16,7 @@ from keep.inference.video.summary import Summary
 from keep.utils import cluster
 from keep.utils.errors import UserError
 from keep.utils.io import remove_leftovers
+from keep.utils.logging import log
 from keep.utils.progress import progress_bar
 
 BURST = 8  # frames between updates of the progress bar
@@ -81,7 +82,7 @@ def stop_if_cancelled(what: str, done: int, total: int | None, tracks: list[int]
 def attempt(job: Job, tools: Tools, settings: Settings, progress: Progress) -> Result:
     """Restore one video."""
     try:
-        return restore_video(*job, tools, settings, progress)
+        return restore_video(*job, tools, settings, progress, lambda line: log.info(f"{job[0].name}: {line}"))
     except (UserError, OSError) as error:
         return str(error).replace("\n", " ")
 

@@ -88,7 +88,9 @@ def scan_notes(found: Scan, settings: Settings, size: int) -> list[str]:
             "(--any-angle)"
         )
     notes += sharp_notes(found, settings.auto)
-    placed = [track for track in found.tracks if track.points is not None]
+    placed = [
+        track for track in found.tracks if track.points is not None and not (settings.auto and track.strength == 0)
+    ]
     enlarged = [1 / min(scale_of(track.matrix(i, size)) for i in range(len(track.frames))) for track in placed]
     if large := [factor for factor in enlarged if factor > 1.05]:
         notes.append(

@@ -17,19 +17,19 @@ from keep.data.mux.streams import plans_of
 APPLE = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location.ISO6709": "+48.1+011.5/", "model": "X"}
 
 
-def with_sound(path: Path, codec: str, rate: int = 16000, gap: int = 0) -> Path:
+def with_sound(path: Path, codec: str, rate: int = 16000, gap: int = 0, layout: str = "mono") -> Path:
     """Ten frames and half a second of sound; ``gap``: seconds without sound in its middle."""
     with av.open(str(path), "w") as output:
         video: Any = output.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         sound: Any = output.add_stream(codec, rate=rate)
-        sound.codec_context.layout = "mono"
+        sound.codec_context.layout = layout
         sound.bit_rate = 64000
         for t in range(10):
             output.mux(video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * t, np.uint8), format="rgb24")))
         output.mux(video.encode())
         size = sound.codec_context.frame_size if codec != "pcm_alaw" else 0
-        resampler = av.AudioResampler(sound.format, "mono", rate, frame_size=size or None)
+        resampler = av.AudioResampler(sound.format, layout, rate, frame_size=size or None)
         for i in range(8):
             wave = (9000 * np.sin(np.arange(1000 * i, 1000 * (i + 1)) / 9)).astype(np.int16)[None]
             frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
@@ -75,6 +75,40 @@ def test_sound_that_does_not_fit_is_written_without_loss(tmp_path, name, codec, 
     assert np.abs(kept[: len(given)].astype(int) - given[: len(kept)]).max() <= (1 if codec == "wmav2" else 0)
     with av.open(str(out)) as container:
         assert container.streams.audio[0].codec_context.name == written
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le"])
+@pytest.mark.parametrize("name", ["in.avi", "in.mkv"])
+def test_stereo_pcm_without_places_of_its_channels(tmp_path, name, codec, suffix):
+    """AVI and Matroska store only the number of channels; MP4 needs their places, at its end."""
+    source = with_sound(tmp_path / name, codec, layout="stereo")
+    (plan,) = plans_of(source, suffix)
+    assert plan.how == "copy"
+    for out in (tmp_path / f"out{suffix}", tmp_path / f"remuxed{suffix}"):
+        copy(source, out) if out.stem == "out" else remux(VideoSource(source), out)
+        np.testing.assert_array_equal(samples_of(out), samples_of(source))
+        with av.open(str(out)) as container:
+            assert container.streams.audio[0].codec_context.channels == 2
+
+
+@pytest.mark.parametrize(("code", "kept"), [("deu", "ger"), ("fra", "fra"), ("zho", "chi"), ("eng", "eng")])
+def test_quicktime_keeps_the_language(tmp_path, code, kept):
+    with av.open(str(tmp_path / "in.mkv"), "w") as output:
+        for kind, options in (("mpeg4", {"rate": 25}), ("aac", {"rate": 16000, "layout": "mono"})):
+            output.add_stream(kind, **options).metadata["language"] = code
+        image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        video, sound = output.streams
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        output.mux(video.encode(image))
+        output.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 16000
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+    copy(tmp_path / "in.mkv", tmp_path / "out.mov")
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams.audio[0].metadata["language"] == kept
 
 
 def test_sound_that_stops_for_a_while_stays_in_step(tmp_path):

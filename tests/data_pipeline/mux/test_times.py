@@ -45,6 +45,48 @@ def test_joined_recordings_follow_each_other(tmp_path, texture, audio):
         assert drift == pytest.approx([drift[0]] * 3, abs=0.03), "sound and pictures stay in step"
 
 
+VARIABLE = [0, 1, 2, 3, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 19, 20, 30, 31, 32, 33, 34, 35, 36, 37]  # of 1/25 s
+PAUSES = [0, 1, 2, 5, 6, 7, 11, 12, 13, 14, 20, 21, 22, 23, 24, 30]
+
+
+@pytest.mark.parametrize("bf", ["0", "2"])
+@pytest.mark.parametrize("audio", [False, True])
+@pytest.mark.parametrize("times", [VARIABLE, PAUSES, list(range(24))], ids=["variable", "pauses", "constant"])
+def test_joined_recordings_of_any_rate_lose_nothing(tmp_path, texture, times, audio, bf):
+    """Where they are joined, the counters of a broadcast do not fit, and FFmpeg marks a packet as damaged."""
+    part = make(tmp_path / "part.ts", texture(len(times)), times=[40 * t for t in times], audio=audio, g="8", bf=bf)
+    (tmp_path / "in.ts").write_bytes(part.read_bytes() * 2)
+    video = VideoSource(tmp_path / "in.ts")
+    assert len(list(video)) == 2 * len(times)
+    assert (video.jumps, video.lost, video.damaged) == (1, 0, 0)
+
+
+def test_joined_recordings_whose_header_names_another_rate_lose_nothing(tmp_path, texture):
+    """H.264 may name the rate of fields: 50 for 25 frames a second."""
+    with av.open(str(tmp_path / "part.ts"), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=50, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = texture(1).shape[2], texture(1).shape[1], "yuv420p"
+        for i, image in enumerate(texture(24)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = 2 * i, Fraction(1, 50)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    (tmp_path / "in.ts").write_bytes((tmp_path / "part.ts").read_bytes() * 2)
+    video = VideoSource(tmp_path / "in.ts")
+    assert (len(list(video)), video.jumps, video.lost) == (48, 1, 0)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_raw_dv_has_its_frame_rate(tmp_path, suffix):
+    """FFmpeg takes the unit of its time stamps, 1/60000 s, for its average rate."""
+    images = np.random.default_rng(0).integers(0, 256, (10, 36, 45, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+    source = make(tmp_path / "in.dv", images, codec="dvvideo")
+    assert VideoSource(source).fps == 25
+    copy(source, tmp_path / f"out{suffix}")
+    np.testing.assert_allclose([float(t) for t in times_of(tmp_path / f"out{suffix}")], np.arange(10) / 25, atol=1e-3)
+    assert VideoSource(tmp_path / f"out{suffix}").fps == pytest.approx(25, rel=0.01)
+
+
 def test_joined_recordings_go_into_another_container(tmp_path, texture):
     source = joined(tmp_path, texture, audio=True, g="8")
     remux(VideoSource(source), tmp_path / "out.mkv")

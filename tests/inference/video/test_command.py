@@ -377,6 +377,20 @@ def test_a_folder_of_videos_is_continued(tmp_path, video, empty, weights, capsys
     assert (tmp_path / "out" / "a.mp4").stat().st_mtime_ns != stamp
 
 
+def test_in_a_folder_each_line_names_its_video(tmp_path, weights, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    picture = av.VideoFrame.from_ndarray(draw([(RED, 60, 60, 20)]), format="rgb24")
+    with av.open(str(folder / "deep.mkv"), "w") as output:
+        stream: Any = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p10le"
+        for _ in range(6):
+            output.mux(stream.encode(picture.reformat(format="yuv420p10le")))
+        output.mux(stream.encode())
+    assert run(folder, "-o", tmp_path / "out", "-w", weights, "--codec", "h264") == 0
+    assert "deep.mkv: 10 bits a channel: written with 8" in "".join(capsys.readouterr())
+
+
 def test_ranks_share_the_videos(tmp_path, empty, weights, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()

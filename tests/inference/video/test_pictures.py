@@ -1,5 +1,6 @@
 """What pixels hold beyond 8-bit RGB is kept, or said before pass 1: HDR, fields, grey, alpha, more bits."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -278,9 +279,14 @@ def test_whether_a_shot_is_black_and_white(tmp_path, face, other, ground, colour
 
 
 def interlaced(
-    path: Path, codec: str, top_first: bool, form: str = "yuv420p", size: tuple[int, int] = (144, 240)
+    path: Path,
+    codec: str,
+    top_first: bool,
+    form: str = "yuv420p",
+    size: tuple[int, int] = (144, 240),
+    times: Sequence[int] = range(12),
 ) -> Path:
-    """A disc, and a bar below it, that move 4 px from field to field; 12 frames."""
+    """A disc, and a bar below it, that move 4 px from field to field. ``times``: of the frames, in 1/25 s."""
     height, width = size
     graph = Graph()
     source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, 25))
@@ -290,7 +296,7 @@ def interlaced(
     with av.open(str(path), "w") as output:
         stream: Any = output.add_stream(codec, rate=25, options=options if codec != "dvvideo" else {})
         stream.width, stream.height, stream.pix_fmt = width, height, form
-        for t in range(12):
+        for t in times:
             image = np.empty((*size, 3), np.uint8)
             for k, lines in enumerate((slice(0, None, 2), slice(1, None, 2))[:: 1 if top_first else -1]):
                 x = 40 + 4 * (2 * t + k)
@@ -391,3 +397,21 @@ def test_sharp_faces_are_named_and_left_or_blended(tmp_path, monkeypatch, streng
     found = [line for line in summary.notes if "sharp" in line]
     assert len(found) == ((strength, auto) in notes)
     assert all(line.startswith(notes[strength, auto]) for line in found)
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_faces_that_are_left_are_not_named_as_enlarged(tmp_path, monkeypatch, auto):
+    monkeypatch.setattr("keep.faces.measure.Measures.strength", 0.0)
+    frames = [av.VideoFrame.from_ndarray(draw(FACES), format="rgb24") for _ in range(8)]
+    source = encode(tmp_path / "in.mkv", frames, "ffv1", "bgr0")
+    summary, _ = run(source, tmp_path / "out.mkv", Recorder(32), auto=auto)
+    assert any("enlarged" in line for line in summary.notes) == (not auto)
+
+
+def test_second_fields_do_not_move_into_gaps(tmp_path):
+    """With a frame for each field, the second one follows half a frame later, also where frames were dropped."""
+    source = interlaced(tmp_path / "in.mkv", "libx264", True, "yuv420p", (144, 240), times=[0, 1, 2, 5, 6, 9, 10, 11])
+    out = list(VideoSource(source, "auto", double_rate=True))
+    base = VideoSource(source, "auto", double_rate=True).time_base
+    expected = [t + half for t in (0, 1, 2, 5, 6, 9, 10, 11) for half in (0, 0.5)]
+    np.testing.assert_allclose([float(f.pts * base) * 25 for f in out], expected, atol=0.05)
