@@ -1,4 +1,4 @@
-"""scripts/slurm/submit.py through submitit's executor on this machine: the ranks it starts, and when it requeues."""
+"""keep-submit through submitit's executor on this machine: the ranks it starts, and when it requeues."""
 
 import sys
 from importlib.util import find_spec
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from keep.config import cli
+from keep import submit as door
 from keep.utils.errors import UserError
-from scripts.slurm import submit
+from keep.utils.slurm import Task, submit, wait
 
 needs_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
 
@@ -33,15 +33,15 @@ def test_stopped_tasks_are_requeued_and_failed_ones_are_not(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    task = submit.Task([sys.executable, "-c", PROGRAM, "0"])
-    job = submit.submit(task, tmp_path / "logs", local=True, tasks_per_node=2, timeout_min=5)
+    task = Task([sys.executable, "-c", PROGRAM, "0"])
+    job = submit(task, tmp_path / "logs", local=True, tasks_per_node=2, timeout_min=5)
     assert job.results() == [None, None]
     for rank in "01":
         assert (tmp_path / f"rank{rank}").read_text() == f"{rank} {rank} 2 True\n" * 2
-    failing = submit.Task([sys.executable, "-c", PROGRAM, "2"])
-    job = submit.submit(failing, tmp_path / "logs", local=True, timeout_min=5)
+    failing = Task([sys.executable, "-c", PROGRAM, "2"])
+    job = submit(failing, tmp_path / "logs", local=True, timeout_min=5)
     with pytest.raises(UserError, match="failed: exit status 2: "):
-        submit.wait(job)
+        wait(job)
     assert len((tmp_path / "rank0").read_text().splitlines()) == 3
 
 
@@ -54,7 +54,7 @@ def test_what_sbatch_is_asked_for(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
     words = ["--nodes", "2", "--gpus", "4", "--hours", "3", "--slurm", "partition=a100", "train", "-opt", "a b.yml"]
-    assert cli.run(submit.command, [*words, "--set", "name=x"]) == 0
+    assert door.main([*words, "--set", "name=x"]) == 0
     assert "job 4242" in capsys.readouterr().out
     script = (tmp_path / "script").read_text()
     lines = ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=180", "signal=USR2@300",
@@ -68,16 +68,16 @@ def test_what_sbatch_is_asked_for(tmp_path, monkeypatch, capsys) -> None:
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert cli.run(submit.command, ["train", "-opt", "x.yml"]) == 2
+    assert door.main(["train", "-opt", "x.yml"]) == 2
     assert (
         capsys.readouterr().err == 'error: cannot submit: Could not detect "srun", are you indeed on a slurm cluster?\n'
     )
-    assert cli.run(submit.command, ["--slurm", "partition", "train"]) == 2
+    assert door.main(["--slurm", "partition", "train"]) == 2
     assert "--slurm: must be KEY=VALUE, not 'partition'" in capsys.readouterr().err
 
 
 def test_without_submitit_one_line_names_the_extra(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert cli.run(submit.command, ["train", "-opt", "x.yml"]) == 2
-    message = 'error: scripts.slurm.submit needs the package submitit: pip install "keep-vfsr[submitit]"\n'
+    assert door.main(["train", "-opt", "x.yml"]) == 2
+    message = 'error: keep-submit needs the package submitit: pip install "keep-vfsr[submitit]"\n'
     assert capsys.readouterr().err == message
