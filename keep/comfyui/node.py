@@ -55,6 +55,8 @@ class RestoreVideo:
         flags = [f"--{name}" for name, on in {"auto": auto, "aligned": aligned, "overwrite": overwrite}.items() if on]
         values = [f"--output={output}", f"--weights={weights}", f"--fidelity={fidelity}", f"--device={device}"]
         try:
+            if not video:
+                raise UserError("video: name a video to restore")
             return _run(Path(video), Path(output), [*values, *flags, "--", video])
         except (UserError, OSError) as error:
             raise RuntimeError(" ".join(str(error).split())) from None

@@ -19,12 +19,17 @@ from keep.utils.errors import UserError
 from keep.utils.launch import launched_ranks
 from keep.utils.signals import interrupted_by
 from keep.utils.starting import ENDING, INTERRUPTED
+from keep.utils.version import __version__
 
 Config = TypeVar("Config", TrainConfig, TestConfig)
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, like every other mistake."""
+    """Reports a wrong command line in one line, like every other mistake, and has ``--version``."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.add_argument("--version", action="version", version=f"keep-vfsr {__version__}")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
@@ -158,6 +163,12 @@ def check_new(files: Iterable[Path], overwrite: bool) -> None:
     if existing and not overwrite:
         verb = "exists" if len(existing) == 1 else "exist"
         raise UserError(f"{', '.join(existing)} {verb} already: name another output, or replace it with --overwrite")
+
+
+def check_folder(path: Path, what: str = "") -> None:
+    """Raise UserError unless ``path`` is a folder; ``what`` it should hold: `` of clips``."""
+    if not path.is_dir():
+        raise UserError(f"{path}: " + ("is a file, not a folder" if path.exists() else "no such folder") + what)
 
 
 def check_output(folder: Path) -> None:

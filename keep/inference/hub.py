@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from keep.archs import keep as networks
-from keep.archs.compare import option_differences
-from keep.archs.from_shapes import Arch, arch_of
+from keep.archs.from_shapes import arch_of
 from keep.inference.model_card import card, read_scores, without_folders
 from keep.inference.weights import PUBLISHED, SHIPPED, Params, build_arch, read, stored_arch
+from keep.inference.weights.config_file import check_config
 from keep.utils import hub, weight_files
-from keep.utils.errors import UserError, first_line, plain
+from keep.utils.errors import UserError, first_line
 from keep.utils.io import write_file
 from keep.utils.paths import expand
 from keep.utils.version import __version__
@@ -56,7 +56,8 @@ class KEEP(networks.KEEP):
         folder = None if cache is None else Path(cache)
         weights = read(name, params, folder)
         arch = stored_arch(weights)
-        _check_config(name, arch, folder)
+        if weights.arch is None:  # else `read` has compared them
+            check_config(name, arch, folder)
         net = build_arch(arch, weights.path, weights.state, cls)
         weight_files.fill(net, weights.state, weights.path)
         if not isinstance(net, cls):
@@ -168,28 +169,3 @@ def _name(source: str | Path, revision: str | None) -> str | Path:
             raise UserError(f"revision: {source} is on this machine; only models on the hub have revisions")
         return source
     return str(hub.Address(address.repo, address.file, revision or address.revision))
-
-
-def _check_config(name: str | Path, arch: Arch, cache: Path | None) -> None:
-    """Raise UserError if the ``config.json`` of a folder or repository describes another network."""
-    address = hub.parse(name)
-    folder = None if address else expand(name)
-    if address is not None and address.file == hub.WEIGHTS:
-        path = hub.fetch(hub.Address(address.repo, hub.CONFIG, address.revision), cache)
-    elif folder is not None and folder.is_dir():
-        path = folder / hub.CONFIG
-    else:
-        return
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not the config.json of a model: {error}") from None
-    given = config.get("arch") if isinstance(config, dict) else None
-    if not isinstance(given, dict):
-        raise UserError(f"{path}: it has no mapping `arch`")
-    rows = [
-        f"{option} is {plain(a)} in the weights and {plain(b)} in it"
-        for option, a, b in option_differences(arch, given)
-    ]
-    if rows:
-        raise UserError(f"{path}: another network than the weights: {'; '.join(rows)}")

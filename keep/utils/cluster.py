@@ -19,6 +19,7 @@ from typing import Any
 
 from keep.utils.errors import UserError, first_line, reported
 from keep.utils.logging import log
+from keep.utils.network import check_reachable
 from keep.utils.signals import interrupted_by
 from keep.utils.starting import ENDING
 
@@ -164,6 +165,7 @@ def start(**options: Any) -> None:
     import ray
 
     address = os.environ.get("RAY_ADDRESS") or "local"
+    check_reachable(address, "the Ray of $RAY_ADDRESS")
     if address == "local":
         options = {"include_dashboard": False, "object_store_memory": STORE, **options}
     with reported(f"Ray ({address}) does not start"):

@@ -4,6 +4,7 @@ A repository, or a folder that was saved for one, holds ``model.safetensors``, `
 come from huggingface_hub's cache; without a network, or with ``HF_HUB_OFFLINE=1``, from the cache alone.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ class Address:
     def __str__(self) -> str:
         file = "" if self.file == WEIGHTS else f"/{self.file}"
         return f"hf://{self.repo}{file}" + (f"@{self.revision}" if self.revision else "")
+
+    @property
+    def download(self) -> str:
+        """The command that downloads the repository."""
+        return f"hf download {self.repo}" + (f" --revision {self.revision}" if self.revision else "")
 
 
 def parse(name: str | Path) -> Address | None:
@@ -87,7 +93,7 @@ def fetch(address: Address, cache: Path | None = None) -> Path:
         folder = cache or library.constants.HF_HUB_CACHE
         raise UserError(
             f"{address} is not in the cache {folder}, and {why}: download it on a machine with a network "
-            f"(hf download {address.repo}), and copy the folder"
+            f"({address.download}), and copy the folder"
         ) from None
     except errors.GatedRepoError:
         raise UserError(f"{address}: its owner grants access on the page of the model, after `hf auth login`") from None
@@ -116,4 +122,5 @@ def import_library(purpose: str) -> Any:
         import huggingface_hub.errors
     except ImportError:
         raise UserError(f'{purpose} needs the package huggingface_hub: pip install "keep-vfsr[hub]"') from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not a line for every try to connect
     return huggingface_hub

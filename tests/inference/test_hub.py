@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,15 +111,16 @@ def test_half_is_half_as_large(folder: Path, tmp_path: Path) -> None:
     assert next(KEEP.from_pretrained(half.parent).parameters()).dtype == torch.float32
 
 
-def test_an_edited_config_is_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", [KEEP.from_pretrained, load_restorer, read])
+def test_an_edited_config_is_refused(folder: Path, tmp_path: Path, load: Callable[[Path], object]) -> None:
     shutil.copytree(folder, tmp_path / "edited")
     path = tmp_path / "edited/config.json"
     path.write_text(path.read_text().replace('"causal"', '"clip"'))
     with pytest.raises(UserError, match=r"another network than the weights: temporal is causal in the weights and"):
-        KEEP.from_pretrained(tmp_path / "edited")
+        load(tmp_path / "edited")
     path.write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not the config\.json of a model"):
-        KEEP.from_pretrained(tmp_path / "edited")
+        load(tmp_path / "edited")
 
 
 def test_shipped_weights_have_the_methods_too() -> None:

@@ -269,7 +269,7 @@ def test_files_that_are_cut_short_or_something_else(tmp_path, suffix):
     path.unlink()
     assert "there is no checkpoint" in one_line(path)
     path.mkdir()
-    assert "there is no checkpoint" in one_line(path)
+    assert "the folder has no model.safetensors" in one_line(path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from keep.config import arguments
-from keep.config.cli import Parser, check_apart, check_output, network, run
+from keep.config.cli import Parser, check_apart, check_folder, check_output, network, run
 from keep.config.registry import DETECTORS
 from keep.data.images import IMAGE_SUFFIXES, read_images
 from keep.data.video_io import VIDEO_SUFFIXES, iter_video, probe, write_video
@@ -83,8 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--min-frames", type=arguments.count, default=30, help="skip shorter shots (30)")
     p.add_argument("--max-frames", type=arguments.count, help="use only the first frames of each video, this many")
     args = p.parse_args(argv)
-    if not args.root.is_dir():
-        raise UserError(f"{args.root}: no such folder")
+    check_folder(args.root)
     check_apart(args.root, args.out)
     check_output(args.out)
     return args

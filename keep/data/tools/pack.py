@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from keep.config import arguments
-from keep.config.cli import Parser, run
+from keep.config.cli import Parser, check_folder, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
 from keep.data.packed import PackedClips, pack_clips
@@ -69,8 +69,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     args = p.parse_args(argv)
     for root in [*args.roots, *args.photographs]:
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder of clips")
+        check_folder(root, " of clips")
     return args
 
 

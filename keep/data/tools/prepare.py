@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from keep.config import arguments
-from keep.config.cli import Parser, check_apart, check_output, run
+from keep.config.cli import Parser, check_apart, check_folder, check_output, run
 from keep.data.tools.prepare_checks import SHOWN, CheckedClip, check_clip, clip_folders, missing_clips, unused_landmarks
 from keep.data.tools.prepare_copy import copy_clip
 from keep.data.vfhq import read_meta_info
@@ -40,10 +40,9 @@ T = TypeVar("T")
 
 def prepare(argv: Sequence[str] | None) -> int:
     args = parse(argv)
-    if not args.root.is_dir():
-        raise UserError(f"{args.root}: no such folder")
-    if args.landmarks is not None and not args.landmarks.is_dir():
-        raise UserError(f"{args.landmarks}: no such folder")
+    check_folder(args.root)
+    if args.landmarks is not None:
+        check_folder(args.landmarks)
     expected = read_meta_info(args.meta_info) if args.meta_info else None
     names = clip_folders(args.root)
     if not names:

@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 
 from keep.config import arguments
-from keep.config.cli import Parser, check_apart, check_output, run
+from keep.config.cli import Parser, check_apart, check_folder, check_output, run
 from keep.data.tools.quickstart_clips import Record, align_videos, people_of
 from keep.data.tools.quickstart_options import RECIPES, duration, write_options
 from keep.data.tools.quickstart_parts import hold_out, pack_parts
@@ -85,8 +85,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="skip faces that would be enlarged more than this (2)",
     )  # fmt: skip
     args = p.parse_args(argv)
-    if not args.folder.is_dir():
-        raise UserError(f"{args.folder}: no such folder")
+    check_folder(args.folder)
     check_apart(args.folder, args.out)
     check_output(args.out)
     if (args.out / "test.yml").exists():

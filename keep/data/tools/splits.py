@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from keep.config import arguments
-from keep.config.cli import Parser, check_apart, check_output, run
+from keep.config.cli import Parser, check_apart, check_folder, check_output, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
 from keep.data.tools.layout import dataset_for
@@ -75,8 +75,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--max-frames", type=arguments.count, help="use only the first frames of each clip, this many")
     p.add_argument("--type", help="dataset class that reads GT (default: VideoClips or FrameFolders, by its files)")
     args = p.parse_args(argv)
-    if not args.gt.is_dir():
-        raise UserError(f"{args.gt}: no such folder of ground-truth clips")
+    check_folder(args.gt, " of ground-truth clips")
     check_apart(args.gt, args.out)
     for level in args.levels:
         if args.gt.resolve().is_relative_to((args.out / Path(level).stem).resolve()):

@@ -25,7 +25,7 @@ class Summary:
         elapsed: seconds of the whole run.
         memory: peak memory of the process, in MiB.
         gpu_memory: peak memory of tensors on the GPU, in MiB.
-        preflight: what was said before pass 1: what does not come through unchanged.
+        preflight: what did not come through unchanged: what was said before pass 1, without that for a copy.
         notes: what the user should know.
     """
 

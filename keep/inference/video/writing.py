@@ -14,6 +14,7 @@ from keep.data.mux import FrameWriter, VideoSource, VideoWriter, remux
 from keep.inference.video.judged import error_frame, explained, overlay_frame
 from keep.inference.video.outputs import comparison_of, map_of, record_of
 from keep.inference.video.pipeline import WaitingFrame, painted
+from keep.inference.video.preflight import streams
 from keep.inference.video.provenance import STATEMENT, UNCHANGED, origin, write_record
 from keep.inference.video.scan import Scan
 from keep.inference.video.signing import sign
@@ -134,6 +135,8 @@ def write_unrestored(job: Job, found: Scan, summary: Summary) -> None:
         if copied := copy_streams(job):
             record_copy(job, summary)
             summary.notes[0] = f"{note}: the content is unchanged, {copied}"
+            same_container = job.output.suffix.lower() == job.video.path.suffix.lower()
+            summary.preflight = [] if same_container else streams(job.video, job.output, job.settings)
             return
         with written(job, found, summary, main=True, extras=False) as writers:
             record(job, summary, writers[0].temporary)

@@ -11,6 +11,7 @@ from torch import Tensor
 import keep
 from keep.archs.from_shapes import Arch
 from keep.archs.public import Layout, from_public, layout_of
+from keep.inference.weights.config_file import check_config
 from keep.inference.weights.recognition import describe_mismatch
 from keep.utils import hub, weight_files
 from keep.utils.downloads import fetch
@@ -71,7 +72,7 @@ def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = 
         cache: folder of downloads; by default ``$KEEP_HOME`` or ``~/.cache/keep``.
 
     Raises:
-        UserError: no such file, or the weights of another network.
+        UserError: no such file, the weights of another network, or a ``config.json`` that contradicts them.
     """
     path = find(path_or_name, cache)
     content = weight_files.load(path)
@@ -80,6 +81,8 @@ def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = 
     if layout is None:
         raise UserError(describe_mismatch(content, state, path))
     arch = content.get("arch") if key != "bare" else None
+    if isinstance(arch, Mapping):
+        check_config(path_or_name, dict(arch), cache)
     return Weights(
         state=dict(state) if layout == "ours" else from_public(state),
         arch=dict(arch) if isinstance(arch, Mapping) else None,
@@ -104,6 +107,8 @@ def find(path_or_name: str | Path, cache: Path | None = None) -> Path:
     if name in PUBLISHED:
         url, digest = PUBLISHED[name]
         return fetch(url, digest, url.rpartition("/")[2], cache)
+    if path.is_dir():
+        raise UserError(f"{path}: the folder has no {hub.WEIGHTS}: name a weight file")
     names = [*SHIPPED, *PUBLISHED]
     hint = "" if path.suffix else nearest(name, names) or f"; names of weights: {', '.join(names)}"
     raise UserError(f"there is no checkpoint {path}{hint}")

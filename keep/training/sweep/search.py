@@ -125,7 +125,8 @@ def run_trial(
             return 0
         scores.append(found)
         trial.set_user_attr("scores", scores)
-        trial.report(float(np.mean(scores)), step)
+        if step not in study.trials[trial.number].intermediate_values:  # of a trial that was stopped and goes on
+            trial.report(float(np.mean(scores)), step)
         log.info(f"  seed {seed}: {score.name} {found:.5g}")
         if step + 1 < len(args.seeds) and trial.should_prune():
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)

@@ -15,6 +15,7 @@ from keep.training.trackers.base import Tracker, to_gif
 from keep.utils.errors import UserError, first_line, plain
 from keep.utils.io import write_file
 from keep.utils.nested import flat
+from keep.utils.network import check_reachable
 
 BATCH = 100
 """The most parameters that MLflow takes at once."""
@@ -45,6 +46,9 @@ class MLflow(Tracker):
         self._api, self._uri, self._experiment, self._tags = mlflow, uri, experiment, dict(tags)
 
     def open(self, folder: Path, last_step: int, options: str) -> None:
+        uri = self._uri or self._api.get_tracking_uri()
+        if uri.startswith(("http://", "https://")):  # MLflow alone would try for minutes
+            check_reachable(uri, "MLflow: the server")
         try:
             self._client = self._api.MlflowClient(tracking_uri=self._uri)
             self._id = self._run_id(folder)

@@ -415,3 +415,15 @@ def test_second_fields_do_not_move_into_gaps(tmp_path):
     base = VideoSource(source, "auto", double_rate=True).time_base
     expected = [t + half for t in (0, 1, 2, 5, 6, 9, 10, 11) for half in (0, 0.5)]
     np.testing.assert_allclose([float(f.pts * base) * 25 for f in out], expected, atol=0.05)
+
+
+def test_a_copy_does_not_name_what_it_keeps(tmp_path):
+    """Before pass 1 nobody knows that no face will be found; the summary of the copy says what is true of it."""
+    image = np.full((120, 240, 3), 90, np.uint8)
+    deep = av.VideoFrame.from_ndarray(from_display(image, "hlg"), format="rgb48le")
+    options = {"x265-params": "log-level=error"}
+    source = encode(tmp_path / "in.mkv", [deep] * 6, "libx265", "yuv420p10le", (9, 9, 18, 1), **options)
+    summary, lines = run(source, tmp_path / "out.mkv", codec="h264")
+    assert lines == ["HDR (HLG): tone-mapped to SDR, 8 bits a channel; --codec h265 keeps it"]
+    assert summary.notes == ["no face was found: the content is unchanged, the file is copied"]
+    assert summary.preflight == []
