@@ -95,12 +95,11 @@ def test_stereo_pcm_without_places_of_its_channels(tmp_path, name, codec, suffix
 @pytest.mark.parametrize(("code", "kept"), [("deu", "ger"), ("fra", "fra"), ("zho", "chi"), ("eng", "eng")])
 def test_quicktime_keeps_the_language(tmp_path, code, kept):
     with av.open(str(tmp_path / "in.mkv"), "w") as output:
-        for kind, options in (("mpeg4", {"rate": 25}), ("aac", {"rate": 16000, "layout": "mono"})):
-            output.add_stream(kind, **options).metadata["language"] = code
-        image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-        video, sound = output.streams
+        video: Any = output.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        output.mux(video.encode(image))
+        sound: Any = output.add_stream("aac", rate=16000, layout="mono")
+        sound.metadata["language"] = code
+        output.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
         output.mux(video.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.rate = 16000
