@@ -4,13 +4,13 @@ A repository, or a folder that was saved for one, holds ``model.safetensors``, `
 come from huggingface_hub's cache; without a network, or with ``HF_HUB_OFFLINE=1``, from the cache alone.
 """
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keep.utils.errors import UserError, first_line
+from keep.utils.logging import log
 from keep.utils.paths import expand
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -83,6 +83,8 @@ def fetch(address: Address, cache: Path | None = None) -> Path:
     """
     library = import_library(str(address))
     errors = library.errors
+    if not library.constants.HF_HUB_OFFLINE:  # without a network it takes half a minute until the cache is used
+        log.info(f"{address}: asking the hub")
     try:
         found = library.hf_hub_download(
             address.repo, address.file, revision=address.revision, cache_dir=cache, library_name="keep-vfsr"
@@ -120,7 +122,8 @@ def import_library(purpose: str) -> Any:
         import huggingface_hub
         import huggingface_hub.constants
         import huggingface_hub.errors
+        from huggingface_hub.utils import logging
     except ImportError:
         raise UserError(f'{purpose} needs the package huggingface_hub: pip install "keep-vfsr[hub]"') from None
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not a line for every try to connect
+    logging.set_verbosity_error()  # not a line for every try to connect
     return huggingface_hub
