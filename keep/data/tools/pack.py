@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from keep.config import arguments
-from keep.config.cli import Parser, check_folder, run
+from keep.config.cli import Parser, check_folder, check_new, run
 from keep.config.plugins import import_registered
 from keep.config.registry import DATASETS
 from keep.data.packed import PackedClips, pack_clips
@@ -67,7 +67,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument(
         "--type", help="dataset class that reads the folders (default: VideoClips or FrameFolders, by their files)"
     )
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
     args = p.parse_args(argv)
+    check_new([args.out], args.overwrite)
     for root in [*args.roots, *args.photographs]:
         check_folder(root, " of clips")
     return args

@@ -30,3 +30,17 @@ def test_a_wrong_command_line_is_reported_in_one_line(clips: Path, tmp_path: Pat
 def test_no_such_folder(tmp_path: Path, capsys) -> None:
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "x.zip")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_an_existing_file_is_replaced_only_where_asked(clips: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "x.zip"
+    out.write_bytes(b"mine")
+    assert main([str(clips), str(out)]) == 2
+    assert "x.zip exists already: name another output, or replace it with --overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == b"mine"
+    assert main([str(clips), str(out), "--overwrite"]) == 0
+    assert "2 clips" in capsys.readouterr().out
+    assert main([str(clips / "nowhere"), str(clips)]) == 2
+    file = next(path for path in clips.rglob("*") if path.is_file())
+    assert main([str(file), str(tmp_path / "y.zip")]) == 2
+    assert f"{file}: is a file, not a folder of clips" in capsys.readouterr().err
