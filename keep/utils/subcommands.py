@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from keep.utils.errors import nearest
 from keep.utils.starting import starting
+from keep.utils.version import __version__
 
 Tools = Mapping[str, tuple[str, str]]
 """Name of a tool → the module that holds its ``main(arguments)``, and one line about it."""
@@ -22,6 +23,9 @@ def run_tool(program: str, summary: str, tools: Tools, argv: Sequence[str] | Non
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_overview(program, summary, tools))
+        return 0
+    if name == "--version":
+        print(f"keep-vfsr {__version__}")
         return 0
     if name not in tools:
         hint = nearest(name, tools) or f"; choose from {', '.join(tools)}"

@@ -12,6 +12,7 @@ from keep.data.tools.__main__ import TOOLS as DATA_TOOLS
 from keep.data.tools.__main__ import main as keep_data
 from keep.inference.__main__ import TOOLS as WEIGHT_TOOLS
 from keep.inference.__main__ import main as keep_weights
+from keep.utils.version import __version__
 
 COMMANDS = {"keep-data": (keep_data, DATA_TOOLS), "keep-weights": (keep_weights, WEIGHT_TOOLS)}
 ALIASES = {
@@ -35,6 +36,12 @@ def test_the_tools_are_listed(program: str, arguments: list[str], capsys) -> Non
     for name, (module, summary) in tools.items():
         assert importlib.util.find_spec(module) is not None
         assert [line.split(maxsplit=1) for line in lines].count([name, summary]) == 1
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_they_have_a_version(program: str, capsys) -> None:
+    assert COMMANDS[program][0](["--version"]) == 0
+    assert capsys.readouterr().out == f"keep-vfsr {__version__}\n"
 
 
 @pytest.mark.parametrize(
