@@ -106,7 +106,7 @@ def _fits(stream: Any, suffix: str, cover: bool) -> bool:
     if stream.type == "subtitle" and suffix != ".mkv":  # FFmpeg accepts others and then fails at the packets
         return context.name in ("mov_text", "dvdsub", "dvd_subtitle")
     if context.name.startswith("pcm_") and suffix == ".mp4" and "channels" in layout_of(context):
-        return False  # the same, at the end of the file
+        return False  # MP4 would fail at its end: see add_copy
     return takes(suffix, lambda output: add_copy(output, stream))
 
 
