@@ -57,7 +57,7 @@ class KEEP(networks.KEEP):
         weights = read(name, params, folder)
         arch = stored_arch(weights)
         if weights.arch is None:  # else `read` has compared them
-            check_config(name, arch, folder)
+            check_config(name, weights.path, arch, folder)
         net = build_arch(arch, weights.path, weights.state, cls)
         weight_files.fill(net, weights.state, weights.path)
         if not isinstance(net, cls):

@@ -10,18 +10,19 @@ from keep.utils.errors import UserError, plain
 from keep.utils.paths import expand
 
 
-def check_config(name: str | Path, arch: Arch, cache: Path | None = None) -> None:
+def check_config(name: str | Path, weights: Path, arch: Arch, cache: Path | None = None) -> None:
     """Compare the ``config.json`` of a folder or repository, if it has one, with the network of its weights.
 
     Args:
         name: of the weights, as given by the user.
+        weights: their file.
         arch: the network of the weights.
         cache: folder of the hub's files.
 
     Raises:
         UserError: it describes another network, or none.
     """
-    path = _config_file(name, cache)
+    path = _config_file(name, weights, cache)
     if path is None:
         return
     try:
@@ -39,15 +40,15 @@ def check_config(name: str | Path, arch: Arch, cache: Path | None = None) -> Non
         raise UserError(f"{path}: another network than the weights: {'; '.join(rows)}")
 
 
-def _config_file(name: str | Path, cache: Path | None) -> Path | None:
+def _config_file(name: str | Path, weights: Path, cache: Path | None) -> Path | None:
     """The file, or None: weights that were named directly, and repositories without it."""
-    address = hub.parse(name)
+    address, beside = hub.parse(name), weights.with_name(hub.CONFIG)
     if address is None:
-        weights = hub.local_file(name)
-        path = weights.with_name(hub.CONFIG)
-        return path if weights != expand(name) and path.is_file() else None
+        return beside if expand(name).is_dir() and beside.is_file() else None
     if address.file != hub.WEIGHTS:
         return None
+    if beside.is_file():  # of the same revision, without asking the hub again
+        return beside
     try:
         return hub.fetch(hub.Address(address.repo, hub.CONFIG, address.revision), cache)
     except UserError:

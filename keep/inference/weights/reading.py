@@ -82,7 +82,7 @@ def read(path_or_name: str | Path, params: Params = "ema", cache: Path | None = 
         raise UserError(describe_mismatch(content, state, path))
     arch = content.get("arch") if key != "bare" else None
     if isinstance(arch, Mapping):
-        check_config(path_or_name, dict(arch), cache)
+        check_config(path_or_name, path, dict(arch), cache)
     return Weights(
         state=dict(state) if layout == "ours" else from_public(state),
         arch=dict(arch) if isinstance(arch, Mapping) else None,
