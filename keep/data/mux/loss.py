@@ -157,10 +157,13 @@ class Loss:
 
     def _see_mark(self, packet: Any, time: float) -> None:
         """A mark is damage unless a join follows: there the counters of broadcasts do not fit, without any loss."""
-        self._marks = [(stream, at, age + (stream == packet.stream_index)) for stream, at, age in self._marks]
-        for _, at, _ in (mark for mark in self._marks if mark[2] > EARLY):
-            self.wound(at)
-        self._marks = [mark for mark in self._marks if mark[2] <= EARLY]
+        before, self._marks = self._marks, []
+        for stream, at, age in before:
+            age += stream == packet.stream_index
+            if age > EARLY:
+                self.wound(at)
+            else:
+                self._marks.append((stream, at, age))
         if packet.is_corrupt and (not self._joins or abs(time - self._joins[-1]) > AT):
             self._marks.append((packet.stream_index, time, 0))
 
